@@ -1,0 +1,1 @@
+"""The demonstration: a synthetic patient, an embedded PACS, one round trip."""

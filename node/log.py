@@ -1,0 +1,52 @@
+"""One set-up of the log: an event name with key/values, the study bound as context, never patient data."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from node.config import LogSection
+
+_UID_KEYS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+
+
+def _hide_uids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key in _UID_KEYS:
+        if key in event:
+            event[key] = "hidden"
+    return event
+
+
+def set_up_log(section: LogSection) -> None:
+    """Configure structlog on standard error. Called once, by the command line."""
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if section.hide_uids:
+        processors.append(_hide_uids)
+    if section.format == "json":
+        processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, section.level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # pynetdicom logs whole data sets' identifiers at debug level; only its warnings are wanted
+    logging.getLogger("pynetdicom").setLevel(logging.ERROR)
+
+
+@contextmanager
+def study_context(study_instance_uid: str, **more: str) -> Iterator[None]:
+    """Bind the study (and more) to every event logged inside."""
+    with structlog.contextvars.bound_contextvars(study_instance_uid=study_instance_uid, **more):
+        yield

@@ -1,0 +1,1 @@
+"""The receiver: storage SCP, durable spool, assembly of studies."""

@@ -1,0 +1,1 @@
+"""DICOM series to volumes, one grid, the cascade, and back to a DICOM SEG."""

@@ -1,0 +1,111 @@
+"""Frozen facts that pass between the rooms. No input or output happens here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Contrast(StrEnum):
+    """Contrast weighting of an MR series. (Modality, in this project, is only ever (0008,0060).)"""
+
+    T1 = "T1"
+    T1C = "T1c"
+    T2 = "T2"
+    FLAIR = "FLAIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One SOP instance on disk, as received."""
+
+    path: Path
+    sop_instance_uid: str
+    sop_class_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series: identity, what its header says in words, and its instances (sorted by SOP Instance UID)."""
+
+    series_instance_uid: str
+    study_instance_uid: str
+    modality: str
+    series_description: str | None
+    series_number: int | None
+    frame_of_reference_uid: str | None
+    instances: tuple[Instance, ...]
+
+    @property
+    def label(self) -> str:
+        """How humans call this series: its number and description (no patient data)."""
+        number = "?" if self.series_number is None else str(self.series_number)
+        return f"series {number} '{self.series_description or ''}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One study: its series, and the files that could not be read as DICOM (name, reason)."""
+
+    study_instance_uid: str
+    series: tuple[Series, ...]
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one series was judged to be, on which evidence, and whether it was chosen.
+
+    ``contrast`` is None for anything that is none of the four. ``evidence`` holds short sentences, strongest first.
+    ``note`` says why it was chosen or passed over.
+    """
+
+    series_instance_uid: str
+    series_number: int | None
+    series_description: str | None
+    contrast: Contrast | None
+    evidence: tuple[str, ...]
+    chosen: bool
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The series chosen for each contrast, and the verdict on every series of the study."""
+
+    study_instance_uid: str
+    chosen: dict[Contrast, Series]
+    verdicts: tuple[Verdict, ...]
+    cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """What computed a result: goes into SEG, SR and ``result.json`` (algorithm identification)."""
+
+    name: str
+    version: str
+    family: str = "Deep learning"
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A DICOM peer that results are sent to."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceDelivery:
+    """What a destination answered for one SOP instance: DIMSE status (None: no answer) and its class."""
+
+    sop_instance_uid: str
+    status: int | None
+    is_delivered: bool
+    is_permanent: bool
+    reason: str

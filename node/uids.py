@@ -1,0 +1,38 @@
+"""Deterministic UIDs: the same inputs, model and settings give the same SOP Instance UIDs.
+
+UIDs are UUID-derived (PS3.5 B.2): ``2.25.`` followed by the decimal form of a 128-bit value, here an RFC 9562
+version 8 (custom) UUID filled from SHA-256, so that nothing needs to be registered and nothing is random.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable
+
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+MAX_UID_LENGTH = 64  # PS3.5 9.1
+
+
+def digest(parts: Iterable[str]) -> str:
+    """Hex SHA-256 over ``parts``, each length-prefixed so that ("ab", "c") differs from ("a", "bc")."""
+    sha = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        sha.update(f"{len(encoded)}:".encode())
+        sha.update(encoded)
+    return sha.hexdigest()
+
+
+def derived_uid(*parts: str) -> str:
+    """A UID that depends on ``parts`` only."""
+    raw = bytearray(hashlib.sha256(digest(parts).encode()).digest()[:16])
+    raw[6] = (raw[6] & 0x0F) | 0x80
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return f"2.25.{uuid.UUID(bytes=bytes(raw)).int}"
+
+
+def is_valid_uid(text: str) -> bool:
+    """True if ``text`` is a UID by PS3.5 9.1: digits and dots, no leading zeros, at most 64 characters."""
+    return len(text) <= MAX_UID_LENGTH and _UID.fullmatch(text) is not None
