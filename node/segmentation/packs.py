@@ -1,0 +1,236 @@
+"""Model packs: a card and weights. Nothing is loaded that was not verified.
+
+A pack is installed as ``<models>/<name>/``: the files its card names, as fetched, and ``weights.safetensors``, made from
+them once. The card, shipped with glionode, holds the SHA-256 of every fetched file and one digest over all converted
+tensors, which is checked at each load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from node.errors import ModelPackError
+from node.study import Software
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from node.segmentation.network import MSNet
+
+_WEIGHTS = "weights.safetensors"
+_TRAINING_ONLY = ("Adam", "moving_mean", "moving_variance", "biased", "local_step", "beta1_power", "beta2_power")
+
+
+@dataclass(frozen=True, slots=True)
+class PackFile:
+    """A file of a pack as published: path relative to the source, SHA-256, size."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a pack is and where it comes from. ``networks``: name to (checkpoint, variable scope)."""
+
+    name: str
+    version: str
+    method: str
+    reference: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    intended_use: str
+    licence: str
+    training_data: str
+    measured_accuracy: str
+    source_url: str
+    tensors_sha256: str
+    networks: Mapping[str, tuple[str, str]]
+    files: tuple[PackFile, ...]
+
+    def software(self, **parameters: str) -> Software:
+        """Algorithm identification for SEG and SR."""
+        return Software(name=self.name, version=self.version, parameters=parameters)
+
+
+def read_card(name: str) -> Card:
+    """The card shipped for pack ``name``.
+
+    Raises:
+        ModelPackError: there is no such pack.
+    """
+    if name not in card_names():
+        raise ModelPackError(f"no model pack '{name}'; known: {', '.join(card_names())}")
+    values = tomllib.loads((resources.files("node.segmentation") / "cards" / f"{name}.toml").read_text("utf-8"))
+    values["inputs"], values["outputs"] = tuple(values["inputs"]), tuple(values["outputs"])
+    values["networks"] = {net: (ckpt, scope) for net, (ckpt, scope) in values["networks"].items()}
+    values["files"] = tuple(PackFile(file["path"], file["sha256"], file["bytes"]) for file in values["files"])
+    return Card(**values)
+
+
+def card_names() -> list[str]:
+    """All packs that glionode knows."""
+    folder = resources.files("node.segmentation") / "cards"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def is_installed(name: str, models_folder: Path) -> bool:
+    """True if the pack's converted weights are there (not yet verified)."""
+    return (models_folder / name / _WEIGHTS).is_file()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def pull(name: str, models_folder: Path, mirror: str = "", progress: Callable[[str], None] | None = None) -> Path:
+    """Fetch, verify and convert pack ``name``; what is already there and right is not fetched again.
+
+    Args:
+        mirror: a folder or URL to fetch from instead of the published address: laid out as upstream, or holding a
+            folder named after the pack that is.
+        progress: called with the path of each file.
+
+    Returns:
+        the pack's folder.
+
+    Raises:
+        ModelPackError: a file cannot be fetched or is not what the card says.
+    """
+    card = read_card(name)
+    folder = models_folder / name
+    for file in card.files:
+        if progress:
+            progress(file.path)
+        target = folder / file.path
+        if target.is_file() and _sha256(target) == file.sha256:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(card, file, target, mirror)
+    _convert(card, folder)
+    return folder
+
+
+def _fetch(card: Card, file: PackFile, target: Path, mirror: str) -> None:
+    aside = target.with_name(target.name + ".part")
+    if mirror and "://" not in mirror:
+        _copy(card, file, aside, Path(mirror))
+    else:
+        _download((mirror.rstrip("/") + "/" if mirror else card.source_url) + file.path, aside)
+    if _sha256(aside) != file.sha256:
+        aside.unlink()
+        raise ModelPackError(f"{file.path}: SHA-256 differs from the card of pack {card.name}")
+    aside.replace(target)
+
+
+def _copy(card: Card, file: PackFile, target: Path, mirror: Path) -> None:
+    for source in (mirror / card.name / file.path, mirror / file.path):
+        if source.is_file():
+            shutil.copyfile(source, target)
+            return
+    raise ModelPackError(f"{file.path}: not in the mirror folder {mirror}")
+
+
+def _download(url: str, target: Path) -> None:
+    import pooch  # here, because only this needs it and it takes a while to import
+    import requests
+
+    try:
+        pooch.HTTPDownloader(timeout=30)(url, str(target), None)
+    except requests.RequestException as error:
+        raise ModelPackError(
+            f"{url} cannot be reached ({type(error).__name__}); set GLIONODE_MODEL_MIRROR to a folder or URL that holds "
+            "the pack, and run: glionode models pull"
+        ) from None
+
+
+def _convert(card: Card, folder: Path) -> None:
+    """Checkpoints to one safetensors file, named by network and layer; verified before it takes its final name."""
+    import torch
+    from safetensors.torch import save_file
+
+    from node.segmentation.tf_checkpoint import read_checkpoint
+
+    tensors: dict[str, Tensor] = {}
+    for net, (checkpoint, scope) in card.networks.items():
+        for name, array in read_checkpoint(folder / checkpoint).items():
+            if any(part in name for part in _TRAINING_ONLY):
+                continue
+            tensor = torch.from_numpy(array)
+            if tensor.ndim == 5:  # TensorFlow's [kd, kh, kw, in, out] ([.., out, in] if transposed) to PyTorch's order
+                tensor = tensor.permute(4, 3, 0, 1, 2).contiguous()
+            tensors[f"{net}/{_layer_name(name.removeprefix(scope + '/'))}"] = tensor
+    _check_digest(card, tensors)
+    aside = folder / (_WEIGHTS + ".part")
+    save_file(tensors, aside, metadata={"pack": card.name, "version": card.version})
+    aside.replace(folder / _WEIGHTS)
+
+
+def _layer_name(variable: str) -> str:
+    """``block1_1/prelu_acti_0/alpha`` to ``block1_1.bn_0.alpha``; ``fuse1_bn_prelu/conv_/w`` to ``fuse1.weight``."""
+    *scopes, leaf = variable.split("/")
+    kind = {"w": "weight"}.get(leaf, leaf)
+    layer = scopes[0].removesuffix("_bn_prelu")
+    if len(scopes) == 1 or scopes[0].endswith("_bn_prelu"):
+        return f"{layer}.{kind}"
+    return f"{layer}.{scopes[1].replace('prelu_acti', 'bn')}.{kind}"
+
+
+def _check_digest(card: Card, tensors: Mapping[str, Tensor]) -> None:
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(f"{name} {tuple(tensors[name].shape)} ".encode())
+        sha.update(tensors[name].numpy().tobytes())
+    if sha.hexdigest() != card.tensors_sha256:
+        raise ModelPackError(f"model pack {card.name}: the weights are not those of its card")
+
+
+def load_networks(card: Card, models_folder: Path, device: str = "cpu") -> dict[str, MSNet]:
+    """All networks of a pack, verified against its card.
+
+    Raises:
+        ModelPackError: the pack is not installed (names the command), or its weights differ from the card's digest.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from node.segmentation.network import MSNet
+
+    if not is_installed(card.name, models_folder):
+        raise ModelPackError(f"model pack {card.name} is not installed; run: glionode models pull {card.name}")
+    try:
+        tensors = load_file(models_folder / card.name / _WEIGHTS)
+    except SafetensorError as error:
+        raise ModelPackError(f"model pack {card.name}: {_WEIGHTS} cannot be read: {error}") from None
+    _check_digest(card, tensors)
+    networks = {}
+    for net in card.networks:
+        prefix = f"{net}/"
+        weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        networks[net] = MSNet(weights, device)
+    return networks
+
+
+def verify(name: str, models_folder: Path) -> None:
+    """Check every file and the converted weights of an installed pack.
+
+    Raises:
+        ModelPackError: naming what is missing or differs.
+    """
+    card = read_card(name)
+    for file in card.files:
+        target = models_folder / name / file.path
+        if not target.is_file():
+            raise ModelPackError(f"model pack {name}: {file.path} is missing; run: glionode models pull {name}")
+        if _sha256(target) != file.sha256:
+            raise ModelPackError(f"model pack {name}: {file.path} differs from the card")
+    load_networks(card, models_folder)
