@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -88,6 +89,25 @@ class Software:
     version: str
     family: str = "Deep learning"
     parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultIdentity:
+    """Who made a result, from what, and when. Equal identities give byte-identical SEG and SR.
+
+    Attributes:
+        workflow_id: digest of the selected instances, the model and the settings.
+        created: when the workflow was first begun (time zone aware); kept over restarts.
+        software: what computed it.
+        node_version: of glionode.
+    """
+
+    workflow_id: str
+    created: datetime
+    software: Software
+    node_version: str
+    station_name: str
+    device_serial_number: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ def ellipsoid(points_mm: Field, centre: Sequence[float], radii: Sequence[float])
 
 def inside(distance: Field, width: float) -> Field:
     """1 where ``distance`` is well below zero, 0 well above, a ramp of +/- ``width`` between: a partial volume."""
-    return np.clip(0.5 - distance / (2 * width), 0, 1)
+    return np.asarray(np.clip(0.5 - distance / (2 * width), 0, 1))
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Field:

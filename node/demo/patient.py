@@ -52,8 +52,8 @@ SIGNAL = {  # relative to white matter: T1, T1c, T2, FLAIR
     "white": (1.00, 1.00, 1.00, 1.00),
     "choroid": (0.55, 1.45, 2.20, 0.85),
     "vein": (0.55, 1.70, 0.45, 0.50),
-    "oedema": (0.82, 0.82, 1.90, 1.65),
-    "enhancing": (0.84, 1.62, 1.95, 1.65),
+    "oedema": (0.82, 0.82, 2.00, 1.65),
+    "enhancing": (0.84, 1.48, 2.10, 1.65),
     "necrosis": (0.62, 0.62, 2.75, 1.45),
 }
 TEXTURE_GAIN = (1.0, 1.0, -0.6, -0.4)  # how far each contrast follows the template's own T1 texture

@@ -1,0 +1,133 @@
+"""When a study is offered for processing: stable, complete, or at the ceiling.
+
+An association's release means nothing, for one study arrives in several. Quiet time counts only while the node was
+listening: after a restart the timers start anew.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from node.config import AssemblySection
+from node.errors import GlionodeError
+
+log = structlog.get_logger()
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class _Round:
+    """From a study's first instance to its being offered."""
+
+    first: float
+    last_by_series: dict[str, float] = field(default_factory=dict)
+    is_judged: bool = False  # completeness was asked for, and nothing changed since
+
+
+class Assembly:
+    """Which studies are due. Time is passed in, in monotonic seconds. For one thread.
+
+    A study is due once it is stable (no instance for ``stable_seconds``), or complete (each of its series quiet for
+    ``series_stable_seconds`` and ``is_complete`` says so), or at the ceiling (``ceiling_seconds`` after the first
+    instance). Being due ends the round; a later instance starts another.
+    """
+
+    def __init__(self, section: AssemblySection, is_complete: Callable[[str], bool]) -> None:
+        self._section = section
+        self._is_complete = is_complete
+        self._rounds: dict[str, _Round] = {}
+
+    def instance_stored(self, study_instance_uid: str, series_instance_uid: str, now: float) -> None:
+        """An instance was received at ``now``, be it new or a duplicate: its sender is still at work."""
+        assembled = self._rounds.setdefault(study_instance_uid, _Round(now))
+        assembled.last_by_series[series_instance_uid] = now
+        assembled.is_judged = False
+
+    def resume(self, studies_with_series: Mapping[str, Iterable[str]], now: float) -> None:
+        """Take up what the spool holds after a restart, as if it had all arrived ``now``."""
+        for study_instance_uid, series in studies_with_series.items():
+            for series_instance_uid in series:
+                self.instance_stored(study_instance_uid, series_instance_uid, now)
+
+    def offer_again(self, study_instance_uid: str, now: float) -> None:
+        """Make a study that could not be taken over due once more, ``stable_seconds`` from ``now``."""
+        self._rounds.setdefault(study_instance_uid, _Round(now, is_judged=True))
+
+    def due(self, now: float) -> list[str]:
+        """Studies to be processed, each once per quiet period."""
+        due = [study for study, assembled in self._rounds.items() if self._is_due(study, assembled, now)]
+        for study in due:
+            del self._rounds[study]
+        return due
+
+    def _is_due(self, study_instance_uid: str, assembled: _Round, now: float) -> bool:
+        section, last_by_series = self._section, assembled.last_by_series
+        if now - max(last_by_series.values(), default=assembled.first) >= section.stable_seconds:
+            return True
+        if now - assembled.first >= section.ceiling_seconds:
+            return True
+        if assembled.is_judged or any(now - last < section.series_stable_seconds for last in last_by_series.values()):
+            return False
+        assembled.is_judged = True
+        try:
+            return self._is_complete(study_instance_uid)
+        except GlionodeError as error:
+            # not to be judged now; the study's own timer decides
+            log.warning("completeness_unknown", study_instance_uid=study_instance_uid, reason=str(error))
+            return False
+
+
+class AssemblyLoop:
+    """Asks an `Assembly` what is due, and hands each study over. ``instance_stored`` may be called by any thread."""
+
+    def __init__(
+        self, assembly: Assembly, on_ready: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._assembly = assembly
+        self._on_ready = on_ready
+        self._clock = clock
+        # receiving must not wait for a completeness check: arrivals queue up for the loop's thread
+        self._arrivals: queue.SimpleQueue[tuple[str, str, float]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="assembly")
+
+    @property
+    def is_alive(self) -> bool:
+        """False before the start, after the stop, or if an unforeseen error ended the loop."""
+        return self._thread.is_alive()
+
+    def start(self, studies_with_series: Mapping[str, Iterable[str]]) -> None:
+        """Take up what the spool holds and begin."""
+        self._assembly.resume(studies_with_series, self._clock())
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop and wait for it. What was not yet handed over is found again in the spool."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def instance_stored(self, study_instance_uid: str, series_instance_uid: str) -> None:
+        """An instance was received just now."""
+        self._arrivals.put((study_instance_uid, series_instance_uid, self._clock()))
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_POLL_SECONDS):
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        while not self._arrivals.empty():
+            self._assembly.instance_stored(*self._arrivals.get())
+        for study_instance_uid in self._assembly.due(self._clock()):
+            try:
+                self._on_ready(study_instance_uid)
+            except GlionodeError as error:
+                log.error("study_not_handed_over", study_instance_uid=study_instance_uid, reason=str(error))
+                self._assembly.offer_again(study_instance_uid, self._clock())

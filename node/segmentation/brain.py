@@ -1,0 +1,41 @@
+"""Brain mask by deepbet (Fisch et al. 2024), whose weights come inside its wheel."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+import torch
+from deepbet.bet import BrainExtraction
+from numpy.typing import NDArray
+
+from node.errors import ContentRefused
+from node.segmentation.volume import affine_of
+
+LEAST_BRAIN_ML = 400.0
+LARGEST_BRAIN_ML = 2500.0
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def brain_mask(image: sitk.Image, name: str, device: str = "cpu") -> NDArray[np.bool_]:
+    """The brain in ``image`` (a T1-weighted head), ``[z, y, x]``.
+
+    Args:
+        name: what the image is called in an error.
+        device: "cpu", or a CUDA device.
+
+    Raises:
+        ContentRefused: what was found is no brain by its volume.
+    """
+    array_xyz = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
+    nifti = nibabel.Nifti1Image(np.asarray(array_xyz, np.float32), _LPS_TO_RAS @ affine_of(image))
+    with torch.inference_mode():
+        try:
+            _, mask, _ = BrainExtraction(no_gpu=device == "cpu").run(nifti)
+        except (ValueError, RuntimeError, IndexError) as error:  # it finds no component at all
+            raise ContentRefused(f"no brain found in {name} ({type(error).__name__})") from None
+    found: NDArray[np.bool_] = np.asanyarray(mask.dataobj).transpose(2, 1, 0) > 0
+    volume_ml = float(found.sum() * np.prod(image.GetSpacing()) / 1000)
+    if not LEAST_BRAIN_ML <= volume_ml <= LARGEST_BRAIN_ML:
+        raise ContentRefused(f"what was found in {name} is no whole brain: {volume_ml:.0f} mL")
+    return found

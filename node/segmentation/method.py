@@ -1,0 +1,149 @@
+"""The method on one exam: four series in, three nested regions on the grid of the T1c series out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from node.errors import GeometryRefused
+from node.segmentation import grid as grids
+from node.segmentation.align import align_rigid
+from node.segmentation.brain import brain_mask
+from node.segmentation.cascade import REGIONS, Cascade, CascadeResult
+from node.segmentation.volume import SourceVolume, read_volume
+from node.study import Contrast, Selection
+
+LEAST_COVERAGE = 0.80
+"""A contrast that has seen less of the brain than this is refused."""
+
+CAUTIOUS_COVERAGE = 0.97
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExamSegmentation:
+    """Regions on the grid of the T1c series.
+
+    Attributes:
+        source: the T1c series as an image; the grid of everything here.
+        masks_zyx: region name to mask, ``[z, y, x]``, nested.
+        brain_ml: volume of the brain mask.
+        cautions: what a reader of the result should know.
+    """
+
+    source: SourceVolume
+    masks_zyx: Mapping[str, NDArray[np.bool_]]
+    brain_ml: float
+    cautions: tuple[str, ...]
+
+    def volume_ml(self, region: str) -> float:
+        """Volume of a region: voxels times voxel size on the source grid."""
+        voxel_mm3 = float(np.prod(self.source.image.GetSpacing()))
+        return float(self.masks_zyx[region].sum()) * voxel_mm3 / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """The exam on the common grid: skull-stripped volumes as the cascade wants them."""
+
+    grid: sitk.Image
+    volumes_zyx: dict[Contrast, NDArray[np.float32]]
+    brain_zyx: NDArray[np.bool_]
+    cautions: tuple[str, ...]
+
+
+def segment_exam(
+    selection: Selection, cascade: Cascade, seed: int, device: str = "cpu", progress: Progress | None = None
+) -> ExamSegmentation:
+    """Volumes, one 1 mm grid, brain mask, cascade, and back onto the T1c grid.
+
+    Args:
+        seed: of the cascade's noise (see ``cascade.Cascade.run``).
+        progress: called with what is being done and the fraction done.
+
+    Raises:
+        RefusedError: geometry or content do not allow it; the text says what and where.
+    """
+    tell = progress or (lambda _text, _fraction: None)
+    volumes = {}
+    for number, (contrast, series) in enumerate(selection.chosen.items()):
+        tell(f"reading {contrast}", 0.02 * number)
+        volumes[contrast] = read_volume(series)
+    prepared = _prepare(volumes, device, tell)
+    result = cascade.run(prepared.volumes_zyx, seed)
+    tell("back to the source grid", 0.97)
+    source = volumes[Contrast.T1C]
+    return ExamSegmentation(
+        source=source,
+        masks_zyx=_on_source(result, prepared, source),
+        brain_ml=float(prepared.brain_zyx.sum()) * grids.SPACING_MM**3 / 1000,
+        cautions=prepared.cautions,
+    )
+
+
+def _prepare(volumes: Mapping[Contrast, SourceVolume], device: str, tell: Progress) -> _Prepared:
+    reference = volumes[Contrast.T1C].image
+    grid = grids.common_grid(reference)
+    fixed = grids.to_grid(reference, grid)
+    images, seen = {Contrast.T1C: fixed}, {Contrast.T1C: grids.field_of_view(reference, grid)}
+    others = [contrast for contrast in volumes if contrast is not Contrast.T1C]
+    for number, contrast in enumerate(others):
+        tell(f"registering {contrast} to T1c", 0.08 + 0.06 * number)
+        image = volumes[contrast].image
+        transform = align_rigid(fixed, image, volumes[contrast].series.label)
+        images[contrast] = grids.to_grid(image, grid, transform)
+        seen[contrast] = grids.field_of_view(image, grid, transform)
+    tell("brain mask", 0.26)
+    brain = brain_mask(fixed, volumes[Contrast.T1C].series.label, device)
+    cautions = tuple(_coverage(volumes, seen, brain))
+    arrays = {contrast: _stripped(image, brain & seen[contrast]) for contrast, image in images.items()}
+    return _Prepared(grid, arrays, brain, cautions)
+
+
+def _coverage(
+    volumes: Mapping[Contrast, SourceVolume], seen: Mapping[Contrast, NDArray[np.bool_]], brain: NDArray[np.bool_]
+) -> list[str]:
+    cautions = []
+    for contrast, mask in seen.items():
+        fraction = float((mask & brain).sum() / brain.sum())
+        label = volumes[contrast].series.label
+        if fraction < LEAST_COVERAGE:
+            raise GeometryRefused(f"{label} ({contrast}) covers only {fraction:.0%} of the brain")
+        if fraction < CAUTIOUS_COVERAGE:
+            cautions.append(f"{label} ({contrast}) covers {fraction:.0%} of the brain seen on T1c")
+    return cautions
+
+
+def _stripped(image: sitk.Image, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Brain voxels positive, all else exactly 0, as the networks' normalisation expects."""
+    array = sitk.GetArrayFromImage(image).astype(np.float32)
+    inside = array[brain]
+    least = np.float32(inside.min()) if inside.size else np.float32(0)
+    positive = array - min(least, np.float32(0)) + np.float32(1e-3)
+    stripped: NDArray[np.float32] = np.where(brain, positive, np.float32(0))
+    return stripped
+
+
+def _decided(result: CascadeResult, region: str) -> NDArray[np.float32]:
+    """Probability that agrees, voxel by voxel at 0.5, with the label map after its morphological rules."""
+    probability, mask = result.probability_zyx[region], result.region_zyx(region)
+    above, below = np.maximum(probability, np.float32(0.51)), np.minimum(probability, np.float32(0.49))
+    return np.where(mask, above, below)
+
+
+def _on_source(
+    result: CascadeResult, prepared: _Prepared, source: SourceVolume
+) -> dict[str, NDArray[np.bool_]]:
+    """Probabilities, not labels, are brought back, then decided; inner regions stay inside outer ones."""
+    masks: dict[str, NDArray[np.bool_]] = {}
+    outer: NDArray[np.bool_] | None = None
+    for region in REGIONS:
+        mask = grids.to_source(_decided(result, region), prepared.grid, source.image) > 0.5
+        masks[region] = mask if outer is None else mask & outer
+        outer = masks[region]
+    return masks

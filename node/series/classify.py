@@ -1,0 +1,322 @@
+"""What one series is, from its description; physics confirms or contradicts.
+
+The description decides by rules about words (``vocabulary.toml``); TR, TE, TI and Image Type confirm it, contradict it
+(shown, and confidence falls below :data:`DECIDED`), or decide when no word does (low confidence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from node.series import physics
+from node.series.facts import SeriesFacts
+from node.series.vocabulary import OTHER, Vocabulary, Word, load_vocabulary
+from node.study import Contrast
+
+DECIDED = 0.4  # below, words and physics contradict each other: shown, never chosen
+_CONFIRMED, _BY_WORDS, _BY_SEQUENCE, _BY_PHYSICS, _CONTRADICTED = 0.98, 0.9, 0.8, 0.5, 0.2
+
+Marker = Literal["after", "before"]
+
+_ORIENTATIONS = frozenset(
+    [
+        "ax",
+        "axi",
+        "axial",
+        "tra",
+        "trans",
+        "transversal",
+        "cor",
+        "coro",
+        "coronal",
+        "sag",
+        "sagit",
+        "sagittal",
+        "obl",
+        "dor",
+        "radial",
+    ]
+)
+_DIXON_PARTS = frozenset(["f", "fat", "in", "opp", "op", "out"])
+_SPIN_ECHO = frozenset(
+    ["tse", "fse", "se", "frfse", "propeller", "blade", "space", "spc", "cube", "vista", "view", "atse"]
+)
+_SPINE_AFTER_C = frozenset(["spine", "sp", "wirbel", "column", "vertebra"])
+_NO_AGENT = frozenset(
+    [
+        "no",
+        "none",
+        "non",
+        "without",
+        "ohne",
+        "sans",
+        "sin",
+        "senza",
+        "sem",
+        "nein",
+        "n",
+        "0",
+        "na",
+        "nil",
+        "keine",
+        "geen",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The verdict on one series. ``contrast`` is None for anything that is none of the four.
+
+    ``marker`` is what the words say about contrast agent, whatever the weighting; ``kind`` which sort of other it is.
+    """
+
+    contrast: Contrast | None
+    evidence: tuple[str, ...]
+    confidence: float
+    marker: Marker | None = None
+    kind: str | None = None
+
+
+def classify_description(description: str | None, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Classification:
+    """Judge one series by its description, with physics beside it; without a telling word, by its protocol name."""
+    found = _classify_words(description or "", vocabulary)
+    if facts is None:
+        return found
+    by_header = physics.kind_by_header(facts)
+    if by_header:
+        return Classification(None, (by_header[1], *found.evidence), 0.95, found.marker, by_header[0])
+    if found.contrast is None and found.kind is None and facts.protocol_name:
+        by_protocol = _classify_words(facts.protocol_name, vocabulary)
+        if by_protocol.contrast or by_protocol.kind:
+            evidence = tuple(f"Protocol Name: {text}" for text in by_protocol.evidence)
+            marker = found.marker or by_protocol.marker
+            found = replace(by_protocol, evidence=evidence, confidence=by_protocol.confidence - 0.2, marker=marker)
+    return _with_agent(_with_physics(found, facts), facts)
+
+
+def classify_text(description: str, columns: Mapping[str, str], vocabulary: Vocabulary | None = None) -> str:
+    """The label for ``glionode classify``: T1, T1c, T2, FLAIR or other.
+
+    ``columns`` may hold keyword-named attributes (EchoTime, RepetitionTime, ContrastBolusAgent, ...); others are ignored.
+    """
+    found = classify_description(description, _facts_of(columns), vocabulary or load_vocabulary())
+    return str(found.contrast) if found.contrast else OTHER
+
+
+def _classify_words(text: str, vocabulary: Vocabulary) -> Classification:
+    words = vocabulary.words(text)
+    marker, marker_evidence = read_marker(words)
+    trap = _trap(words)
+    if trap:
+        kind, evidence = trap
+        return Classification(None, (evidence,), _BY_WORDS, marker, kind)
+    weighting, evidence, confidence = _weighting(words)
+    if weighting is None:
+        return Classification(
+            None, (evidence,), 0.0 if confidence == 0 else _BY_WORDS, marker, "unclear" if confidence else None
+        )
+    if weighting is Contrast.T1:
+        if marker == "after":
+            weighting = Contrast.T1C
+        return Classification(
+            weighting, tuple(text for text in (evidence, marker_evidence) if text), confidence, marker
+        )
+    ignored = (f"{marker_evidence}; {weighting} keeps its weighting",) if marker_evidence else ()
+    return Classification(weighting, (evidence, *ignored), confidence, marker)
+
+
+def _first(words: Sequence[Word], *groups: str) -> Word | None:
+    return next((word for word in words if word.group in groups), None)
+
+
+def _weighting(words: Sequence[Word]) -> tuple[Contrast | None, str, float]:
+    """(weighting, evidence, confidence); (None, evidence, 0) when no word tells, above 0 when words tell of something else."""
+    t1, t2 = _first(words, "T1", "T1c"), _first(words, "T2")
+    flair, inversion = _first(words, "FLAIR"), _first(words, "inversion")
+    sequence = _first(words, "T1_sequence")
+    if t1 and t2:
+        return None, f"'{t1.text}' and '{t2.text}' in one name: undecided", _BY_WORDS
+    if t1:
+        suffix = f", and '{(flair or inversion).text}' with T1 stays T1" if flair or inversion else ""  # type: ignore[union-attr]
+        return Contrast.T1, f"'{t1.text}' reads as T1{suffix}", _BY_WORDS
+    if flair:
+        return Contrast.FLAIR, f"'{flair.text}' reads as FLAIR", _BY_WORDS
+    if t2 and inversion:
+        return Contrast.FLAIR, f"'{t2.text}' with '{inversion.text}' reads as FLAIR", _BY_SEQUENCE
+    if t2:
+        gradient = _first(words, "gradient_echo")
+        if gradient and not any(word.text in _SPIN_ECHO for word in words):
+            return None, f"'{t2.text}' with '{gradient.text}' is T2*", _BY_WORDS
+        return Contrast.T2, f"'{t2.text}' reads as T2", _BY_WORDS
+    if sequence:
+        return Contrast.T1, f"'{sequence.text}' is a T1 sequence", _BY_SEQUENCE
+    navigation = _first(words, "navigation")
+    if navigation:
+        return Contrast.T1, f"'{navigation.text}' is usually a T1 volume for navigation", _BY_PHYSICS
+    return None, "no word of the description tells the weighting", 0.0
+
+
+def _trap(words: Sequence[Word]) -> tuple[str, str] | None:
+    """(kind, evidence) when a word makes the series none of the four, whatever stands beside it."""
+    other = _first(words, OTHER)
+    if other:
+        return other.kind or OTHER, f"'{other.text}' reads as {other.kind or OTHER}"
+    last = words[-1].text if words else ""
+    dixon = _first(words, "dixon")
+    weighted_w = len(words) > 1 and words[-2].group in ("T1", "T2")
+    is_water = last in ("w", "water") and not weighted_w and not any(word.text in _SPIN_ECHO for word in words)
+    if len(words) > 1 and (
+        last in _DIXON_PARTS and words[-1].group is None or (is_water and (dixon or _has(words, "vibe", "lava")))
+    ):
+        return "Dixon part", f"'{last}' at the end is one part of a Dixon series"
+    return _reformat(words)
+
+
+def _has(words: Sequence[Word], *texts: str) -> bool:
+    return any(word.text in texts for word in words)
+
+
+def _reformat(words: Sequence[Word]) -> tuple[str, str] | None:
+    """MPR is MPRAGE right after T1 (``t1_mpr_ns_sag``), else, or with MPRAGE beside it or only a plane behind it, a reformat."""
+    position = next((index for index, word in enumerate(words) if word.group == "mpr"), None)
+    if position is None:
+        return None
+    behind = [word.text for word in words[position + 1 :]]
+    only_plane = bool(behind) and all(text in _ORIENTATIONS for text in behind)
+    before = [word for word in words[:position] if word.text not in ("w", "3d", "wi")]
+    after_t1 = bool(before) and before[-1].group in ("T1", "T1c")
+    if _first(words, "T1_sequence") or only_plane or not after_t1:
+        return "reformat", "'MPR' reads as a multiplanar reformat"
+    return None
+
+
+def read_marker(words: Sequence[Word]) -> tuple[Marker | None, str | None]:
+    """(before or after contrast agent, evidence); before wins, as in ``PRE_GD``; ``ohne`` negates only an agent behind it."""
+    after: str | None = None
+    index = 0
+    while index < len(words):
+        word = words[index]
+        if word.group == "before":
+            return "before", f"'{word.text}' says before contrast"
+        if word.group == "without":
+            agent = _agent_behind(words, index)
+            if agent is not None:
+                return "before", f"'{word.text} {words[agent].text}' says without contrast"
+        if word.group in ("agent", "after", "T1c") and not _is_centimetre(words, index):
+            after = after or f"'{word.text}' says after contrast"
+        elif word.text == "c" and _is_contrast_c(words, index):
+            after = after or "'C' says after contrast"
+        index += 1
+    if after is None and words and words[-1].text == "+":
+        after = "'+' at the end says after contrast"
+    return ("after", after) if after else (None, None)
+
+
+def _agent_behind(words: Sequence[Word], index: int) -> int | None:
+    """Index of the agent that a negation at ``index`` negates, at most two short unknown words away (``ohne i.v. KM``)."""
+    for position in range(index + 1, min(index + 4, len(words))):
+        word = words[position]
+        if word.group in ("agent", "after") or (word.text == "c" and position == index + 1):
+            return position
+        if word.group is not None or len(word.text) > 3:
+            return None
+    return None
+
+
+def _is_centimetre(words: Sequence[Word], index: int) -> bool:
+    return words[index].text == "cm" and index > 0 and words[index - 1].text.isdigit()
+
+
+def _is_contrast_c(words: Sequence[Word], index: int) -> bool:
+    """A lone C marks contrast unless it opens the name or is a vertebra (``C 5``, ``C spine``)."""
+    if index == 0:
+        return False
+    behind = words[index + 1].text if index + 1 < len(words) else ""
+    return not (behind.isdigit() or behind in _SPINE_AFTER_C)
+
+
+def _with_physics(found: Classification, facts: SeriesFacts) -> Classification:
+    timing = physics.timing(facts)
+    if found.contrast is None:
+        by_physics = physics.contrast_by_physics(facts) if found.kind is None else None
+        if by_physics is None:
+            return found
+        contrast = Contrast.T1C if by_physics is Contrast.T1 and found.marker == "after" else by_physics
+        evidence = (*found.evidence, f"{timing}: the timing of {by_physics}")
+        return replace(found, contrast=contrast, evidence=evidence, confidence=_BY_PHYSICS)
+    te, ti = facts.echo_time_ms, facts.inversion_time_ms or 0.0
+    if found.contrast is Contrast.FLAIR and te is not None and te < physics.SHORT_TE_MS and ti < physics.FLUID_TI_MS:
+        contrast = Contrast.T1C if found.marker == "after" else Contrast.T1
+        return replace(found, contrast=contrast, evidence=(*found.evidence, f"{timing}: a T1-FLAIR"), confidence=0.7)
+    if found.contrast is Contrast.T2 and physics.is_gradient_echo(facts):
+        return Classification(
+            None, (*found.evidence, f"{timing}: a gradient echo, T2*"), _BY_WORDS, found.marker, "susceptibility"
+        )
+    against = physics.contradiction(found.contrast, facts)
+    if against:
+        return replace(
+            found, evidence=(*found.evidence, f"contradicted: {against} ({timing})"), confidence=_CONTRADICTED
+        )
+    base = Contrast.T1 if found.contrast is Contrast.T1C else found.contrast
+    if physics.contrast_by_physics(facts) is base:
+        return replace(
+            found, evidence=(*found.evidence, f"{timing} agree"), confidence=max(found.confidence, _CONFIRMED)
+        )
+    return found
+
+
+def _with_agent(found: Classification, facts: SeriesFacts) -> Classification:
+    """Contrast/Bolus Agent (0018,0010) makes an unmarked T1 a T1c; against a word that says before it is only shown."""
+    agent = named_agent(facts)
+    if agent is None or found.contrast not in (Contrast.T1, Contrast.T1C):
+        return found
+    evidence = (*found.evidence, f"Contrast/Bolus Agent is '{agent}'")
+    if found.marker == "before":
+        return replace(
+            found,
+            evidence=(*evidence[:-1], evidence[-1] + ", but the words say before"),
+            confidence=min(found.confidence, 0.7),
+        )
+    return replace(
+        found,
+        contrast=Contrast.T1C,
+        evidence=evidence,
+        confidence=found.confidence if found.marker else min(found.confidence, 0.7),
+    )
+
+
+def named_agent(facts: SeriesFacts) -> str | None:
+    """Contrast/Bolus Agent (0018,0010) if it names one; None for an empty value or a spelled-out none."""
+    agent = facts.contrast_bolus_agent
+    return agent if agent and agent.strip(" .-").split(" ")[0].lower() not in (*_NO_AGENT, "") else None
+
+
+def _facts_of(columns: Mapping[str, Any]) -> SeriesFacts:
+    def text(keyword: str) -> str | None:
+        return str(columns.get(keyword) or "").strip() or None
+
+    def number(keyword: str) -> float | None:
+        try:
+            value = float(text(keyword) or "")
+        except ValueError:
+            return None
+        return value if abs(value) < float("inf") else None
+
+    def values(keyword: str) -> tuple[str, ...]:
+        raw = (text(keyword) or "").strip("[]").replace("'", "").replace(",", "\\").split("\\")
+        return tuple(part.strip().upper() for part in raw if part.strip())
+
+    return SeriesFacts(
+        protocol_name=text("ProtocolName"),
+        scanning_sequence=values("ScanningSequence"),
+        image_type=values("ImageType"),
+        echo_time_ms=number("EchoTime"),
+        repetition_time_ms=number("RepetitionTime"),
+        inversion_time_ms=number("InversionTime"),
+        flip_angle=number("FlipAngle"),
+        contrast_bolus_agent=text("ContrastBolusAgent"),
+        diffusion_b_value=number("DiffusionBValue"),
+    )

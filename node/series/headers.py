@@ -1,0 +1,295 @@
+"""Headers of a folder of DICOM files: :func:`read_study` finds the series, :func:`read_facts` reads one series' facts.
+
+Headers only; pixel data is never read, only its length is compared with the file's.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import dcmread, read_partial
+from pydicom.tag import Tag
+
+from node.errors import InstanceRefused, SelectionRefused
+from node.series.facts import SeriesFacts
+from node.series.pixels import truncation
+from node.series.values import coordinates, date_time, earliest, integer, number, text, texts
+from node.study import Instance, Series, Study
+from node.uids import is_valid_uid
+
+DICOM_UNREADABLE = (
+    InvalidDicomError, EOFError, OSError, ValueError, TypeError, KeyError, LookupError, AttributeError,
+    NotImplementedError, OverflowError, struct.error, zlib.error,
+)  # what pydicom raises on bytes that are no sound DICOM  # fmt: skip
+ENHANCED_MR = frozenset(["1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4"])
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_RAW_DATA = frozenset(["1.2.840.10008.5.1.4.1.1.66", "1.3.46.670589.11.0.0.12.1", "1.3.46.670589.11.0.0.12.2"])
+_STUDY_TAGS = [Tag(keyword) for keyword in (
+    "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "StudyInstanceUID", "SeriesInstanceUID",
+    "SeriesNumber", "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
+)]  # fmt: skip
+_LAST_STUDY_TAG = 0x00280103
+_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
+_PLACE_TAGS = [
+    Tag(keyword) for keyword in ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "ImagePositionPatient")
+]
+_LAST_PLACE_TAG = 0x00200032
+_SAME_PLACE_MM = 0.01
+_OVERLAY_DATA = [(group << 16) | 0x3000 for group in range(0x6000, 0x6020, 2)]
+_FACT_TAGS = [
+    "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName", "ScanningSequence", "EchoPulseSequence",
+    "EchoPlanarPulseSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime",
+    "InversionTime", "FlipAngle", "ImageType", "ContrastBolusAgent", "ContrastBolusAgentSequence",
+    "ContrastBolusStartTime", "DiffusionBValue", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime",
+    "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImageOrientationPatient", "ImagePositionPatient",
+    "BodyPartExamined", "Manufacturer", "FrameOfReferenceUID", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", *_OVERLAY_DATA,
+]  # fmt: skip
+
+Lookup = Callable[[str], Any]
+
+
+def read_study(folder: Path) -> Study:
+    """The one study inside ``folder``, at any depth, under any file names.
+
+    DICOMDIR, raw data and files that are no DICOM are skipped. A DICOM file that cannot be read, is truncated, lacks an
+    identifying attribute, or repeats a SOP Instance UID with other bytes is recorded in ``Study.unreadable``.
+
+    Raises:
+        SelectionRefused: the folder holds several studies (named by UID).
+        InstanceRefused: the folder holds no readable DICOM instance.
+    """
+    found: dict[str, tuple[Dataset, Path]] = {}
+    unreadable: list[tuple[str, str]] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            dataset = _read_identity(path)
+        except DICOM_UNREADABLE as error:
+            unreadable.append((str(path.relative_to(folder)), str(error) or type(error).__name__))
+            continue
+        if dataset is None:
+            continue
+        uid = str(dataset.SOPInstanceUID)
+        if uid not in found:
+            found[uid] = (dataset, path)
+        elif not filecmp.cmp(found[uid][1], path, shallow=False):
+            unreadable.append(
+                (str(path.relative_to(folder)), f"other bytes under the SOP Instance UID of {found[uid][1].name}")
+            )
+    studies = sorted({str(dataset.StudyInstanceUID) for dataset, _ in found.values()})
+    if len(studies) > 1:
+        raise SelectionRefused(f"the folder holds {len(studies)} studies: {', '.join(studies)}; give one at a time")
+    if not studies:
+        reason = f"; first unreadable file: {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
+        raise InstanceRefused(f"the folder holds no readable DICOM instance{reason}")
+    return Study(studies[0], _series_of(found.values()), tuple(unreadable))
+
+
+def _read_identity(path: Path) -> Dataset | None:
+    """The identifying attributes of one file; None for a file that is no instance of an examination."""
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd values are judged here, not warned about
+        start = file.read(132)
+        if start[128:] != b"DICM":
+            if path.suffix.lower() == ".dcm" or start[:2] in (b"\x08\x00", b"\x02\x00"):
+                raise ValueError("not a DICOM Part 10 file: no DICM prefix (PS3.10 7.1)")
+            return None
+        file.seek(0)
+        dataset = read_partial(file, lambda tag, vr, length: tag > _LAST_STUDY_TAG, specific_tags=_STUDY_TAGS)
+        storage_class = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+        if storage_class == _DIRECTORY or dataset.get("SOPClassUID") in _RAW_DATA:
+            return None
+        for keyword in _IDENTITY:
+            value = text(dataset.get(keyword))
+            if value is None or (keyword.endswith("UID") and not is_valid_uid(value)):
+                raise ValueError(f"{keyword} is {'missing' if value is None else 'no valid UID'}")
+        reason = truncation(file, path.stat().st_size, dataset)
+    if reason:
+        raise ValueError(reason)
+    return dataset
+
+
+def _series_of(found: Iterable[tuple[Dataset, Path]]) -> tuple[Series, ...]:
+    groups: dict[str, list[tuple[Dataset, Path]]] = {}
+    for dataset, path in found:
+        groups.setdefault(str(dataset.SeriesInstanceUID), []).append((dataset, path))
+    series = []
+    for uid, members in groups.items():
+        first = min(members, key=lambda member: str(member[0].SOPInstanceUID))[0]
+        instances = (Instance(path, str(dataset.SOPInstanceUID), str(dataset.SOPClassUID)) for dataset, path in members)
+        series.append(
+            Series(
+                series_instance_uid=uid,
+                study_instance_uid=str(first.StudyInstanceUID),
+                modality=str(first.Modality),
+                series_description=_value(first, "SeriesDescription", text),
+                series_number=_value(first, "SeriesNumber", integer),
+                frame_of_reference_uid=_value(first, "FrameOfReferenceUID", text),
+                instances=tuple(sorted(instances, key=lambda instance: instance.sop_instance_uid)),
+            )
+        )
+    return tuple(
+        sorted(series, key=lambda one: (one.series_number is None, one.series_number or 0, one.series_instance_uid))
+    )
+
+
+def _value(dataset: Dataset, keyword: str, convert: Callable[[Any], Any]) -> Any:
+    """The converted value, or None when it is missing or not of its value representation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return convert(dataset.get(keyword))
+        except DICOM_UNREADABLE:
+            return None
+
+
+def read_facts(series: Series) -> SeriesFacts:
+    """The header facts of one series; the place and time of every instance, the rest from its first.
+
+    Raises:
+        InstanceRefused: an instance can no longer be read.
+    """
+    first = series.instances[0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = dcmread(first.path, stop_before_pixels=True, specific_tags=_FACT_TAGS)
+            is_multiframe = first.sop_class_uid in ENHANCED_MR
+            lookup = _functional_groups(dataset) if is_multiframe else dataset.get
+            places = [_frame_places(dataset)] if is_multiframe else [_instance_places(one) for one in series.instances]
+    except DICOM_UNREADABLE as error:
+        raise InstanceRefused(f"{first.path.name} of {series.label} cannot be read: {type(error).__name__}") from None
+    return _facts(dataset, lookup, [place for several in places for place in several], is_multiframe)
+
+
+def _instance_places(instance: Instance) -> list[Lookup]:
+    with instance.path.open("rb") as file:
+        dataset = read_partial(file, lambda tag, vr, length: tag > _LAST_PLACE_TAG, specific_tags=_PLACE_TAGS)
+    return [dataset.get]
+
+
+def _flat(groups: Dataset) -> dict[str, Any]:
+    """Attributes of all functional group macros of one item (PS3.3 C.7.6.16), by keyword; private ones left out."""
+    values: dict[str, Any] = {}
+    for element in groups:
+        if element.VR == "SQ" and not element.tag.is_private and element.value:
+            values.update({inner.keyword: inner.value for inner in element.value[0] if inner.VR != "SQ"})
+            if element.keyword == "MRDiffusionSequence":
+                values.setdefault("DiffusionBValue", element.value[0].get("DiffusionBValue"))
+    return values
+
+
+def _functional_groups(dataset: Dataset) -> Lookup:
+    """Attribute by keyword for an enhanced instance: its own, else shared, else of the first frame."""
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    values = {**_flat(per_frame[0]), **_flat(shared[0])}
+    values["EchoTime"] = values.get("EffectiveEchoTime")
+    values["InversionTime"] = values.get("InversionTimes")
+    pulse = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}.get(
+        text(dataset.get("EchoPulseSequence")) or "", []
+    )
+    values["ScanningSequence"] = pulse + (["EP"] if text(dataset.get("EchoPlanarPulseSequence")) == "YES" else [])
+    values["SequenceName"] = dataset.get("PulseSequenceName")
+    agents = dataset.get("ContrastBolusAgentSequence")
+    values["ContrastBolusAgent"] = agents[0].get("CodeMeaning") if agents else None
+
+    def lookup(keyword: str) -> Any:
+        value = dataset.get(keyword)
+        return values.get(keyword) if value is None or value == "" else value
+
+    return lookup
+
+
+def _frame_places(dataset: Dataset) -> list[Lookup]:
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    places = []
+    for frame in frames:
+        values = _flat(frame)
+        values["AcquisitionDateTime"] = values.get("FrameAcquisitionDateTime") or dataset.get("AcquisitionDateTime")
+        places.append(values.get)
+    return places
+
+
+def _facts(dataset: Dataset, lookup: Lookup, places: list[Lookup], is_multiframe: bool) -> SeriesFacts:
+    def get(keyword: str, convert: Callable[[Any], Any]) -> Any:
+        try:
+            return convert(lookup(keyword))
+        except DICOM_UNREADABLE:
+            return None
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        orientation = get("ImageOrientationPatient", lambda value: coordinates(value, 6))
+        moments = [
+            date_time(place("AcquisitionDateTime"), place("AcquisitionDate"), place("AcquisitionTime"))
+            for place in places
+        ]
+        moment = earliest(moments)
+        count, step, coverage, per_position = _stack(orientation, places)
+        day = moment.strftime("%Y%m%d") if moment else None
+        return SeriesFacts(
+            description=get("SeriesDescription", text),
+            protocol_name=get("ProtocolName", text),
+            sequence_name=get("SequenceName", text),
+            scanning_sequence=get("ScanningSequence", texts) or (),
+            sequence_variant=get("SequenceVariant", texts) or (),
+            scan_options=get("ScanOptions", texts) or (),
+            mr_acquisition_type=get("MRAcquisitionType", text),
+            echo_time_ms=get("EchoTime", number),
+            repetition_time_ms=get("RepetitionTime", number),
+            inversion_time_ms=get("InversionTime", number),
+            flip_angle=get("FlipAngle", number),
+            image_type=get("ImageType", texts) or (),
+            contrast_bolus_agent=get("ContrastBolusAgent", text),
+            contrast_bolus_start=date_time(None, day, lookup("ContrastBolusStartTime")),
+            diffusion_b_value=get("DiffusionBValue", number),
+            acquisition_datetime=moment,
+            pixel_spacing_mm=get("PixelSpacing", lambda value: coordinates(value, 2)),
+            slice_thickness_mm=get("SliceThickness", number),
+            spacing_between_slices_mm=get("SpacingBetweenSlices", number),
+            slice_count=count,
+            slice_step_mm=step,
+            coverage_mm=coverage,
+            images_per_position=per_position,
+            image_orientation_patient=orientation,
+            body_part_examined=get("BodyPartExamined", text),
+            manufacturer=get("Manufacturer", text),
+            frame_of_reference_uid=get("FrameOfReferenceUID", text),
+            is_multiframe=is_multiframe,
+            has_overlay=any(_is_marked(dataset, tag) for tag in _OVERLAY_DATA),
+        )
+
+
+def _is_marked(dataset: Dataset, tag: int) -> bool:
+    data = dataset[tag].value if tag in dataset else None
+    return isinstance(data, bytes) and any(data)
+
+
+def _stack(
+    orientation: tuple[float, ...] | None, places: list[Lookup]
+) -> tuple[int | None, float | None, float | None, float | None]:
+    """(positions, step in mm, coverage in mm, images per position) along the slice normal (PS3.3 C.7.6.2.1.1)."""
+    if orientation is None:
+        return len(places) or None, None, None, None
+    ax, ay, az, bx, by, bz = orientation
+    normal = (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
+    points = [coordinates(place("ImagePositionPatient"), 3) for place in places]
+    distances = sorted(sum(n * p for n, p in zip(normal, point, strict=True)) for point in points if point)
+    if not distances:
+        return len(places) or None, None, None, None
+    gaps = [later - sooner for sooner, later in pairwise(distances) if later - sooner > _SAME_PLACE_MM]
+    count = len(gaps) + 1
+    step = round(median(gaps), 3) if gaps else None
+    coverage = round(distances[-1] - distances[0] + step, 1) if step else None
+    return count, step, coverage, len(distances) / count

@@ -1,0 +1,88 @@
+"""Which of several series of one contrast is the better input, by criteria in a fixed order, and what falls short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from node.series.classify import Classification
+from node.series.facts import SeriesFacts
+from node.study import Contrast, Series
+
+WHOLE_BRAIN_MM = 120.0
+VOLUME_STEP_MM = 2.0
+T1_STEP_MM = 1.5
+T2_STEP_MM = 3.0
+_SURE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One series that competes for a contrast; ``in_frame``: in the frame of reference that the others share."""
+
+    contrast: Contrast
+    series: Series
+    facts: SeriesFacts
+    classification: Classification
+    in_frame: bool
+
+
+def _criteria(entry: Entry) -> list[tuple[float, str]]:
+    """(value, what it says), the first that differs decides; higher is better."""
+    contrast, series, facts, classification = entry.contrast, entry.series, entry.facts, entry.classification
+    step, coverage = facts.step_mm, facts.coverage_mm
+    is_volume = facts.mr_acquisition_type != "2D" and step is not None and step <= VOLUME_STEP_MM
+    wants_volume = contrast in (Contrast.T1, Contrast.T1C)
+    moment = facts.acquisition_datetime
+    slices = "slice distance unknown" if step is None else f"{step:.3g} mm slices"
+    return [
+        (
+            float(classification.confidence >= _SURE),
+            "words clear" if classification.confidence >= _SURE else "words unsure",
+        ),
+        (float(not facts.is_derived), "derived" if facts.is_derived else "original"),
+        (float(entry.in_frame), "common frame of reference" if entry.in_frame else "another frame of reference"),
+        (float(is_volume and wants_volume), f"3-D with {slices}" if is_volume else f"slice by slice, {slices}"),
+        (
+            float(coverage is None or coverage >= WHOLE_BRAIN_MM),
+            "coverage unknown" if coverage is None else f"covers {coverage:.0f} mm",
+        ),
+        (-round(step, 1) if step is not None else -99.0, slices),
+        (round(coverage or 0.0, -1), "coverage unknown" if coverage is None else f"covers {coverage:.0f} mm"),
+        (
+            (moment - datetime.min).total_seconds() if moment else 0.0,
+            f"acquired {moment:%H:%M:%S}" if moment else "time unknown",
+        ),
+        (float(series.series_number or 0), f"series number {series.series_number}"),
+    ]
+
+
+def rank(entry: Entry) -> tuple[tuple[float, ...], str]:
+    """Sort key: the best series has the greatest. The UID makes the order total."""
+    return tuple(value for value, _ in _criteria(entry)), entry.series.series_instance_uid
+
+
+def first_difference(best: Entry, other: Entry) -> tuple[str, str]:
+    """What decided between two series: the text for the better one and for the other."""
+    for (value, text), (other_value, other_text) in zip(_criteria(best), _criteria(other), strict=True):
+        if value != other_value:
+            return text, other_text
+    return "equal in all", "equal in all"
+
+
+def cautions_on(entry: Entry) -> list[str]:
+    """Where a chosen series falls short of what the method was trained on."""
+    contrast, series, facts, classification = entry.contrast, entry.series, entry.facts, entry.classification
+    cautions = []
+    step = facts.step_mm
+    limit = T1_STEP_MM if contrast in (Contrast.T1, Contrast.T1C) else T2_STEP_MM
+    wanted = "3-D near 1 mm isotropic" if contrast in (Contrast.T1, Contrast.T1C) else f"slices of at most {limit:g} mm"
+    if step is None:
+        cautions.append(f"{contrast} ({series.label}): distance between slices unknown; the method wants {wanted}")
+    elif step > limit:
+        cautions.append(f"{contrast} ({series.label}) has slices every {step:.3g} mm; the method wants {wanted}")
+    if classification.confidence < _SURE:
+        cautions.append(
+            f"{contrast} ({series.label}) was recognised with low confidence: {classification.evidence[-1]}"
+        )
+    return cautions

@@ -1,0 +1,84 @@
+"""Values of DICOM elements as plain Python values; anything missing, empty or malformed becomes None.
+
+A header is read as it is found in the wild: a value of the wrong form is as good as missing, and never a default.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+_DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
+_TIME = re.compile(r"(\d{2}):?(\d{2})?:?(\d{2})?(?:\.(\d{1,6}))?")
+_DATE_TIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?")
+
+
+def _members(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        return [value]
+    return list(value)
+
+
+def text(value: Any) -> str | None:
+    """A string without outer blanks; several values joined by the backslash that separated them."""
+    joined = "\\".join(str(member) for member in _members(value)).strip(" \0")
+    return joined or None
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """The values of a multi-valued code string."""
+    return tuple(member for member in (str(each).strip() for each in _members(value)) if member)
+
+
+def number(value: Any) -> float | None:
+    """The first value as a finite float."""
+    members = _members(value)
+    if not members or str(members[0]).strip() == "":
+        return None
+    found = float(members[0])
+    return found if math.isfinite(found) else None
+
+
+def integer(value: Any) -> int | None:
+    """The first value as an integer."""
+    found = number(value)
+    return None if found is None else int(found)
+
+
+def coordinates(value: Any, count: int) -> Any:
+    """Exactly ``count`` finite floats, as a tuple."""
+    try:
+        found = tuple(float(member) for member in _members(value))
+    except (TypeError, ValueError):
+        return None
+    return found if len(found) == count and all(math.isfinite(each) for each in found) else None
+
+
+def date_time(both: Any, date: Any, time: Any) -> datetime | None:
+    """Date and time from a DT value (offset ignored: one scanner's clock), else from a DA and a TM value."""
+    match = _DATE_TIME.match(text(both) or "")
+    if match and match[2]:
+        return _moment(match[1], match[2])
+    return _moment(text(date) or "", text(time) or "")
+
+
+def _moment(date: str, time: str) -> datetime | None:
+    day, clock = _DATE.match(date), _TIME.match(time)
+    if not day or not clock:
+        return None
+    hour, minute, second = (int(part or 0) for part in clock.groups()[:3])
+    microsecond = int((clock[4] or "0").ljust(6, "0"))
+    try:
+        return datetime(int(day[1]), int(day[2]), int(day[3]), hour, minute, second, microsecond)
+    except ValueError:
+        return None
+
+
+def earliest(moments: Iterable[datetime | None]) -> datetime | None:
+    """The earliest known moment."""
+    return min((moment for moment in moments if moment), default=None)

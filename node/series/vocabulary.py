@@ -1,0 +1,197 @@
+"""Words of series descriptions: a description becomes a row of known words.
+
+Case, accents and separators do not matter; known words glued together are taken apart. The words themselves are data
+(``vocabulary.toml``); a site adds or overrides terms by ``[series.rules]``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+
+from node.errors import ConfigError
+
+OTHER = "other"
+_LONGEST_PHRASE = 4
+_CACHE_LIMIT = 20_000  # a node runs for months and meets arbitrary words
+_LONGEST_TOKEN = 40  # SeriesDescription is LO: 64 characters (PS3.5 6.2); longer runs are not words
+_GLUABLE_SHORT = frozenset(
+    {"t1", "t2", "3d", "2d", "fs", "gd", "km", "ax", "ir", "wi", "we", "w", "se", "iv", "wo", "no"}
+)
+_IDEOGRAPHS_BEGIN = "\u1100"  # Hangul jamo (NFKD of Korean); Chinese and Japanese follow; they write without spaces
+_PREFIX_LETTERS = "sedvwo"  # sT2W, eFLAIR, dT1: vendor prefixes (Philips)
+_NOT_DECOMPOSED = str.maketrans({"ø": "o", "đ": "d", "ł": "l", "ı": "i", "æ": "ae", "œ": "oe", "×": " "})
+
+# a hyphen in the place of a sign ("T1 -C", "T1 C-") is a minus; between words it is a separator ("T1-3D-FFE-C")
+_TOKEN = re.compile(r"(?<!\S)-c(?![^\W_])|(?<![^\W_])c-(?!\S)|[a-z0-9]+|[^\W_a-z0-9]+|[+*]")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word or phrase of a description. ``group`` is None for an unknown word, ``kind`` tells which sort of other."""
+
+    text: str
+    group: str | None = None
+    kind: str | None = None
+
+
+def plain(text: str) -> str:
+    """Lower case, no accents, Cyrillic Т1/Т2 as Latin."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()).translate(_NOT_DECOMPOSED)
+    bare = "".join(character for character in folded if not unicodedata.combining(character))
+    return re.sub(r"т(?=[12])", "t", bare)
+
+
+def tokens(text: str) -> list[str]:
+    """Runs of letters and digits of one script, ``+``, ``*`` and ``-c`` (without contrast), in order."""
+    found = [match.group() for match in _TOKEN.finditer(plain(text))]
+    return ["-c" if token == "c-" else token for token in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Terms by their words. Make one with :func:`load_vocabulary`."""
+
+    phrases: dict[tuple[str, ...], tuple[str, str | None]]
+    stems: tuple[tuple[str, str, tuple[str, str | None]], ...]
+    ideographs: tuple[str, ...]
+    _pieces: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    def words(self, text: str) -> tuple[Word, ...]:
+        """The description as known and unknown words, longest phrase first."""
+        parts = [piece for token in tokens(text) for piece in self._split(token)]
+        found: list[Word] = []
+        index = 0
+        while index < len(parts):
+            word, used = self._longest_phrase(parts, index)
+            found.append(word)
+            index += used
+        return tuple(found)
+
+    def _longest_phrase(self, parts: list[str], index: int) -> tuple[Word, int]:
+        for length in range(min(_LONGEST_PHRASE, len(parts) - index), 0, -1):
+            words = tuple(parts[index : index + length])
+            meaning = self.phrases.get(words) or self._stem(words)
+            if meaning:
+                return Word(" ".join(words), *meaning), length
+        return Word(parts[index]), 1
+
+    def _stem(self, words: tuple[str, ...]) -> tuple[str, str | None] | None:
+        text = " ".join(words)
+        for kind, stem, meaning in self.stems:
+            if kind == "prefix" and text.startswith(stem) and " " not in text[len(stem) :]:
+                return meaning
+            if len(words) == 1 and (kind == "suffix" and text.endswith(stem) or kind == "inside" and stem in text):
+                return meaning
+        return None
+
+    def _split(self, token: str) -> tuple[str, ...]:
+        if token not in self._pieces:
+            if len(self._pieces) >= _CACHE_LIMIT:
+                self._pieces.clear()
+            self._pieces[token] = self._pieces_of(token)
+        return self._pieces[token]
+
+    def _pieces_of(self, token: str) -> tuple[str, ...]:
+        if (token,) in self.phrases or len(token) > _LONGEST_TOKEN:
+            return (token,)
+        if max(token) >= _IDEOGRAPHS_BEGIN:
+            return self._split_ideographs(token)
+        glued = self._unglue(token, 0, "")
+        if glued is not None:
+            return glued
+        begins_with_weighting = re.fullmatch(r"(t[12])([a-z].*)", token)
+        if begins_with_weighting and not self._stem((token,)):
+            return (begins_with_weighting[1], *self._split(begins_with_weighting[2]))
+        return (token,)
+
+    def _split_ideographs(self, token: str) -> tuple[str, ...]:
+        pieces = re.split("(" + "|".join(map(re.escape, self.ideographs)) + ")", token)
+        return tuple(piece for piece in pieces if piece)
+
+    def _unglue(self, token: str, start: int, previous: str) -> tuple[str, ...] | None:
+        """``token[start:]`` as known words, or None. Longest first; digits count as a word, but not after T1 or T2 (T12)."""
+        if start == len(token):
+            return ()
+        for end in range(len(token), start, -1):
+            piece = token[start:end]
+            if not self._may_be_glued(piece, previous, is_first=start == 0, is_last=end == len(token)):
+                continue
+            rest = self._unglue(token, end, piece)
+            if rest is not None and not (start == 0 and len(piece) == 1 and not self._is_weighting(rest)):
+                return (piece, *rest)
+        return None
+
+    def _may_be_glued(self, piece: str, previous: str, *, is_first: bool, is_last: bool) -> bool:
+        if piece.isdigit():
+            return not is_first and not previous.isdigit() and previous not in ("t1", "t2")
+        if piece == "c":
+            group = self.phrases.get((previous,), (None, None))[0]
+            return (
+                is_last
+                and (group in ("sequence", "T1", "T1_sequence", "dixon", "gradient_echo") or previous in ("3d", "iso"))
+                and previous != "se"
+            )
+        if len(piece) == 1 and is_first:
+            return piece in _PREFIX_LETTERS and not is_last
+        return (piece,) in self.phrases and (len(piece) > 2 or piece in _GLUABLE_SHORT)
+
+    def _is_weighting(self, pieces: tuple[str, ...]) -> bool:
+        group, kind = self.phrases.get((pieces[0],), (None, None)) if pieces else (None, None)
+        return group in ("T1", "T2", "FLAIR") or kind == "short-tau inversion recovery"
+
+
+def load_vocabulary(extra: Mapping[str, tuple[str, ...]] | None = None) -> Vocabulary:
+    """The shipped vocabulary, with the site's own terms (``[series.rules]``: group → terms) taking precedence.
+
+    Raises:
+        ConfigError: a group that does not exist, or a term without any letter; names the key.
+    """
+    shipped = tomllib.loads(resources.files("node.series").joinpath("vocabulary.toml").read_text(encoding="utf-8"))
+    phrases: dict[tuple[str, ...], tuple[str, str | None]] = {}
+    stems: list[tuple[str, str, tuple[str, str | None]]] = []
+    for kind, terms in shipped["other"].items():
+        for term in terms:
+            _add(term, (OTHER, kind), phrases, stems)
+    for group, terms in shipped["terms"].items():
+        for term in terms:
+            _add(term, (group, None), phrases, stems)
+    stems.sort(key=lambda entry: -len(entry[1]))
+    own_stems: list[tuple[str, str, tuple[str, str | None]]] = []
+    for group, terms in (extra or {}).items():
+        if group not in shipped["terms"] and group != OTHER:
+            groups = ", ".join([*shipped["terms"], OTHER])
+            raise ConfigError(f"series.rules.{group}: unknown group; the groups are {groups}")
+        for term in terms:
+            if not tokens(term.strip("*")):
+                raise ConfigError(f"series.rules.{group}: '{term}' holds no word")
+            _add(term, (group, "site rule" if group == OTHER else None), phrases, own_stems)
+    ideographs = sorted((words[0] for words in phrases if max(words[0]) >= _IDEOGRAPHS_BEGIN), key=len, reverse=True)
+    return Vocabulary(phrases, (*own_stems, *stems), tuple(ideographs))
+
+
+def _add(
+    term: str,
+    meaning: tuple[str, str | None],
+    phrases: dict[tuple[str, ...], tuple[str, str | None]],
+    stems: list[tuple[str, str, tuple[str, str | None]]],
+) -> None:
+    bare = term.strip("*")
+    if term != bare and not term.endswith(" *"):
+        kind = "inside" if term[0] == "*" and term[-1] == "*" else "suffix" if term[0] == "*" else "prefix"
+        stem = " ".join(tokens(bare))
+        if kind == "prefix" and stem in ("t1", "t2"):
+            raise ConfigError(f"'{term}' is too wide")
+        stems.append((kind, stem, meaning))
+        if kind != "prefix" or " " not in bare:
+            phrases.setdefault(tuple(tokens(bare)), meaning)
+        return
+    words = tuple(tokens(term))
+    phrases[words] = meaning
+    joined = "".join(words)
+    if len(words) > 1 and joined.isalnum() and len(joined) >= 4:
+        phrases.setdefault((joined,), meaning)

@@ -1,0 +1,135 @@
+"""The structured report: TID 1500 "Measurement Report" with one TID 1411 group per segment (PS3.16)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pydicom
+from highdicom import sr
+from highdicom.sr import CodedConcept, EnhancedSR
+from pydicom.sr.codedict import codes
+
+from node.identity import with_valid_identity
+from node.sr_writer.codes import (
+    ARTIFICIAL_INTELLIGENCE,
+    BRAIN,
+    COMMENT,
+    MILLILITRE,
+    MORPHOLOGICALLY_ABNORMAL,
+    MR_BRAIN,
+    REPORT_TITLE,
+    VOLUME,
+)
+from node.sr_writer.measurements import SegmentMeasurement, measure
+from node.study import ResultIdentity, Selection
+from node.uids import derived_uid
+
+SERIES_NUMBER = 9802
+
+
+@dataclass(frozen=True, slots=True)
+class ReportContent:
+    """What a report is made of, beside the SEG it measures.
+
+    Attributes:
+        selection: the series used, with their evidence.
+        source: header of one instance of the series that the SEG lies on (patient and study identity).
+        cautions: what the reader should know.
+    """
+
+    selection: Selection
+    source: pydicom.Dataset
+    cautions: tuple[str, ...]
+
+
+def write_report(seg: pydicom.Dataset, content: ReportContent, identity: ResultIdentity) -> EnhancedSR:
+    """The Enhanced SR (PS3.3 A.35.2) for ``seg``: volumes in mL, algorithm, series used, cautions.
+
+    Enhanced SR holds all that is said (no spatial coordinates) and is the class most receivers take. The report stays
+    small: source series are referenced, not images.
+    """
+    groups = [_group(measurement, seg, content, identity) for measurement in measure(seg)]
+    device = sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=derived_uid("device", identity.station_name, identity.device_serial_number),
+            name=identity.station_name,
+            manufacturer_name="glionode",
+            model_name="glionode",
+            serial_number=identity.device_serial_number,
+        ),
+    )
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=device),
+        procedure_reported=_coded(MR_BRAIN),
+        imaging_measurements=groups,
+        title=_coded(REPORT_TITLE),
+    )
+    for line in comment_lines(content, identity):
+        item = sr.TextContentItem(_coded(COMMENT), line, sr.RelationshipTypeValues.CONTAINS)
+        report[0].ContentSequence.append(item)
+    return _document(report, seg, content, identity)
+
+
+def _document(
+    report: sr.MeasurementReport, seg: pydicom.Dataset, content: ReportContent, identity: ResultIdentity
+) -> EnhancedSR:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom repeats pydicom's remarks about the source's values
+        document = EnhancedSR(
+            evidence=[seg, with_valid_identity(content.source)],
+            content=report[0],
+            series_instance_uid=derived_uid(identity.workflow_id, "sr series"),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=derived_uid(identity.workflow_id, "sr"),
+            instance_number=1,
+            manufacturer="glionode",
+            is_complete=True,
+            is_final=False,
+            series_description="Glioma measurements (automatic)",
+        )
+    document.SoftwareVersions = [identity.node_version, identity.software.version]
+    document.StationName = identity.station_name
+    return document
+
+
+def _coded(code: object) -> CodedConcept:
+    return CodedConcept.from_code(code)
+
+
+def _group(
+    measurement: SegmentMeasurement, seg: pydicom.Dataset, content: ReportContent, identity: ResultIdentity
+) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
+    concept, software = measurement.concept, identity.software
+    segment = next(item for item in seg.SegmentSequence if item.SegmentNumber == concept.number)
+    algorithm = sr.AlgorithmIdentification(
+        name=software.name,
+        version=software.version,
+        parameters=[f"{key}={value}" for key, value in software.parameters.items()],
+        family=_coded(ARTIFICIAL_INTELLIGENCE),
+    )
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=seg.SOPClassUID,
+            sop_instance_uid=seg.SOPInstanceUID,
+            segment_number=concept.number,
+            source_series=sr.SourceSeriesForSegmentation(content.source.SeriesInstanceUID),
+        ),
+        finding_category=_coded(MORPHOLOGICALLY_ABNORMAL),
+        finding_type=_coded(concept.property_type),
+        finding_sites=[sr.FindingSite(_coded(BRAIN))],
+        algorithm_id=algorithm,
+        measurements=[sr.Measurement(_coded(VOLUME), round(measurement.volume_ml, 3), _coded(MILLILITRE))],
+    )
+
+
+def comment_lines(content: ReportContent, identity: ResultIdentity) -> Sequence[str]:
+    """Plain sentences for humans: series used, method, cautions, intended use."""
+    lines = [f"{contrast}: {series.label}" for contrast, series in content.selection.chosen.items()]
+    parameters = ", ".join(f"{key} {value}" for key, value in identity.software.parameters.items())
+    lines.append(f"Method: {identity.software.name} {identity.software.version} ({parameters})")
+    lines += [f"Caution: {text}" for text in content.cautions]
+    return [*lines, "Automatic result for research; not a medical device. Check against the images."]
