@@ -1,4 +1,4 @@
-"""Frozen, validated settings. Every setting is declared here once; ``config.toml`` documents each (a test compares both).
+"""Frozen, validated settings. Every setting is declared here once; ``config.toml`` documents each, and a test compares.
 
 A section is handed to the part that needs it; nothing reads settings from anywhere else.
 """
@@ -37,8 +37,8 @@ class NodeSection(_Section):
     """Where the node keeps what it must not lose, and who it is."""
 
     folder: Path = Path("var")
-    station_name: str = Field("GLIONODE", min_length=1, max_length=16)
-    device_serial_number: str = Field("unset", min_length=1, max_length=64)
+    station_name: str = Field(default="GLIONODE", min_length=1, max_length=16)
+    device_serial_number: str = Field(default="unset", min_length=1, max_length=64)
 
 
 class ScpSection(_Section):
@@ -73,7 +73,7 @@ class SegmentationSection(_Section):
 
     model: str = "anisotropic_nets_brats17"
     mode: Literal["slab", "published"] = "slab"
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: Annotated[int, Field(ge=0, le=256)] = 0
 
 
@@ -87,7 +87,7 @@ class ModelsSection(_Section):
 class EngineSection(_Section):
     """The durable workflow engine's database."""
 
-    database: str = Field("", pattern=r"^(|sqlite:///.+|postgresql(\+psycopg)?://.+)$")
+    database: str = Field(default="", pattern=r"^(|sqlite:///.+|postgresql(\+psycopg)?://.+)$")
 
 
 class DeliverySection(_Section):
@@ -142,6 +142,22 @@ class Config(_Section):
     web: WebSection = WebSection()
     log: LogSection = LogSection()
     destination: tuple[DestinationSection, ...] = ()
+
+    def with_segmentation(self, **changes: str | None) -> Config:
+        """A config with other values in [segmentation]; None leaves a value as it is.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        values = self.segmentation.model_dump() | {key: value for key, value in changes.items() if value is not None}
+        try:
+            return self.model_copy(update={"segmentation": SegmentationSection.model_validate(values)})
+        except ValidationError as error:
+            raise ConfigError(_reason(error, None).replace("config: ", "segmentation.")) from None
+
+    def without_destinations(self) -> Config:
+        """A config that sends nothing."""
+        return self.model_copy(update={"destination": ()})
 
     @property
     def folder(self) -> Path:

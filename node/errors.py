@@ -10,6 +10,7 @@
      │    ├── InstanceRefused       an instance cannot be read
      │    └── ContentRefused        the images do not hold what the method needs (empty brain, NaN, ...)
      └── RetryableError         the same input may succeed later                           exit 1
+          ├── EngineError           the workflow engine's database does not answer
           ├── ModelPackError        weights missing, unverifiable or unreachable
           ├── DeliveryError         a destination did not take a result
           └── VerificationError     a result read back differs from what was meant; never sent
@@ -57,6 +58,10 @@ class ContentRefused(RefusedError):  # noqa: N818
 
 class RetryableError(GlionodeError):
     """Trouble outside the study: the same input may succeed later."""
+
+
+class EngineError(RetryableError):
+    """The workflow engine's database does not answer or refuses."""
 
 
 class ModelPackError(RetryableError):

@@ -1,6 +1,8 @@
-"""Patient and study identity that results take over from their source."""
+"""What results take over from their source (patient and study identity), and when they were made."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 import pydicom
 
@@ -21,3 +23,12 @@ def with_valid_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
             if code.get("ContextGroupExtensionFlag", "Y") not in ("Y", "N"):
                 del code.ContextGroupExtensionFlag
     return dataset
+
+
+def stamp(dataset: pydicom.Dataset, created: datetime) -> None:
+    """Set every date and time that says when ``dataset`` was made, so that making it again gives equal bytes."""
+    for moment in ("InstanceCreation", "Content"):
+        setattr(dataset, f"{moment}Date", created.strftime("%Y%m%d"))
+        setattr(dataset, f"{moment}Time", created.strftime("%H%M%S.%f"))
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):
+        equipment.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -41,8 +42,11 @@ def set_up_log(section: LogSection) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # pynetdicom logs whole data sets' identifiers at debug level; only its warnings are wanted
-    logging.getLogger("pynetdicom").setLevel(logging.ERROR)
+    # these libraries repeat attribute values, patient data among them, in what they log and warn about
+    for library in ("pynetdicom", "pydicom", "highdicom", "dicom2nifti"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    for library in ("pydicom", "highdicom"):
+        warnings.filterwarnings("ignore", module=rf"{library}(\.|$)")
 
 
 @contextmanager

@@ -129,5 +129,10 @@ class AssemblyLoop:
             try:
                 self._on_ready(study_instance_uid)
             except GlionodeError as error:
-                log.error("study_not_handed_over", study_instance_uid=study_instance_uid, reason=str(error))
-                self._assembly.offer_again(study_instance_uid, self._clock())
+                self._postpone(study_instance_uid, str(error))
+            except Exception as error:  # noqa: BLE001 - a boundary: one study must not end the loop for all others
+                self._postpone(study_instance_uid, type(error).__name__)
+
+    def _postpone(self, study_instance_uid: str, reason: str) -> None:
+        log.error("study_not_handed_over", study_instance_uid=study_instance_uid, reason=reason)
+        self._assembly.offer_again(study_instance_uid, self._clock())

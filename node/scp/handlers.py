@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
+from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
+from pynetdicom.dimse_primitives import C_STORE
 
 from node.errors import InstanceRefused
 from node.metrics import Metrics
@@ -31,16 +32,14 @@ from node.uids import is_valid_uid
 
 log = structlog.get_logger()
 
-_SOP_CLASS_UID = Tag("SOPClassUID")
-_SOP_INSTANCE_UID = Tag("SOPInstanceUID")
-_STUDY_INSTANCE_UID = Tag("StudyInstanceUID")
 _SERIES_INSTANCE_UID = Tag("SeriesInstanceUID")
-_IDENTITY_TAGS = (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID)
+# in the order of Identity's fields
+_TAGS: list[BaseTag | int] = [Tag("SOPClassUID"), Tag("SOPInstanceUID"), Tag("StudyInstanceUID"), _SERIES_INSTANCE_UID]
+_INFLATED_HEAD_BYTES = 16 << 20  # the Series Instance UID lies far before that
 # what pydicom is seen to raise on bytes that are no data set
 _PARSE_ERRORS = (
     AttributeError,
     EOFError,
-    InvalidDicomError,
     LookupError,
     NotImplementedError,
     TypeError,
@@ -60,8 +59,10 @@ class Identity:
     series_instance_uid: str
 
 
-def read_identity(content: bytes) -> Identity:
-    """The identity of a DICOM file. Its data set is read up to the Series Instance UID, inflated if need be.
+def read_identity(data_set: bytes, transfer_syntax: str) -> Identity:
+    """The identity of an encoded data set, which is read up to its Series Instance UID, inflated if need be.
+
+    Private transfer syntaxes are taken as explicit VR little endian unless they look implicit, as pydicom does.
 
     Raises:
         InstanceRefused: the data set cannot be parsed.
@@ -70,10 +71,16 @@ def read_identity(content: bytes) -> Identity:
     def is_past_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         return int(tag) > int(_SERIES_INSTANCE_UID)
 
+    is_implicit_vr = transfer_syntax == ImplicitVRLittleEndian
+    is_little_endian = transfer_syntax != ExplicitVRBigEndian
     try:
-        data_set = read_partial(io.BytesIO(content), stop_when=is_past_identity, specific_tags=list(_IDENTITY_TAGS))
-        # raw values: pydicom's own conversion warns of, and repairs, what is to be refused here
-        raw = [data_set.get_item(tag) if tag in data_set else None for tag in _IDENTITY_TAGS]
+        if transfer_syntax == DeflatedExplicitVRLittleEndian:
+            data_set = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data_set, _INFLATED_HEAD_BYTES)
+        elements = read_dataset(
+            io.BytesIO(data_set), is_implicit_vr, is_little_endian, stop_when=is_past_identity, specific_tags=_TAGS
+        )
+        # raw values: pydicom's own conversion repairs, and repeats in warnings, what is to be refused here
+        raw = [elements.get_item(tag) if tag in elements else None for tag in _TAGS]
         values = [(element.value or b"").rstrip(b"\0 ").decode("ascii") if element else "" for element in raw]
     except _PARSE_ERRORS as error:
         raise InstanceRefused(f"the data set cannot be parsed ({type(error).__name__})") from None
@@ -94,6 +101,7 @@ class StorageHandlers:
         self._metrics = metrics
         self._watermark_bytes = watermark_bytes
         self._on_instance_stored = on_instance_stored
+        metrics.free_bytes.set_function(spool.free_bytes)
 
     def handle_echo(self, _event: evt.Event) -> int:
         """C-ECHO (PS3.4 A): always Success."""
@@ -110,15 +118,15 @@ class StorageHandlers:
             return self._refuse(INVALID_UID, "(0000,0002) or (0000,1000) of the request is not a valid UID")
         if request.AffectedSOPClassUID != event.context.abstract_syntax:
             return self._refuse(SOP_CLASS_NOT_SUPPORTED, "(0000,0002) is not the presentation context's SOP class")
-        content = event.encoded_dataset()
         try:
-            identity = read_identity(content)
+            identity = read_identity(event.encoded_dataset(include_meta=False), event.context.transfer_syntax)
         except InstanceRefused as error:
             return self._refuse(CANNOT_UNDERSTAND, str(error))
         if refusal := self._check_identity(identity, request):
             return refusal
         if self._spool.free_bytes() < self._watermark_bytes:
             return self._out_of_resources("free space is below scp.watermark_mebibytes")
+        content = event.encoded_dataset()
         try:
             outcome = self._spool.write_instance(
                 identity.study_instance_uid, identity.series_instance_uid, identity.sop_instance_uid, content
@@ -133,7 +141,7 @@ class StorageHandlers:
             self._on_instance_stored(identity.study_instance_uid, identity.series_instance_uid)
         return SUCCESS
 
-    def _check_identity(self, identity: Identity, request: evt.Event) -> Status | None:
+    def _check_identity(self, identity: Identity, request: C_STORE) -> Status | None:
         for tag, uid in (
             ("(0008,0016) SOP Class UID", identity.sop_class_uid),
             ("(0008,0018) SOP Instance UID", identity.sop_instance_uid),

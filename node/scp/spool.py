@@ -160,7 +160,10 @@ class Spool:
         return shutil.disk_usage(self.folder).free
 
     def remove_incoming_leftovers(self) -> int:
-        """Delete what a crash left, which was never acknowledged; how many files. To be called before listening."""
+        """Delete what a crash left, which was never acknowledged; how many files. To be called before listening.
+
+        On a shared file system, what another receiver is just writing is refused with A700 and sent again.
+        """
         leftovers = list(self._incoming.iterdir())
         for leftover in leftovers:
             leftover.unlink(missing_ok=True)

@@ -65,10 +65,10 @@ class CascadeResult:
     def region_zyx(self, region: str) -> Mask:
         """One of the nested regions as a mask."""
         if region == "whole_tumour":
-            return self.label_zyx > 0
+            return np.asarray(self.label_zyx > 0)
         if region == "tumour_core":
-            return (self.label_zyx == CORE) | (self.label_zyx == ENHANCING)
-        return self.label_zyx == ENHANCING
+            return np.asarray((self.label_zyx == CORE) | (self.label_zyx == ENHANCING))
+        return np.asarray(self.label_zyx == ENHANCING)
 
 
 REGIONS = ("whole_tumour", "tumour_core", "enhancing_tumour")
@@ -99,7 +99,7 @@ def _checked(volumes_zyx: Mapping[Contrast, Volume]) -> list[Volume]:
 def _normalised(volume: Volume, noise: Noise) -> NDArray[np.float64]:
     """Zero mean and unit deviation over positive voxels; background (exactly 0) becomes noise."""
     brain = volume[volume > 0].astype(np.float64)
-    out = (volume - brain.mean()) / brain.std()
+    out: NDArray[np.float64] = (volume - brain.mean()) / brain.std()
     fill = noise(volume.shape)
     background = volume == 0
     out[background] = fill[background]
@@ -232,7 +232,9 @@ class Cascade:
         return (p_wt, p_tc, p_en), (box_tc, box_en)
 
 
-def _placed(probabilities: tuple[Volume, Volume, Volume], boxes: tuple[Box, Box], shape: tuple[int, ...]) -> Iterator[Volume]:
+def _placed(
+    probabilities: tuple[Volume, Volume, Volume], boxes: tuple[Box, Box], shape: tuple[int, ...]
+) -> Iterator[Volume]:
     """The three probabilities, each on the first stage's grid."""
     p_wt, p_tc, p_en = probabilities
     box_tc, box_en = boxes

@@ -136,9 +136,7 @@ def _decided(result: CascadeResult, region: str) -> NDArray[np.float32]:
     return np.where(mask, above, below)
 
 
-def _on_source(
-    result: CascadeResult, prepared: _Prepared, source: SourceVolume
-) -> dict[str, NDArray[np.bool_]]:
+def _on_source(result: CascadeResult, prepared: _Prepared, source: SourceVolume) -> dict[str, NDArray[np.bool_]]:
     """Probabilities, not labels, are brought back, then decided; inner regions stay inside outer ones."""
     masks: dict[str, NDArray[np.bool_]] = {}
     outer: NDArray[np.bool_] | None = None

@@ -92,7 +92,7 @@ def _deconv(block: Tensor, weight: Tensor) -> Tensor:
 
 
 def _mix(slices: Tensor, weight: Tensor) -> Tensor:
-    """3x1x1 convolution without padding: [D, H, W, C] to [D-2, H, W, C]. As one 2-D image of D rows it needs no copy."""
+    """3x1x1 convolution without padding: [D, H, W, C] to [D-2, H, W, C]; as one 2-D image of D rows, without a copy."""
     depth, height, width, channels = slices.shape
     image = slices.reshape(1, depth, height * width, channels).permute(0, 3, 1, 2)
     out = torch.conv2d(image, weight).permute(0, 2, 3, 1)
@@ -211,7 +211,9 @@ class MSNet:
         """
         chunks, depth, height, width, channels = x.shape
         if channels != 4 or depth <= LOST_SLICES or height % 4 or width % 4:
-            raise ValueError(f"input of shape {tuple(x.shape)}: need 4 channels, 9 slices or more, H and W multiples of 4")
+            raise ValueError(
+                f"input of shape {tuple(x.shape)}: need 4 channels, 9 slices or more, H and W multiples of 4"
+            )
         flat = x.to(self.device).reshape(chunks * depth, height, width, channels)
         moments = _Moments()
         for block in self._blocks(flat.shape[0], height * width):

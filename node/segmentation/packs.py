@@ -1,8 +1,8 @@
 """Model packs: a card and weights. Nothing is loaded that was not verified.
 
-A pack is installed as ``<models>/<name>/``: the files its card names, as fetched, and ``weights.safetensors``, made from
-them once. The card, shipped with glionode, holds the SHA-256 of every fetched file and one digest over all converted
-tensors, which is checked at each load.
+A pack is installed as ``<models>/<name>/``: the files its card names, as fetched, and ``weights.safetensors``, made
+from them once. The card, shipped with glionode, holds the SHA-256 of every fetched file and one digest over all
+converted tensors, which is checked at each load.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ def _download(url: str, target: Path) -> None:
         pooch.HTTPDownloader(timeout=30)(url, str(target), None)
     except requests.RequestException as error:
         raise ModelPackError(
-            f"{url} cannot be reached ({type(error).__name__}); set GLIONODE_MODEL_MIRROR to a folder or URL that holds "
-            "the pack, and run: glionode models pull"
+            f"{url} cannot be reached ({type(error).__name__}). Where a copy of the pack is at hand, say so: "
+            "GLIONODE_MODEL_MIRROR=<folder or URL> glionode models pull anisotropic_nets_brats17"
         ) from None
 
 

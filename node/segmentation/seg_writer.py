@@ -11,10 +11,10 @@ import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
-from pydicom.pixels import unpack_bits
+from pydicom.pixels.utils import unpack_bits
 
 from node.errors import VerificationError
-from node.identity import with_valid_identity
+from node.identity import stamp, with_valid_identity
 from node.segmentation.volume import SourceVolume
 from node.sr_writer.codes import ARTIFICIAL_INTELLIGENCE, BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS, SegmentConcept
 from node.study import ResultIdentity
@@ -24,7 +24,9 @@ CENTROID_TOLERANCE_MM = 0.05
 SERIES_NUMBER = 9801
 
 
-def write_seg(source: SourceVolume, masks_zyx: Mapping[str, NDArray[np.bool_]], identity: ResultIdentity) -> pydicom.Dataset:
+def write_seg(
+    source: SourceVolume, masks_zyx: Mapping[str, NDArray[np.bool_]], identity: ResultIdentity
+) -> pydicom.Dataset:
     """Three nested BINARY segments on the grid of ``source`` (PS3.3 A.51).
 
     Args:
@@ -36,7 +38,7 @@ def write_seg(source: SourceVolume, masks_zyx: Mapping[str, NDArray[np.bool_]], 
     datasets, pixels = _ordered(source, masks_zyx)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom repeats pydicom's remarks about the source's values
-        seg = Segmentation(
+        seg: pydicom.Dataset = Segmentation(
             source_images=datasets,
             pixel_array=pixels,
             segmentation_type=SegmentationTypeValues.BINARY,
@@ -105,18 +107,7 @@ def _make_deterministic(seg: pydicom.Dataset, identity: ResultIdentity) -> None:
         item.DimensionOrganizationUID = organization
     for item in seg.DimensionIndexSequence:
         item.DimensionOrganizationUID = organization
-    stamp(seg, identity)
-
-
-def stamp(dataset: pydicom.Dataset, identity: ResultIdentity) -> None:
-    """Set every date and time that says when ``dataset`` was made."""
-    date, time = identity.created.strftime("%Y%m%d"), identity.created.strftime("%H%M%S.%f")
-    for keyword in ("InstanceCreationDate", "ContentDate", "SeriesDate"):
-        if keyword != "SeriesDate" or keyword in dataset:
-            setattr(dataset, keyword, date)
-    for keyword in ("InstanceCreationTime", "ContentTime", "SeriesTime"):
-        if keyword != "SeriesTime" or keyword in dataset:
-            setattr(dataset, keyword, time)
+    stamp(seg, identity.created)
 
 
 def verify_seg(file: Path, source: SourceVolume, masks_zyx: Mapping[str, NDArray[np.bool_]]) -> None:
@@ -129,24 +120,43 @@ def verify_seg(file: Path, source: SourceVolume, masks_zyx: Mapping[str, NDArray
             that is not in the source.
     """
     dataset = pydicom.dcmread(file)
-    frames = unpack_bits(dataset.PixelData)[: dataset.NumberOfFrames * dataset.Rows * dataset.Columns]
-    frames = frames.reshape(dataset.NumberOfFrames, dataset.Rows, dataset.Columns)
     known = {instance.sop_instance_uid for instance in source.series.instances}
-    points: dict[int, list[NDArray[np.float64]]] = {concept.number: [] for concept in SEGMENTS}
-    for frame, group in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        points[number].append(_points_of(frame, group, dataset.SharedFunctionalGroupsSequence[0]))
+    for group in dataset.PerFrameFunctionalGroupsSequence:
         for derivation in group.DerivationImageSequence:
             for reference in derivation.SourceImageSequence:
                 if reference.ReferencedSOPInstanceUID not in known:
-                    raise VerificationError(f"SEG references {reference.ReferencedSOPInstanceUID}, not a source instance")
+                    raise VerificationError(
+                        f"SEG references {reference.ReferencedSOPInstanceUID}, not a source instance"
+                    )
+    points = _points_by_segment(dataset)
     for concept in SEGMENTS:
-        _compare(concept, np.concatenate(points[concept.number] or [np.empty((0, 3))]), source, masks_zyx)
+        _compare(concept, points[concept.number], source, masks_zyx)
 
 
-def _points_of(
-    frame: NDArray[np.uint8], group: pydicom.Dataset, shared: pydicom.Dataset
-) -> NDArray[np.float64]:
+def read_masks(file: Path, source: SourceVolume) -> dict[str, NDArray[np.bool_]]:
+    """The segments of a SEG file on the grid of ``source``: region to mask, ``[z, y, x]``."""
+    to_index = np.linalg.inv(source.affine_lps)
+    masks = {}
+    for number, points in _points_by_segment(pydicom.dcmread(file)).items():
+        mask = np.zeros(source.image.GetSize()[::-1], bool)
+        index_xyz = np.rint(points @ to_index[:3, :3].T + to_index[:3, 3]).astype(int)
+        mask[tuple(index_xyz[:, ::-1].T)] = True
+        masks[next(concept.region for concept in SEGMENTS if concept.number == number)] = mask
+    return masks
+
+
+def _points_by_segment(dataset: pydicom.Dataset) -> dict[int, NDArray[np.float64]]:
+    """Segment number to its voxels' centres, [n, 3], LPS in mm."""
+    frames = np.asarray(unpack_bits(dataset.PixelData))[: dataset.NumberOfFrames * dataset.Rows * dataset.Columns]
+    frames = frames.reshape(dataset.NumberOfFrames, dataset.Rows, dataset.Columns)
+    points: dict[int, list[NDArray[np.float64]]] = {concept.number: [np.empty((0, 3))] for concept in SEGMENTS}
+    for frame, group in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        points[number].append(_points_of(frame, group, dataset.SharedFunctionalGroupsSequence[0]))
+    return {number: np.concatenate(parts) for number, parts in points.items()}
+
+
+def _points_of(frame: NDArray[np.uint8], group: pydicom.Dataset, shared: pydicom.Dataset) -> NDArray[np.float64]:
     row_spacing, column_spacing = (float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing)
     cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float)
     position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
@@ -158,7 +168,10 @@ def _points_of(
 
 
 def _compare(
-    concept: SegmentConcept, points: NDArray[np.float64], source: SourceVolume, masks_zyx: Mapping[str, NDArray[np.bool_]]
+    concept: SegmentConcept,
+    points: NDArray[np.float64],
+    source: SourceVolume,
+    masks_zyx: Mapping[str, NDArray[np.bool_]],
 ) -> None:
     index_xyz = np.argwhere(masks_zyx[concept.region])[:, ::-1]
     if len(index_xyz) != len(points):

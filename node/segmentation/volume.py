@@ -33,7 +33,14 @@ SPACING_TOLERANCE = 0.01
 
 _LEAST_CORRELATION = 0.999
 _FEWEST_SLICES = 4
-_REQUIRED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "FrameOfReferenceUID")
+_REQUIRED = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "FrameOfReferenceUID",
+)
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -149,7 +156,9 @@ def _planes(
     try:
         if is_enhanced:
             image = highdicom.Image.from_dataset(datasets[0], copy=False)
-            volume = image.get_volume(rtol=SPACING_TOLERANCE, apply_real_world_transform=False, apply_voi_transform=False)
+            volume = image.get_volume(
+                rtol=SPACING_TOLERANCE, apply_real_world_transform=False, apply_voi_transform=False
+            )
             frames = _frames_in_order(image, volume)
             return volume, [(series.instances[0].path, frame) for frame in frames]
         volume = highdicom.get_volume_from_series(

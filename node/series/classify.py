@@ -6,63 +6,28 @@ The description decides by rules about words (``vocabulary.toml``); TR, TE, TI a
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
+from node.errors import ConfigError
 from node.series import physics
 from node.series.facts import SeriesFacts
+from node.series.marker import Marker, read_marker
 from node.series.vocabulary import OTHER, Vocabulary, Word, load_vocabulary
 from node.study import Contrast
 
 DECIDED = 0.4  # below, words and physics contradict each other: shown, never chosen
 _CONFIRMED, _BY_WORDS, _BY_SEQUENCE, _BY_PHYSICS, _CONTRADICTED = 0.98, 0.9, 0.8, 0.5, 0.2
 
-Marker = Literal["after", "before"]
-
-_ORIENTATIONS = frozenset(
-    [
-        "ax",
-        "axi",
-        "axial",
-        "tra",
-        "trans",
-        "transversal",
-        "cor",
-        "coro",
-        "coronal",
-        "sag",
-        "sagit",
-        "sagittal",
-        "obl",
-        "dor",
-        "radial",
-    ]
-)
 _DIXON_PARTS = frozenset(["f", "fat", "in", "opp", "op", "out"])
 _SPIN_ECHO = frozenset(
     ["tse", "fse", "se", "frfse", "propeller", "blade", "space", "spc", "cube", "vista", "view", "atse"]
 )
-_SPINE_AFTER_C = frozenset(["spine", "sp", "wirbel", "column", "vertebra"])
 _NO_AGENT = frozenset(
-    [
-        "no",
-        "none",
-        "non",
-        "without",
-        "ohne",
-        "sans",
-        "sin",
-        "senza",
-        "sem",
-        "nein",
-        "n",
-        "0",
-        "na",
-        "nil",
-        "keine",
-        "geen",
-    ]
+    ["no", "none", "non", "without", "ohne", "sans", "sin", "sem", "senza", "nein", "n", "0", "na", "nil"]
 )
 
 
@@ -100,10 +65,34 @@ def classify_description(description: str | None, facts: SeriesFacts | None, voc
 def classify_text(description: str, columns: Mapping[str, str], vocabulary: Vocabulary | None = None) -> str:
     """The label for ``glionode classify``: T1, T1c, T2, FLAIR or other.
 
-    ``columns`` may hold keyword-named attributes (EchoTime, RepetitionTime, ContrastBolusAgent, ...); others are ignored.
+    ``columns`` may hold attributes by keyword (EchoTime, RepetitionTime, ContrastBolusAgent, ...); others are ignored.
     """
     found = classify_description(description, _facts_of(columns), vocabulary or load_vocabulary())
     return str(found.contrast) if found.contrast else OTHER
+
+
+def classify_csv(source: Path, out: Path, vocabulary: Vocabulary) -> int:
+    """Copy the CSV ``source`` to ``out`` with a column ``predicted``; how many rows there were.
+
+    Raises:
+        ConfigError: the file is not UTF-8, or has no column ``description``.
+    """
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{source}: not a CSV in UTF-8: {error}") from None
+    columns = list(reader.fieldnames or ())
+    if "description" not in columns:
+        raise ConfigError(f"{source}: no column 'description'; the columns are {', '.join(columns) or 'none'}")
+    with out.open("w", encoding="utf-8", newline="") as stream:
+        names = [name for name in columns if name != "predicted"] + ["predicted"]
+        writer = csv.DictWriter(stream, names, extrasaction="ignore")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row, "predicted": classify_text(row["description"] or "", row, vocabulary)})
+    return len(rows)
 
 
 def _classify_words(text: str, vocabulary: Vocabulary) -> Classification:
@@ -133,7 +122,10 @@ def _first(words: Sequence[Word], *groups: str) -> Word | None:
 
 
 def _weighting(words: Sequence[Word]) -> tuple[Contrast | None, str, float]:
-    """(weighting, evidence, confidence); (None, evidence, 0) when no word tells, above 0 when words tell of something else."""
+    """(weighting, evidence, confidence).
+
+    Without a weighting the confidence is 0 when no word tells, above 0 when words tell of something else.
+    """
     t1, t2 = _first(words, "T1", "T1c"), _first(words, "T2")
     flair, inversion = _first(words, "FLAIR"), _first(words, "inversion")
     sequence = _first(words, "T1_sequence")
@@ -169,7 +161,7 @@ def _trap(words: Sequence[Word]) -> tuple[str, str] | None:
     weighted_w = len(words) > 1 and words[-2].group in ("T1", "T2")
     is_water = last in ("w", "water") and not weighted_w and not any(word.text in _SPIN_ECHO for word in words)
     if len(words) > 1 and (
-        last in _DIXON_PARTS and words[-1].group is None or (is_water and (dixon or _has(words, "vibe", "lava")))
+        (last in _DIXON_PARTS and words[-1].group is None) or (is_water and (dixon or _has(words, "vibe", "lava")))
     ):
         return "Dixon part", f"'{last}' at the end is one part of a Dixon series"
     return _reformat(words)
@@ -180,62 +172,17 @@ def _has(words: Sequence[Word], *texts: str) -> bool:
 
 
 def _reformat(words: Sequence[Word]) -> tuple[str, str] | None:
-    """MPR is MPRAGE right after T1 (``t1_mpr_ns_sag``), else, or with MPRAGE beside it or only a plane behind it, a reformat."""
+    """MPR right after T1 is MPRAGE (``t1_mpr_ns_sag``); before a plane alone, or beside MPRAGE, a reformat."""
     position = next((index for index, word in enumerate(words) if word.group == "mpr"), None)
     if position is None:
         return None
-    behind = [word.text for word in words[position + 1 :]]
-    only_plane = bool(behind) and all(text in _ORIENTATIONS for text in behind)
+    behind = words[position + 1 :]
+    only_plane = bool(behind) and all(word.group == "plane" for word in behind)
     before = [word for word in words[:position] if word.text not in ("w", "3d", "wi")]
     after_t1 = bool(before) and before[-1].group in ("T1", "T1c")
     if _first(words, "T1_sequence") or only_plane or not after_t1:
         return "reformat", "'MPR' reads as a multiplanar reformat"
     return None
-
-
-def read_marker(words: Sequence[Word]) -> tuple[Marker | None, str | None]:
-    """(before or after contrast agent, evidence); before wins, as in ``PRE_GD``; ``ohne`` negates only an agent behind it."""
-    after: str | None = None
-    index = 0
-    while index < len(words):
-        word = words[index]
-        if word.group == "before":
-            return "before", f"'{word.text}' says before contrast"
-        if word.group == "without":
-            agent = _agent_behind(words, index)
-            if agent is not None:
-                return "before", f"'{word.text} {words[agent].text}' says without contrast"
-        if word.group in ("agent", "after", "T1c") and not _is_centimetre(words, index):
-            after = after or f"'{word.text}' says after contrast"
-        elif word.text == "c" and _is_contrast_c(words, index):
-            after = after or "'C' says after contrast"
-        index += 1
-    if after is None and words and words[-1].text == "+":
-        after = "'+' at the end says after contrast"
-    return ("after", after) if after else (None, None)
-
-
-def _agent_behind(words: Sequence[Word], index: int) -> int | None:
-    """Index of the agent that a negation at ``index`` negates, at most two short unknown words away (``ohne i.v. KM``)."""
-    for position in range(index + 1, min(index + 4, len(words))):
-        word = words[position]
-        if word.group in ("agent", "after") or (word.text == "c" and position == index + 1):
-            return position
-        if word.group is not None or len(word.text) > 3:
-            return None
-    return None
-
-
-def _is_centimetre(words: Sequence[Word], index: int) -> bool:
-    return words[index].text == "cm" and index > 0 and words[index - 1].text.isdigit()
-
-
-def _is_contrast_c(words: Sequence[Word], index: int) -> bool:
-    """A lone C marks contrast unless it opens the name or is a vertebra (``C 5``, ``C spine``)."""
-    if index == 0:
-        return False
-    behind = words[index + 1].text if index + 1 < len(words) else ""
-    return not (behind.isdigit() or behind in _SPINE_AFTER_C)
 
 
 def _with_physics(found: Classification, facts: SeriesFacts) -> Classification:

@@ -18,7 +18,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread, read_partial
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 from node.errors import InstanceRefused, SelectionRefused
 from node.series.facts import SeriesFacts
@@ -34,27 +34,27 @@ DICOM_UNREADABLE = (
 ENHANCED_MR = frozenset(["1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4"])
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _RAW_DATA = frozenset(["1.2.840.10008.5.1.4.1.1.66", "1.3.46.670589.11.0.0.12.1", "1.3.46.670589.11.0.0.12.2"])
-_STUDY_TAGS = [Tag(keyword) for keyword in (
+_STUDY_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
     "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "StudyInstanceUID", "SeriesInstanceUID",
     "SeriesNumber", "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
 )]  # fmt: skip
 _LAST_STUDY_TAG = 0x00280103
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
-_PLACE_TAGS = [
+_PLACE_TAGS: list[BaseTag | int] = [
     Tag(keyword) for keyword in ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "ImagePositionPatient")
 ]
 _LAST_PLACE_TAG = 0x00200032
 _SAME_PLACE_MM = 0.01
 _OVERLAY_DATA = [(group << 16) | 0x3000 for group in range(0x6000, 0x6020, 2)]
-_FACT_TAGS = [
+_FACT_TAGS = [Tag(tag) for tag in (
     "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName", "ScanningSequence", "EchoPulseSequence",
     "EchoPlanarPulseSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime",
     "InversionTime", "FlipAngle", "ImageType", "ContrastBolusAgent", "ContrastBolusAgentSequence",
     "ContrastBolusStartTime", "DiffusionBValue", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime",
     "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImageOrientationPatient", "ImagePositionPatient",
     "BodyPartExamined", "Manufacturer", "FrameOfReferenceUID", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", *_OVERLAY_DATA,
-]  # fmt: skip
+    "PerFrameFunctionalGroupsSequence",
+)] + [Tag(tag) for tag in _OVERLAY_DATA]  # fmt: skip
 
 Lookup = Callable[[str], Any]
 
@@ -213,7 +213,7 @@ def _functional_groups(dataset: Dataset) -> Lookup:
 
 def _frame_places(dataset: Dataset) -> list[Lookup]:
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    places = []
+    places: list[Lookup] = []
     for frame in frames:
         values = _flat(frame)
         values["AcquisitionDateTime"] = values.get("FrameAcquisitionDateTime") or dataset.get("AcquisitionDateTime")

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from node.series.classify import Classification, Marker, named_agent
+from node.series.classify import Classification, named_agent
 from node.series.facts import SeriesFacts
+from node.series.marker import Marker
 from node.study import Series
 
 GIVEN_KINDS = frozenset(["subtraction", "perfusion"])
@@ -136,11 +137,11 @@ def _by_order(members: Sequence[T1Series]) -> None:
             elif last_before and member.acquired < last_before:
                 member.decide(
                     "before",
-                    f"acquired {_clock(member.acquired)}, earlier than a series before contrast ({_clock(last_before)})",
+                    f"acquired {_clock(member.acquired)}, earlier than one before contrast ({_clock(last_before)})",
                 )
     for member in members:
-        sooner = [twin for twin in members if are_twins(member, twin) and not _sooner(member, twin)]
-        if member.state is None and not sooner and any(other.state == "after" for other in members):
+        not_later = [twin for twin in members if are_twins(member, twin) and not _sooner(member, twin)]
+        if member.state is None and not not_later and any(other.state == "after" for other in members):
             when = (
                 f"acquired {_clock(member.acquired)}, earlier than"
                 if member.acquired and first_after

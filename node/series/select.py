@@ -53,7 +53,7 @@ def select(study: Study, vocabulary: Vocabulary) -> Selection:
     """The four series of ``study`` to work on, each with its evidence.
 
     Raises:
-        InstanceRefused: a file of the study cannot be read: its series is unknown, so no series is known to be complete.
+        InstanceRefused: a file cannot be read: its series is unknown, so none is known to be complete.
         SelectionRefused: no brain MR, a contrast missing or undecided, or two frames of reference; names series.
     """
     if study.unreadable:
@@ -75,7 +75,7 @@ def select_by_facts(study: Study, facts: Mapping[str, SeriesFacts], vocabulary: 
     chosen = _choose(candidates)
     missing = [contrast for contrast in Contrast if contrast not in chosen]
     if missing:
-        raise SelectionRefused("; ".join(_missing_text(contrast, candidates) for contrast in missing))
+        raise SelectionRefused(_missing_text(missing, candidates))
     _check_frame_of_reference(chosen)
     for contrast, one in chosen.items():
         cautions += cautions_on(_entry(contrast, one, in_frame=True))
@@ -146,7 +146,9 @@ def _settle_contrast_agent(candidates: Sequence[Candidate]) -> tuple[str, ...]:
         one.contrast = Contrast.T1C if member.state == "after" else Contrast.T1
         if member.state is None and twins:
             names = " and ".join(sorted({member.series.label, *(twin.series.label for twin in twins)}))
-            one.excluded = f"before or after contrast is undecided: {names} are alike, and no word, bolus tag, overlay or order tells"
+            one.excluded = (
+                f"undecided before or after contrast: {names} are alike; no word, bolus tag, overlay or order tells"
+            )
     return cautions
 
 
@@ -166,7 +168,7 @@ def _choose(candidates: Sequence[Candidate]) -> dict[Contrast, Candidate]:
             one.series.series_instance_uid: _entry(contrast, one, in_frame=one.series.frame_of_reference_uid in frames)
             for one in usable[contrast]
         }
-        ordered = sorted(usable[contrast], key=lambda one: rank(entries[one.series.series_instance_uid]), reverse=True)  # noqa: B023 - used at once
+        ordered = sorted(usable[contrast], key=lambda one: rank(entries[one.series.series_instance_uid]), reverse=True)
         if ordered:
             chosen[contrast] = ordered[0]
             _write_notes(ordered, [entries[one.series.series_instance_uid] for one in ordered])
@@ -187,24 +189,29 @@ def _write_notes(ordered: Sequence[Candidate], entries: Sequence[Entry]) -> None
             best.note = f"chosen of {len(ordered)}: {better}; runner-up {one.series.label}: {worse}"
 
 
-def _missing_text(contrast: Contrast, candidates: Sequence[Candidate]) -> str:
-    """For example ``no FLAIR: of 5 MR series none reads as FLAIR; nearest: series 301 ...``."""
+def _missing_text(missing: Sequence[Contrast], candidates: Sequence[Candidate]) -> str:
+    """For example ``no FLAIR: of 5 MR series none reads as FLAIR; nearest: series 301 ... . Seen: ...``."""
     mr = [one for one in candidates if one.facts]
+    seen = ", ".join(one.series.label for one in mr[:12]) + (", ..." if len(mr) > 12 else "")
+    reasons = [_why_missing(contrast, mr) for contrast in missing]
+    return f"{'; '.join(dict.fromkeys(reasons))}. Seen: {seen}"
+
+
+def _why_missing(contrast: Contrast, mr: Sequence[Candidate]) -> str:
     unusable = [one for one in mr if one.contrast is contrast and one.excluded]
     undecided = [one for one in mr if one.contrast in _T1_FAMILY and one.excluded and "undecided" in one.excluded]
     if unusable or (contrast is Contrast.T1C and undecided):
         one = (unusable or undecided)[0]
-        return f"no {contrast}: {one.series.label} {one.excluded}"
-    related = {Contrast.T1C: _T1_FAMILY, Contrast.T1: _T1_FAMILY}.get(contrast, (Contrast.T2, Contrast.FLAIR))
-    near = next((one for one in mr if one.contrast in related), None) or next(
-        (one for one in mr if one.classification.kind == "unclear"), None
-    )
-    near = near or next(
-        (one for one in mr if str(contrast)[:2].casefold() in (one.series.series_description or "").casefold()), None
-    )
-    nearest = f"; nearest: {near.series.label}, {near.evidence[-1]}" if near and near.evidence else ""
-    seen = ", ".join(one.series.label for one in mr[:12]) + (", ..." if len(mr) > 12 else "")
-    return f"no {contrast}: of {len(mr)} MR series none reads as {contrast}{nearest}; seen: {seen}"
+        return f"no {contrast}: {one.series.label}: {one.excluded}"
+    related = _T1_FAMILY if contrast in _T1_FAMILY else (Contrast.T2, Contrast.FLAIR)
+    name = str(contrast)[:2].casefold()
+    nearest = [
+        *(one for one in mr if one.contrast in related),
+        *(one for one in mr if name in (one.series.series_description or "").casefold()),
+        *(one for one in mr if one.classification.kind == "unclear"),
+    ]
+    text = f"; nearest: {nearest[0].series.label}, {nearest[0].evidence[0]}" if nearest and nearest[0].evidence else ""
+    return f"no {contrast}: of {len(mr)} MR series none reads as {contrast}{text}"
 
 
 def _check_frame_of_reference(chosen: Mapping[Contrast, Candidate]) -> None:

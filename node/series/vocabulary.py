@@ -10,13 +10,14 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 
 from node.errors import ConfigError
 
 OTHER = "other"
 _LONGEST_PHRASE = 4
+_SHORTEST_JOINED = 4  # "c c" written together is no word
 _CACHE_LIMIT = 20_000  # a node runs for months and meets arbitrary words
 _LONGEST_TOKEN = 40  # SeriesDescription is LO: 64 characters (PS3.5 6.2); longer runs are not words
 _GLUABLE_SHORT = frozenset(
@@ -30,9 +31,12 @@ _NOT_DECOMPOSED = str.maketrans({"ø": "o", "đ": "d", "ł": "l", "ı": "i", "æ
 _TOKEN = re.compile(r"(?<!\S)-c(?![^\W_])|(?<![^\W_])c-(?!\S)|[a-z0-9]+|[^\W_a-z0-9]+|[+*]")
 
 
+Meaning = tuple[str, str | None]  # group, and for "other" which sort
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word or phrase of a description. ``group`` is None for an unknown word, ``kind`` tells which sort of other."""
+    """A word or phrase of a description. ``group`` is None for an unknown word, ``kind`` tells which sort of other."""
 
     text: str
     group: str | None = None
@@ -41,6 +45,8 @@ class Word:
 
 def plain(text: str) -> str:
     """Lower case, no accents, Cyrillic Т1/Т2 as Latin."""
+    if text.isascii():
+        return text.lower()
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()).translate(_NOT_DECOMPOSED)
     bare = "".join(character for character in folded if not unicodedata.combining(character))
     return re.sub(r"т(?=[12])", "t", bare)
@@ -56,8 +62,10 @@ def tokens(text: str) -> list[str]:
 class Vocabulary:
     """Terms by their words. Make one with :func:`load_vocabulary`."""
 
-    phrases: dict[tuple[str, ...], tuple[str, str | None]]
-    stems: tuple[tuple[str, str, tuple[str, str | None]], ...]
+    phrases: dict[tuple[str, ...], Meaning]
+    prefixes: dict[str, Meaning]
+    suffixes: dict[str, Meaning]
+    insides: dict[str, Meaning]
     ideographs: tuple[str, ...]
     _pieces: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -80,14 +88,19 @@ class Vocabulary:
                 return Word(" ".join(words), *meaning), length
         return Word(parts[index]), 1
 
-    def _stem(self, words: tuple[str, ...]) -> tuple[str, str | None] | None:
-        text = " ".join(words)
-        for kind, stem, meaning in self.stems:
-            if kind == "prefix" and text.startswith(stem) and " " not in text[len(stem) :]:
-                return meaning
-            if len(words) == 1 and (kind == "suffix" and text.endswith(stem) or kind == "inside" and stem in text):
-                return meaning
-        return None
+    def _stem(self, words: tuple[str, ...]) -> Meaning | None:
+        """By a stem that leaves no word of several whole: "kontrast*" holds for one word, "pre surg*" for two."""
+        *leading, last = words
+        begin = "".join(word + " " for word in leading)
+        for end in range(len(last), 0, -1):
+            if begin + last[:end] in self.prefixes:
+                return self.prefixes[begin + last[:end]]
+        if leading:
+            return None
+        for start in range(len(last)):
+            if last[start:] in self.suffixes:
+                return self.suffixes[last[start:]]
+        return next((meaning for stem, meaning in self.insides.items() if stem in last), None)
 
     def _split(self, token: str) -> tuple[str, ...]:
         if token not in self._pieces:
@@ -114,7 +127,7 @@ class Vocabulary:
         return tuple(piece for piece in pieces if piece)
 
     def _unglue(self, token: str, start: int, previous: str) -> tuple[str, ...] | None:
-        """``token[start:]`` as known words, or None. Longest first; digits count as a word, but not after T1 or T2 (T12)."""
+        """``token[start:]`` as known words, longest first, or None; digits are a word, but not after T1 or T2 (T12)."""
         if start == len(token):
             return ()
         for end in range(len(token), start, -1):
@@ -152,46 +165,37 @@ def load_vocabulary(extra: Mapping[str, tuple[str, ...]] | None = None) -> Vocab
         ConfigError: a group that does not exist, or a term without any letter; names the key.
     """
     shipped = tomllib.loads(resources.files("node.series").joinpath("vocabulary.toml").read_text(encoding="utf-8"))
-    phrases: dict[tuple[str, ...], tuple[str, str | None]] = {}
-    stems: list[tuple[str, str, tuple[str, str | None]]] = []
-    for kind, terms in shipped["other"].items():
-        for term in terms:
-            _add(term, (OTHER, kind), phrases, stems)
-    for group, terms in shipped["terms"].items():
-        for term in terms:
-            _add(term, (group, None), phrases, stems)
-    stems.sort(key=lambda entry: -len(entry[1]))
-    own_stems: list[tuple[str, str, tuple[str, str | None]]] = []
+    entries = [(term, (OTHER, kind)) for kind, terms in shipped["other"].items() for term in terms]
+    entries += [(term, (group, None)) for group, terms in shipped["terms"].items() for term in terms]
     for group, terms in (extra or {}).items():
         if group not in shipped["terms"] and group != OTHER:
             groups = ", ".join([*shipped["terms"], OTHER])
             raise ConfigError(f"series.rules.{group}: unknown group; the groups are {groups}")
-        for term in terms:
-            if not tokens(term.strip("*")):
-                raise ConfigError(f"series.rules.{group}: '{term}' holds no word")
-            _add(term, (group, "site rule" if group == OTHER else None), phrases, own_stems)
-    ideographs = sorted((words[0] for words in phrases if max(words[0]) >= _IDEOGRAPHS_BEGIN), key=len, reverse=True)
-    return Vocabulary(phrases, (*own_stems, *stems), tuple(ideographs))
+        empty = next((term for term in terms if not tokens(term.strip("*"))), None)
+        if empty is not None:
+            raise ConfigError(f"series.rules.{group}: '{empty}' holds no word")
+        entries += [(term, (group, "site rule" if group == OTHER else None)) for term in terms]
+    vocabulary = Vocabulary({}, {}, {}, {}, ())
+    for term, meaning in entries:
+        _add(vocabulary, term, meaning)
+    ideographs = sorted((w[0] for w in vocabulary.phrases if max(w[0]) >= _IDEOGRAPHS_BEGIN), key=len, reverse=True)
+    return replace(vocabulary, ideographs=tuple(ideographs))
 
 
-def _add(
-    term: str,
-    meaning: tuple[str, str | None],
-    phrases: dict[tuple[str, ...], tuple[str, str | None]],
-    stems: list[tuple[str, str, tuple[str, str | None]]],
-) -> None:
-    bare = term.strip("*")
-    if term != bare and not term.endswith(" *"):
-        kind = "inside" if term[0] == "*" and term[-1] == "*" else "suffix" if term[0] == "*" else "prefix"
-        stem = " ".join(tokens(bare))
-        if kind == "prefix" and stem in ("t1", "t2"):
-            raise ConfigError(f"'{term}' is too wide")
-        stems.append((kind, stem, meaning))
-        if kind != "prefix" or " " not in bare:
-            phrases.setdefault(tuple(tokens(bare)), meaning)
+def _add(vocabulary: Vocabulary, term: str, meaning: Meaning) -> None:
+    words = tuple(tokens(term.strip("*")))
+    opens, closes = term.startswith("*"), term.endswith("*") and not term.endswith(" *")  # "T2 *" is the star itself
+    if opens and closes:
+        vocabulary.insides["".join(words)] = meaning
+    elif opens:
+        vocabulary.suffixes["".join(words)] = meaning
+    elif closes:
+        vocabulary.prefixes[" ".join(words)] = meaning
+    else:
+        words = tuple(tokens(term))
+        joined = "".join(words)
+        vocabulary.phrases[words] = meaning
+        if len(words) > 1 and joined.isalnum() and len(joined) >= _SHORTEST_JOINED:
+            vocabulary.phrases.setdefault((joined,), meaning)
         return
-    words = tuple(tokens(term))
-    phrases[words] = meaning
-    joined = "".join(words)
-    if len(words) > 1 and joined.isalnum() and len(joined) >= 4:
-        phrases.setdefault((joined,), meaning)
+    vocabulary.phrases.setdefault(words, meaning)

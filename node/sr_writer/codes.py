@@ -39,7 +39,8 @@ ENHANCING_LESION = Code("C113842", "NCIt", "Enhancing Lesion")
 
 SEGMENTS = (
     SegmentConcept(
-        1, "whole_tumour", "Whole tumour", "Oedema, non-enhancing, necrotic and enhancing tumour", NEOPLASM, (0, 160, 80)
+        1, "whole_tumour", "Whole tumour", "Oedema, non-enhancing, necrotic and enhancing tumour", NEOPLASM,
+        (0, 160, 80),
     ),
     SegmentConcept(
         2, "tumour_core", "Tumour core", "Whole tumour without oedema: enhancing, necrotic, solid", MASS, (230, 60, 50)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pydicom
-from pydicom.pixels import unpack_bits
+from pydicom.pixels.utils import unpack_bits
 
 from node.sr_writer.codes import SEGMENTS, SegmentConcept
 
@@ -25,7 +25,7 @@ def measure(seg: pydicom.Dataset) -> tuple[SegmentMeasurement, ...]:
     row_spacing, column_spacing = (float(value) for value in shared.PixelSpacing)
     voxel_ml = row_spacing * column_spacing * float(shared.SpacingBetweenSlices) / 1000
     pixels_per_frame = seg.Rows * seg.Columns
-    frames = unpack_bits(seg.PixelData)[: seg.NumberOfFrames * pixels_per_frame]
+    frames = np.asarray(unpack_bits(seg.PixelData))[: seg.NumberOfFrames * pixels_per_frame]
     counts = frames.reshape(seg.NumberOfFrames, pixels_per_frame).sum(axis=1, dtype=np.int64)
     voxels = dict.fromkeys((concept.number for concept in SEGMENTS), 0)
     for count, group in zip(counts, seg.PerFrameFunctionalGroupsSequence, strict=True):

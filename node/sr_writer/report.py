@@ -11,7 +11,7 @@ from highdicom import sr
 from highdicom.sr import CodedConcept, EnhancedSR
 from pydicom.sr.codedict import codes
 
-from node.identity import with_valid_identity
+from node.identity import stamp, with_valid_identity
 from node.sr_writer.codes import (
     ARTIFICIAL_INTELLIGENCE,
     BRAIN,
@@ -90,6 +90,7 @@ def _document(
             is_final=False,
             series_description="Glioma measurements (automatic)",
         )
+    stamp(document, identity.created)
     document.SoftwareVersions = [identity.node_version, identity.software.version]
     document.StationName = identity.station_name
     return document
@@ -133,3 +134,16 @@ def comment_lines(content: ReportContent, identity: ResultIdentity) -> Sequence[
     lines.append(f"Method: {identity.software.name} {identity.software.version} ({parameters})")
     lines += [f"Caution: {text}" for text in content.cautions]
     return [*lines, "Automatic result for research; not a medical device. Check against the images."]
+
+
+def read_volumes(document: pydicom.Dataset) -> dict[str, float]:
+    """Tracking identifier to volume in mL, as an SR of ours (data set, as received) says."""
+    volumes = {}
+    for container in document.ContentSequence:
+        for group in container.get("ContentSequence", ()):
+            if group.ConceptNameCodeSequence[0].CodeValue != codes.DCM.MeasurementGroup.value:
+                continue
+            items = {item.ConceptNameCodeSequence[0].CodeValue: item for item in group.ContentSequence}
+            value = items[VOLUME.value].MeasuredValueSequence[0].NumericValue
+            volumes[str(items[codes.DCM.TrackingIdentifier.value].TextValue)] = float(value)
+    return volumes

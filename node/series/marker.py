@@ -1,0 +1,60 @@
+"""Words for a contrast agent given or not given, whatever the weighting of the series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from node.series.vocabulary import Word
+
+Marker = Literal["after", "before"]
+
+_SPINE_AFTER_C = frozenset(["spine", "sp", "wirbel", "column", "vertebra"])
+
+
+def read_marker(words: Sequence[Word]) -> tuple[Marker | None, str | None]:
+    """What the words say about contrast agent: (before or after, evidence).
+
+    Before wins over an agent (``PRE_GD``); a negation such as ``ohne`` negates only an agent that follows it.
+    """
+    after: str | None = None
+    index = 0
+    while index < len(words):
+        word = words[index]
+        if word.group == "before":
+            return "before", f"'{word.text}' says before contrast"
+        if word.group == "without":
+            agent = _agent_behind(words, index)
+            if agent is not None:
+                return "before", f"'{word.text} {words[agent].text}' says without contrast"
+        if word.group in ("agent", "after", "T1c") and not _is_centimetre(words, index):
+            after = after or f"'{word.text}' says after contrast"
+        elif word.text == "c" and _is_contrast_c(words, index):
+            after = after or "'C' says after contrast"
+        index += 1
+    if after is None and words and words[-1].text == "+":
+        after = "'+' at the end says after contrast"
+    return ("after", after) if after else (None, None)
+
+
+def _agent_behind(words: Sequence[Word], index: int) -> int | None:
+    """Index of the agent that the negation at ``index`` negates, at most two short unknown words away."""
+    for position in range(index + 1, min(index + 4, len(words))):
+        word = words[position]
+        if word.group in ("agent", "after") or (word.text == "c" and position == index + 1):
+            return position
+        if word.group is not None or len(word.text) > 3:
+            return None
+    return None
+
+
+def _is_centimetre(words: Sequence[Word], index: int) -> bool:
+    return words[index].text == "cm" and index > 0 and words[index - 1].text.isdigit()
+
+
+def _is_contrast_c(words: Sequence[Word], index: int) -> bool:
+    """A lone C marks contrast unless it opens the name or is a vertebra (``C 5``, ``C spine``)."""
+    if index == 0:
+        return False
+    behind = words[index + 1].text if index + 1 < len(words) else ""
+    return not (behind.isdigit() or behind in _SPINE_AFTER_C)

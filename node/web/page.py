@@ -1,0 +1,83 @@
+"""Status page, health and metrics: server-rendered, read-only, no patient data (studies are named by UID)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from jinja2 import Environment, PackageLoader, select_autoescape
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from node import __version__
+from node.config import Config
+from node.engine import WorkflowClient
+from node.errors import ConfigError
+from node.ledger import LedgerLine, read_ledger
+from node.metrics import Metrics
+
+_START_SECONDS = 10.0
+
+
+def build_page(config: Config, client: WorkflowClient, metrics: Metrics) -> Starlette:
+    """The web application: ``/``, ``/studies.json``, ``/health``, ``/metrics``."""
+    environment = Environment(loader=PackageLoader("node.web"), autoescape=select_autoescape())
+    template = environment.get_template("status.html")
+
+    def lines() -> list[LedgerLine]:
+        return read_ledger(config, client)[::-1]
+
+    def status(_: Request) -> Response:
+        shown = [_hidden(line) if config.log.hide_uids else line for line in lines()]
+        return HTMLResponse(template.render(lines=shown, scp=config.scp, version=__version__))
+
+    def studies(_: Request) -> Response:
+        return JSONResponse([line.as_dict() for line in lines()])
+
+    def health(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    def measured(_: Request) -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    routes = {"/": status, "/studies.json": studies, "/health": health, "/metrics": measured}
+    return Starlette(routes=[Route(path, endpoint) for path, endpoint in routes.items()])
+
+
+def _hidden(line: LedgerLine) -> LedgerLine:
+    from dataclasses import replace
+
+    return replace(line, study_instance_uid=f"…{line.study_instance_uid[-4:]}")
+
+
+@contextmanager
+def running_page(config: Config, client: WorkflowClient, metrics: Metrics) -> Iterator[None]:
+    """Serve the page in a thread until the block ends, if the config wants it.
+
+    Raises:
+        ConfigError: the port cannot be listened on.
+    """
+    if not config.web.enabled:
+        yield
+        return
+    app = build_page(config, client, metrics)
+    server = uvicorn.Server(uvicorn.Config(app, host=config.web.host, port=config.web.port, log_config=None))
+    thread = threading.Thread(target=server.run, name="status-page")
+    thread.start()
+    begun = threading.Event()
+    for _ in range(int(_START_SECONDS * 20)):
+        if server.started or not thread.is_alive():
+            break
+        begun.wait(0.05)
+    try:
+        if not server.started:
+            raise ConfigError(f"web.port: cannot listen on {config.web.host}:{config.web.port}")
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,0 +1,137 @@
+"""A PACS that refuses, stalls, aborts and half-answers on demand, and a wait on conditions."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import TracebackType
+
+from pydicom.uid import UID
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+from pynetdicom.sop_class import Verification
+
+from node.study import Destination
+
+
+class Fault(Enum):
+    """What the PACS does instead of answering a C-STORE with a status."""
+
+    STALL = auto()  # never answers
+    ABORT = auto()  # A-ABORT instead of the response
+    HALF_ANSWER = auto()  # the connection ends in the middle of the response
+    TAKE_AND_ABORT = auto()  # keeps the instance, then A-ABORT instead of the response
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInstance:
+    """What the PACS received: the data set exactly as it came over the wire."""
+
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data_set: bytes
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], deadline_seconds: float = 10.0) -> None:
+    """Return once ``condition`` holds; fail the test if it does not within the deadline."""
+    deadline = time.monotonic() + deadline_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the awaited condition did not come true in time"
+        time.sleep(0.01)
+
+
+class FakePacs:
+    """A storage SCP on 127.0.0.1 that follows ``plan``; also a context manager.
+
+    The n-th C-STORE is answered by the n-th entry of ``plan``: a DIMSE status, or a `Fault`; what comes after the plan
+    is stored. ``sop_classes`` are the storage SOP classes accepted. ``is_rejecting``: every association is rejected.
+    ``is_deaf``: associations are accepted, but nothing is read from them afterwards.
+    """
+
+    ae_title = "PACS"
+
+    def __init__(
+        self,
+        plan: Sequence[int | Fault] = (),
+        *,
+        sop_classes: Sequence[str] = (),
+        is_rejecting: bool = False,
+        is_deaf: bool = False,
+    ) -> None:
+        self.received: list[StoredInstance] = []
+        self.association_count = 0
+        self.port = free_port()
+        self.plan = list(plan)
+        self._sop_classes = sop_classes
+        self._is_rejecting = is_rejecting
+        self._is_deaf = is_deaf
+        self._released = threading.Event()
+        self._ae = AE(self.ae_title)
+
+    @property
+    def destination(self) -> Destination:
+        """The PACS as a destination of results."""
+        return Destination("pacs", self.ae_title, "127.0.0.1", self.port)
+
+    def __enter__(self) -> FakePacs:
+        self._ae.require_calling_aet = ["NOBODY"] if self._is_rejecting else []
+        self._ae.add_supported_context(Verification)
+        for sop_class in self._sop_classes:
+            self._ae.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
+        self._ae.start_server(
+            ("127.0.0.1", self.port),
+            block=False,
+            evt_handlers=[
+                (evt.EVT_ESTABLISHED, self._established),
+                (evt.EVT_DATA_RECV, self._data_received),
+                (evt.EVT_C_STORE, self._store),
+            ],
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        self._ae.shutdown()
+        wait_until(lambda: not self._ae.active_associations)
+
+    def _established(self, _event: evt.Event) -> None:
+        self.association_count += 1
+
+    def _data_received(self, event: evt.Event) -> None:
+        if self._is_deaf and event.assoc.is_established:
+            self._released.wait()
+
+    def _store(self, event: evt.Event) -> int:
+        answer = self.plan.pop(0) if self.plan else 0x0000
+        if answer in (0x0000, Fault.TAKE_AND_ABORT) or (isinstance(answer, int) and answer >> 12 == 0xB):
+            transfer_syntax = UID(event.context.transfer_syntax)
+            self.received.append(
+                StoredInstance(
+                    event.request.AffectedSOPInstanceUID, transfer_syntax, event.encoded_dataset(include_meta=False)
+                )
+            )
+        if isinstance(answer, int):
+            return answer
+        if answer is Fault.STALL:
+            self._released.wait()
+        elif answer is Fault.HALF_ANSWER:
+            connection = event.assoc.dul.socket.socket
+            connection.sendall(b"\x04\x00\x00\x00\x00\x60" + b"\x00\x00")  # a P-DATA-TF PDU of 96 bytes, 2 of them
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        else:
+            event.assoc.abort()
+        return 0x0000  # not sent: the association is over

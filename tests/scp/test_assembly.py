@@ -1,0 +1,167 @@
+"""When studies are due: a timing table on a clock of its own, and the loop that hands them over."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import structlog
+from faults import wait_until
+
+from node.config import AssemblySection
+from node.errors import RetryableError
+from node.scp.assembly import Assembly, AssemblyLoop
+
+SECTION = AssemblySection(stable_seconds=60, series_stable_seconds=15, ceiling_seconds=600)
+
+
+def due_times(arrivals, complete_from=None, until=2000, section=SECTION):
+    """The whole seconds at which study "1.2" is due, and is judged, for ``arrivals`` as (second, series)."""
+    now, judged = 0, []
+
+    def is_complete(_study):
+        judged.append(now)
+        return complete_from is not None and now >= complete_from
+
+    assembly, due = Assembly(section, is_complete), []
+    for now in range(until):
+        for second, series in arrivals:
+            if second == now:
+                assembly.instance_stored("1.2", series, now)
+        due += [now for _ in assembly.due(now)]
+    return due, judged
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "complete_from", "due"),
+    [
+        pytest.param([], None, [], id="nothing came"),
+        pytest.param([(0, "a")], None, [60], id="stable"),
+        pytest.param([(0, "a"), (59, "a")], None, [119], id="each instance restarts the quiet time"),
+        pytest.param([(0, "a"), (40, "b"), (80, "c")], None, [140], id="another series restarts it too"),
+        pytest.param([(0, "a"), (5, "b")], 0, [20], id="complete once the last series is quiet"),
+        pytest.param([(0, "a"), (14, "b"), (20, "a")], 0, [35], id="interleaved series"),
+        pytest.param([(0, "a"), (30, "b")], 40, [45], id="not complete at 15, complete at 45"),
+        pytest.param([(0, "a")], 30, [60], id="judged once per change, so the study timer decides"),
+        pytest.param([(second, "a") for second in range(0, 700, 10)], None, [600, 750], id="ceiling, then a new round"),
+        pytest.param([(0, "a"), (100, "a")], None, [60, 160], id="a late instance starts a new round"),
+        pytest.param([(0, "a"), (16, "b")], 0, [15, 31], id="a late series after completion starts a new round"),
+    ],
+)
+def test_timing(arrivals, complete_from, due):
+    """A study is due once per round: when stable, when complete, or at the ceiling."""
+    assert due_times(arrivals, complete_from)[0] == due
+
+
+def test_completeness_is_judged_once_per_change():
+    """The completeness check, which reads files, runs once after each change that was followed by quiet."""
+    assert due_times([(0, "a"), (5, "b"), (30, "c")], None)[1] == [20, 45]
+
+
+def test_study_timer_shorter_than_the_series_timer():
+    """A study timer shorter than the series timer decides alone."""
+    section = AssemblySection(stable_seconds=10, series_stable_seconds=15, ceiling_seconds=600)
+    assert due_times([(0, "a")], 0, section=section) == ([10], [])
+
+
+def test_studies_do_not_disturb_each_other():
+    """Instances of one study do not prolong another's quiet time."""
+    assembly = Assembly(SECTION, lambda _study: False)
+    assembly.instance_stored("1.2", "a", 0)
+    assembly.instance_stored("1.3", "b", 30)
+    assert assembly.due(60) == ["1.2"]
+    assert assembly.due(90) == ["1.3"]
+
+
+def test_timers_start_anew_after_a_restart():
+    """What the spool holds at the start is due after a full quiet time of listening, or once complete."""
+    assembly = Assembly(SECTION, lambda study: study == "1.3")
+    assembly.resume({"1.2": ["a", "b"], "1.3": ["c"]}, 1000)
+    assert assembly.due(1014) == []
+    assert assembly.due(1015) == ["1.3"]
+    assert assembly.due(1059) == []
+    assert assembly.due(1060) == ["1.2"]
+
+
+def test_offered_again_after_the_quiet_time():
+    """A study that could not be handed over is due again after stable_seconds, without being judged."""
+    assembly = Assembly(SECTION, lambda _study: True)
+    assembly.offer_again("1.2", 100)
+    assert assembly.due(159) == []
+    assert assembly.due(160) == ["1.2"]
+    assert assembly.due(1000) == []
+
+
+def test_offered_again_does_not_hide_a_new_round():
+    """An instance that came meanwhile keeps its own round; the study is due once."""
+    assembly = Assembly(SECTION, lambda _study: False)
+    assembly.instance_stored("1.2", "a", 90)
+    assembly.offer_again("1.2", 100)
+    assert assembly.due(150) == ["1.2"]
+    assert assembly.due(1000) == []
+
+
+def test_unknown_completeness_leaves_it_to_the_study_timer():
+    """A completeness check that fails is logged, and the study is due when stable."""
+
+    def is_complete(_study):
+        raise RetryableError("spool unreadable")
+
+    assembly = Assembly(SECTION, is_complete)
+    assembly.instance_stored("1.2", "a", 0)
+    with structlog.testing.capture_logs() as events:
+        assert assembly.due(15) == []
+    assert [event["event"] for event in events] == ["completeness_unknown"]
+    assert assembly.due(60) == ["1.2"]
+
+
+class Clock:
+    """Time that moves when told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_loop_hands_over_what_is_due_and_ends():
+    """The loop hands over resumed and arriving studies, each once, and leaves no thread when stopped."""
+    clock, ready = Clock(), []
+    loop = AssemblyLoop(Assembly(SECTION, lambda _study: False), ready.append, clock)
+    loop.start({"1.2": ["a"]})
+    assert loop.is_alive
+    loop.instance_stored("1.3", "b")
+    clock.now = 60.0
+    loop.instance_stored("1.4", "c")
+    wait_until(lambda: ready == ["1.2", "1.3"])
+    clock.now = 120.0
+    wait_until(lambda: ready == ["1.2", "1.3", "1.4"])
+    loop.stop()
+    assert not loop.is_alive
+    assert "assembly" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_loop_offers_again_what_was_not_taken():
+    """A study whose hand-over fails is logged and offered again after stable_seconds; others are not held up."""
+    clock, ready = Clock(), []
+
+    def on_ready(study):
+        ready.append(study)
+        if ready == ["1.2"]:
+            raise RetryableError("database is away")
+
+    loop = AssemblyLoop(Assembly(SECTION, lambda _study: False), on_ready, clock)
+    loop.start({"1.2": ["a"], "1.3": ["b"]})
+    try:
+        clock.now = 60.0
+        wait_until(lambda: ready == ["1.2", "1.3"])
+        clock.now = 120.0
+        wait_until(lambda: ready == ["1.2", "1.3", "1.2"])
+    finally:
+        loop.stop()
+
+
+def test_loop_stopped_before_it_started():
+    """Stopping a loop that never ran is no error."""
+    AssemblyLoop(Assembly(SECTION, lambda _study: False), lambda _study: None).stop()

@@ -1,0 +1,222 @@
+"""The spool: what was acknowledged survives, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import structlog
+from instances import SERIES, STUDY, data_set_bytes, encode_instance, make_instance, sop_instance_uid
+
+from node.errors import InstanceRefused
+from node.scp.spool import Spool, StoreOutcome, data_set_digest
+
+SOP = sop_instance_uid(1)
+BAD_UIDS = [
+    "",
+    "../../etc/passwd",
+    "1.2/../3",
+    "/1.2",
+    "1." * 32 + "1",
+    "1.02",
+    "1.2.",
+    "1",
+    "1.2\n",
+    "1.2\0",
+    ".incoming",
+]
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return Spool(tmp_path / "var" / "spool")
+
+
+def instance_files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def with_other_meta(content):
+    """The same data set as sent by another implementation."""
+    data_set = make_instance()
+    data_set.file_meta.ImplementationVersionName = "ANOTHER"
+    other = encode_instance(data_set)
+    assert other != content
+    assert data_set_bytes(other) == data_set_bytes(content)
+    return other
+
+
+def test_instance_lies_under_its_study_and_series(spool):
+    """An instance is stored byte for byte at study/series/sop.dcm, and nothing else is left."""
+    content = encode_instance(make_instance())
+    assert spool.write_instance(STUDY, SERIES, SOP, content) is StoreOutcome.STORED
+    assert instance_files(spool.folder) == [f"{STUDY}/{SERIES}/{SOP}.dcm"]
+    assert (spool.folder / STUDY / SERIES / f"{SOP}.dcm").read_bytes() == content
+
+
+def test_same_instance_is_kept_once(spool):
+    """The same data set again is a duplicate, even when its file meta names another implementation."""
+    content = encode_instance(make_instance())
+    spool.write_instance(STUDY, SERIES, SOP, content)
+    assert spool.write_instance(STUDY, SERIES, SOP, content) is StoreOutcome.DUPLICATE
+    assert spool.write_instance(STUDY, SERIES, SOP, with_other_meta(content)) is StoreOutcome.DUPLICATE
+    assert instance_files(spool.folder) == [f"{STUDY}/{SERIES}/{SOP}.dcm"]
+    assert (spool.folder / STUDY / SERIES / f"{SOP}.dcm").read_bytes() == content
+
+
+def test_other_bytes_are_kept_aside(spool):
+    """Other bytes under a known UID are kept aside once each, logged, and never replace what was there."""
+    first, second, third = (encode_instance(make_instance(pixel=pixel)) for pixel in (1, 2, 3))
+    spool.write_instance(STUDY, SERIES, SOP, first)
+    with structlog.testing.capture_logs() as events:
+        outcomes = [spool.write_instance(STUDY, SERIES, SOP, content) for content in (second, third, second)]
+    assert outcomes == [StoreOutcome.CONFLICT] * 3
+    aside = [f".conflicts/{STUDY}/{SERIES}/{SOP}.{data_set_digest(content)[:16]}.dcm" for content in (second, third)]
+    assert instance_files(spool.folder) == sorted([*aside, f"{STUDY}/{SERIES}/{SOP}.dcm"])
+    assert (spool.folder / STUDY / SERIES / f"{SOP}.dcm").read_bytes() == first
+    assert [(spool.folder / name).read_bytes() for name in aside] == [second, third]
+    assert [event["event"] for event in events] == ["instance_conflict"] * 3
+
+
+@pytest.mark.parametrize("uid", BAD_UIDS)
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_invalid_uid_never_becomes_a_path(spool, tmp_path, uid, position):
+    """A UID that is none by PS3.5 is refused, the tag is named but not the value, and nothing is written anywhere."""
+    tags = ("(0020,000D)", "(0020,000E)", "(0008,0018)")
+    uids = [STUDY, SERIES, SOP]
+    uids[position] = uid
+    with pytest.raises(InstanceRefused) as refusal:
+        spool.write_instance(*uids, encode_instance(make_instance()))
+    assert str(refusal.value).startswith(tags[position])
+    assert "passwd" not in str(refusal.value)
+    assert instance_files(tmp_path) == []
+
+
+def test_folder_of_an_invalid_study_uid_is_refused(spool):
+    """Asking for the folder of an invalid study UID is refused as well."""
+    with pytest.raises(InstanceRefused, match="0020,000D"):
+        spool.study_folder("../other")
+
+
+@pytest.mark.parametrize("content", [b"", b"no DICOM", bytes(128) + b"DICM", bytes(200)])
+def test_content_without_file_meta_is_refused(spool, content):
+    """Bytes without file meta are refused, and nothing is left of them."""
+    with pytest.raises(InstanceRefused, match="0002,0000"):
+        spool.write_instance(STUDY, SERIES, SOP, content)
+    assert instance_files(spool.folder) == []
+
+
+def test_many_threads_with_the_same_instance(spool):
+    """Of eight threads that write the same instance at once, one stores it and seven find a duplicate."""
+    content = encode_instance(make_instance())
+    barrier = threading.Barrier(8)
+
+    def write(_number):
+        barrier.wait()
+        return spool.write_instance(STUDY, SERIES, SOP, content)
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = Counter(pool.map(write, range(8)))
+    assert outcomes == {StoreOutcome.STORED: 1, StoreOutcome.DUPLICATE: 7}
+    assert instance_files(spool.folder) == [f"{STUDY}/{SERIES}/{SOP}.dcm"]
+
+
+def test_many_threads_with_other_bytes(spool):
+    """Of eight threads that write eight versions at once, one stores and seven keep theirs aside; none is lost."""
+    versions = [encode_instance(make_instance(pixel=pixel)) for pixel in range(8)]
+    barrier = threading.Barrier(8)
+
+    def write(content):
+        barrier.wait()
+        return spool.write_instance(STUDY, SERIES, SOP, content)
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = Counter(pool.map(write, versions))
+    assert outcomes == {StoreOutcome.STORED: 1, StoreOutcome.CONFLICT: 7}
+    assert {(spool.folder / name).read_bytes() for name in instance_files(spool.folder)} == set(versions)
+
+
+def test_durable_in_the_right_order(spool, monkeypatch):
+    """The file is synced before it gets its name, and the folders that name it are synced after, before returning."""
+    steps = []
+    fsync, link = os.fsync, os.link
+
+    def record_fsync(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        steps.append("file" if path.parent.name == ".incoming" else os.path.relpath(path, spool.folder))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "link", lambda source, target: (steps.append("link"), link(source, target)))
+    spool.write_instance(STUDY, SERIES, SOP, encode_instance(make_instance(1)))
+    assert steps == ["file", STUDY, ".", "link", f"{STUDY}/{SERIES}"]
+    steps.clear()
+    spool.write_instance(STUDY, SERIES, sop_instance_uid(2), encode_instance(make_instance(2)))
+    assert steps == ["file", "link", f"{STUDY}/{SERIES}"]
+
+
+def test_disk_that_fails_leaves_nothing(spool, monkeypatch):
+    """An error of the disk while writing is raised, and no part of the instance is left."""
+
+    def fail(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        spool.write_instance(STUDY, SERIES, SOP, encode_instance(make_instance()))
+    assert instance_files(spool.folder) == []
+
+
+def test_study_may_come_again_after_its_removal(spool):
+    """A study whose folder was removed is received again."""
+    content = encode_instance(make_instance())
+    spool.write_instance(STUDY, SERIES, SOP, content)
+    (spool.folder / STUDY / SERIES / f"{SOP}.dcm").unlink()
+    (spool.folder / STUDY / SERIES).rmdir()
+    (spool.folder / STUDY).rmdir()
+    assert spool.write_instance(STUDY, SERIES, SOP, content) is StoreOutcome.STORED
+
+
+def test_spool_lists_what_was_received(spool):
+    """Studies and series are listed by their UIDs, without the spool's own folders."""
+    for study, series in (("1.2.3", "1.2.3.1"), ("1.2.3", "1.2.3.2"), ("1.2.4", "1.2.4.1")):
+        spool.write_instance(study, series, SOP, encode_instance(make_instance()))
+    spool.write_instance("1.2.3", "1.2.3.1", SOP, encode_instance(make_instance(pixel=1)))
+    assert spool.studies() == ["1.2.3", "1.2.4"]
+    assert [folder.name for folder in spool.series_folders("1.2.3")] == ["1.2.3.1", "1.2.3.2"]
+    assert spool.series_folders("1.2.5") == []
+    assert spool.study_folder("1.2.3") == spool.folder / "1.2.3"
+    assert spool.free_bytes() > 0
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from node.scp.spool import Spool
+spool = Spool(Path(sys.argv[1]))
+content = Path(sys.argv[2]).read_bytes()
+os.link = lambda source, target: os.kill(os.getpid(), signal.SIGKILL)
+spool.write_instance(sys.argv[3], sys.argv[4], sys.argv[5], content)
+"""
+
+
+def test_kill_between_write_and_naming_leaves_no_half_instance(spool, tmp_path):
+    """After kill -9 between writing and naming, the study holds no file, and the leftover is removed at the start."""
+    content = encode_instance(make_instance())
+    source = tmp_path / "source.dcm"
+    source.write_bytes(content)
+    arguments = [str(spool.folder), str(source), STUDY, SERIES, SOP]
+    killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, *arguments], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert list((spool.folder / STUDY / SERIES).iterdir()) == []
+    assert len(list((spool.folder / ".incoming").iterdir())) == 1
+    assert spool.remove_incoming_leftovers() == 1
+    assert instance_files(spool.folder) == []
+    assert spool.write_instance(STUDY, SERIES, SOP, content) is StoreOutcome.STORED

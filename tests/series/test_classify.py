@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import pytest
+
+from node.series.classify import DECIDED, classify_description, classify_text
+from node.series.facts import SeriesFacts
+from node.series.vocabulary import load_vocabulary
+from node.study import Contrast
+
+VOCABULARY = load_vocabulary()
+
+
+def label(description, **columns):
+    return classify_text(description, columns, VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "AX T1 SE",
+        "t1_mprage_sag_p2_iso",
+        "SAG FSPGR BRAVO",
+        "Ax T1 FLAIR",
+        "t1_tirm_tra_dark-fluid",
+        "T1_PRE_GD",
+        "T1 ohne KM",
+        "T1 ohne i.v. KM",
+        "T1 avant gado",
+        "T1 w/o contrast",
+        "T1 sans gado",
+        "T1 SIN CONTRASTE",
+        "T1 senza mdc",
+        "T1 s/gado",
+        "T1 utan Gd",
+        "T1 zonder contrast",
+        "T1 nativ",
+        "T1 без контраста",
+        "T1平扫",
+        "T1 単純",
+        "Т1 ВИ",
+        "T1 C-",
+        "T1 tra C5-C7",
+        "T1 preop",
+        "t1_mpr_ns_sag_p2_iso",
+        "T1W_MPR",
+        "SAG CUBE T1",
+        "T1 FOV 5 cm",
+        "t1_tse_fs-dixon_tra_W",
+    ],
+)
+def test_t1_without_contrast(description):
+    """A T1 without a word for contrast, or with a negated one, is T1."""
+    assert label(description) == "T1"
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "AX T1 +C",
+        "T1 C+",
+        "T1/3D/FFE/C",
+        "T1W_SPIRC",
+        "t1_se_tra-FSGD",
+        "T1 post",
+        "Ax T1 POST GAD",
+        "T1 tra nach KM",
+        "T1 apres gado",
+        "T1 CON GADOLINIO",
+        "3D T1 PÓS-CONTRASTE",
+        "T1 con mdc",
+        "T1 po kontraście",
+        "T1 s kontrastem",
+        "T1 с контрастом",
+        "T1增强",
+        "造影 T1",
+        "MPRAGE Gd",
+        "BRAVO+c",
+        "T1 FLAIR +C",
+        "T1 no FS post GD",
+        "T1 sans fatsat post gado",
+        "T1 preop KM",
+        "CE-T1WI",
+        "+c Ax T1 Stealth bravo",
+        "T1 med kontrast",
+        "T1 na contrast",
+        "T1 IV kontrast",
+    ],
+)
+def test_t1_after_contrast(description):
+    """A T1 with a word for contrast agent, in any language and glued or not, is T1c."""
+    assert label(description) == "T1c"
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("sT2/TSE/T", "T2"),
+        ("T2 TSE post KM", "T2"),
+        ("T2 FRFSE", "T2"),
+        ("Sag CUBE T2", "T2"),
+        ("CSF T2 DRIVE", "T2"),
+        ("t2_tirm_tra_dark-fluid", "FLAIR"),
+        ("sT2W/FLAIR", "FLAIR"),
+        ("FLAIR post gado", "FLAIR"),
+        ("+C Sag CUBE T2 FLAIR", "FLAIR"),
+        ("T2 darkfluid", "FLAIR"),
+        ("压水 T2", "FLAIR"),
+    ],
+)
+def test_t2_and_flair_keep_their_weighting(description, expected):
+    """Contrast words change nothing on T2 and FLAIR."""
+    assert label(description) == expected
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "T2*",
+        "T2 GRE",
+        "T2_FFE",
+        "T2 étoile",
+        "t2_swi_tra",
+        "T2W/FE-EPI",
+        "ep2d_diff_T2",
+        "T1 perfusion",
+        "SOUS T1",
+        "T1 SUB",
+        "T1 MIP",
+        "T1 MPR tra",
+        "MPRAGE_MPR_cor",
+        "3-pl loc T1",
+        "T1 map",
+        "T1 C spine",
+        "T2 STIR",
+        "PD T2",
+        "TOF",
+        "T1_Dixon_F",
+        "T1 T2",
+        "hello",
+        "effort1",
+        "T2 FIESTA",
+        "T1 reformat",
+        "FLAIR sub",
+    ],
+)
+def test_everything_else_is_other(description):
+    """A word for another technique decides whatever weighting stands beside it."""
+    assert label(description) == "other"
+
+
+def test_the_evidence_quotes_the_words_that_decided():
+    """The evidence names the word for the weighting and the word for contrast."""
+    found = classify_description("T1 tra mit KM", None, VOCABULARY)
+    assert found.contrast is Contrast.T1C
+    assert found.evidence == ("'t1' reads as T1", "'km' says after contrast")
+
+
+def test_agreeing_physics_raises_confidence():
+    """TE and TR of the named contrast are shown and make the verdict surer."""
+    facts = SeriesFacts(echo_time_ms=100, repetition_time_ms=4500, scanning_sequence=("SE",))
+    found = classify_description("T2 TSE", facts, VOCABULARY)
+    assert found.contrast is Contrast.T2
+    assert found.confidence > classify_description("T2 TSE", None, VOCABULARY).confidence
+    assert "agree" in found.evidence[-1]
+
+
+@pytest.mark.parametrize(
+    ("description", "te", "tr", "ti"),
+    [("T1 SE", 100, 5000, None), ("T2 TSE", 100, 9000, 2500), ("T2 TSE", 12, 500, None), ("T2 FLAIR", 100, 9000, 180)],
+)
+def test_contradicting_physics_is_shown_and_undecides(description, te, tr, ti):
+    """Timing that cannot belong to the named contrast keeps the verdict but drops its confidence below DECIDED."""
+    facts = SeriesFacts(echo_time_ms=te, repetition_time_ms=tr, inversion_time_ms=ti, scanning_sequence=("SE",))
+    found = classify_description(description, facts, VOCABULARY)
+    assert found.contrast is not None
+    assert found.confidence < DECIDED
+    assert found.evidence[-1].startswith("contradicted")
+
+
+@pytest.mark.parametrize(("agent", "expected"), [("", "T1"), ("NONE", "T1"), ("Gadavist 7 ml", "T1c")])
+def test_a_bolus_tag_makes_an_unmarked_t1_a_t1c(agent, expected):
+    """Contrast/Bolus Agent counts when it names an agent, not when it spells out that there was none."""
+    assert label("AX T1 SE", ContrastBolusAgent=agent) == expected
+
+
+def test_words_win_over_a_bolus_tag():
+    """The tag is often set at registration: a description that says before contrast is believed, and the tag shown."""
+    found = classify_description("T1 pre", SeriesFacts(contrast_bolus_agent="Dotarem"), VOCABULARY)
+    assert found.contrast is Contrast.T1
+    assert "Dotarem" in found.evidence[-1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"EchoTime": "10", "RepetitionTime": "500", "ScanningSequence": "SE"}, "T1"),
+        ({"EchoTime": "100", "RepetitionTime": "4000", "ScanningSequence": "SE"}, "T2"),
+        ({"EchoTime": "110", "RepetitionTime": "9000", "InversionTime": "2500", "ScanningSequence": "SE\\IR"}, "FLAIR"),
+        ({"EchoTime": "3", "RepetitionTime": "2000", "InversionTime": "900", "ScanningSequence": "GR\\IR"}, "T1"),
+        ({"EchoTime": "nan", "RepetitionTime": "x"}, "other"),
+        ({"ProtocolName": "FLAIR axial"}, "FLAIR"),
+    ],
+)
+def test_a_silent_description_is_judged_by_protocol_name_then_physics(columns, expected):
+    """When no word of the description tells, the protocol name and then the timing decide."""
+    assert label("SAG", **columns) == expected
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"ImageType": "DERIVED\\PRIMARY\\MPR"},
+        {"ImageType": "['ORIGINAL', 'PRIMARY', 'M', 'SUB']"},
+        {"DiffusionBValue": "1000"},
+        {"ScanningSequence": "EP\\GR"},
+    ],
+)
+def test_the_header_alone_may_exclude(columns):
+    """Image Type, b-value and an echo-planar sequence make any description other."""
+    assert label("T2 TSE", **columns) == "other"
+
+
+def test_flair_with_short_echo_is_t1_flair():
+    """'FLAIR' with TE below 40 ms and TI below 1.5 s is a T1-FLAIR."""
+    assert label("SAG FLAIR", EchoTime="24", RepetitionTime="2000", InversionTime="860") == "T1"
