@@ -19,7 +19,7 @@ _TITLES = ("axial", "coronal", "sagittal")
 
 
 def write_overlay(seg_file: Path, source: SourceVolume, picture: Path) -> None:
-    """Draw the segments of ``seg_file`` as contours on ``source``; the patient's left is on the right of the picture."""
+    """Draw the segments of ``seg_file`` as contours on ``source``; the patient's left is on the picture's right."""
     grid = common_grid(source.image)
     anatomy = sitk.GetArrayFromImage(to_grid(source.image, grid))
     masks = {region: _on_grid(mask, source, grid) for region, mask in read_masks(seg_file, source).items()}
