@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 
@@ -22,16 +21,6 @@ FRAME_UID = "1.2.3.9"
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     return load_vocabulary()
-
-
-@pytest.fixture(scope="session")
-def data_folder() -> Path:
-    """Real examinations, which are not part of the repository."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("GLIONODE_TEST_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip("no test data: set GLIONODE_TEST_DATA")
-    return folder
 
 
 class StudyBuilder:
