@@ -20,7 +20,6 @@ import structlog
 
 from node.config import Config
 from node.engine import STUDY_QUEUE, WorkflowClient
-from node.errors import RefusedError
 from node.metrics import Metrics
 from node.pipeline import Order, Pipeline, order_study
 
@@ -45,11 +44,7 @@ class StudyDesk:
 
     def start(self, study_instance_uid: str) -> None:
         """Enqueue the study's workflow; the same instances never run twice."""
-        try:
-            order = self._order(study_instance_uid)
-        except RefusedError as error:  # not even its headers can be read as one study
-            log.error("study_unreadable", study_instance_uid=study_instance_uid, reason=str(error))
-            return
+        order = self._order(study_instance_uid)
         if self._client.is_known(order.workflow_id):
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=order.workflow_id)
             return
@@ -59,7 +54,7 @@ class StudyDesk:
         log.info("study_started", study_instance_uid=study_instance_uid, workflow_id=order.workflow_id)
 
     def _order(self, study_instance_uid: str) -> Order:
-        return order_study(self._config.spool_folder / study_instance_uid, self._config)
+        return order_study(self._config.spool_folder / study_instance_uid, self._config, study_instance_uid)
 
 
 @contextmanager

@@ -59,8 +59,6 @@ def _spool(config: Config) -> Finding:
 
 
 def _database(config: Config) -> Finding:
-    from sqlalchemy.exc import SQLAlchemyError
-
     from node.engine import WorkflowClient
 
     kind = "PostgreSQL" if config.database_url.startswith("postgresql") else "SQLite"
@@ -70,8 +68,8 @@ def _database(config: Config) -> Finding:
             count = len(client.workflows("process"))
         finally:
             client.close()
-    except SQLAlchemyError as error:
-        return Finding("engine.database", False, f"{kind}: {type(error).__name__}")
+    except GlionodeError as error:
+        return Finding("engine.database", False, f"{kind}: {str(error).removeprefix('engine.database: ')}")
     return Finding("engine.database", True, f"{kind}: {count} studies recorded")
 
 

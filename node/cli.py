@@ -152,7 +152,7 @@ def segment(
     section = config.segmentation
     case = read_case(case_dir)
     chosen = prepare_device(section.device, section.threads)
-    networks = load_networks(read_card(section.model), config.models_folder, chosen)
+    networks = load_networks(read_card(section.model), config.models_folder, chosen, config.memory_bytes)
     with _progress() as progress:
         result = Cascade(networks, section.mode, progress).run(case.volumes_zyx, seed)
     write_label_map(result.label_zyx, case, out)

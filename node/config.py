@@ -75,6 +75,7 @@ class SegmentationSection(_Section):
     mode: Literal["slab", "published"] = "slab"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: Annotated[int, Field(ge=0, le=256)] = 0
+    memory_mebibytes: Annotated[int, Field(ge=0)] = 2048
 
 
 class ModelsSection(_Section):
@@ -178,6 +179,11 @@ class Config(_Section):
     def models_folder(self) -> Path:
         """Installed model packs."""
         return self.folder / self.models.folder
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What feature maps may take; None: no limit of ours."""
+        return self.segmentation.memory_mebibytes * 2**20 or None
 
     @property
     def database_url(self) -> str:

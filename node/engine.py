@@ -179,52 +179,63 @@ class WorkflowRecord:
     updated: datetime
 
 
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        raise EngineError(f"engine.database: {getattr(error, 'strerror', None) or type(error).__name__}") from None
+
+
 class WorkflowClient:
-    """Enqueues workflows and looks at them, from any process."""
+    """Enqueues workflows and looks at them, from any process.
+
+    Raises:
+        EngineError: from each method, if the database does not answer.
+    """
 
     def __init__(self, config: Config) -> None:
-        from dbos import DBOSClient
+        from dbos import DBOS, DBOSClient
 
-        config.folder.mkdir(parents=True, exist_ok=True)
-        self._client: DBOSClient = DBOSClient(system_database_url=config.database_url)
+        with _database_errors():
+            config.folder.mkdir(parents=True, exist_ok=True)
+            # the client makes no tables, and may be here before the first worker ever ran
+            DBOS.migrate(config.database_url)
+            self._client: DBOSClient = DBOSClient(system_database_url=config.database_url)
 
     def close(self) -> None:
         """Let go of the database."""
         self._client.destroy()
 
     def enqueue(self, queue: str, name: str, workflow_id: str, *arguments: Any) -> None:
-        """Start a workflow; with an id that was used before nothing happens.
-
-        Raises:
-            EngineError: the database does not take it.
-        """
-        from sqlalchemy.exc import SQLAlchemyError
-
+        """Start a workflow; with an id that was used before nothing happens."""
         options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
-        try:
+        with _database_errors():
             self._client.enqueue(options, *arguments)
-        except SQLAlchemyError as error:
-            raise EngineError(f"engine.database: {type(error).__name__}") from None
 
     def is_known(self, workflow_id: str) -> bool:
         """True if a workflow of this id was ever enqueued."""
-        return bool(self._client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False))
+        with _database_errors():
+            return bool(self._client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False))
 
     def workflows(self, name: str, prefix: str | None = None) -> list[WorkflowRecord]:
         """All workflows called ``name`` (whose id starts with ``prefix``), oldest first."""
-        return [
-            WorkflowRecord(
-                workflow_id=status.workflow_id,
-                engine_status=status.status,
-                state=self._state(status.workflow_id),
-                arguments=tuple(status.input["args"]) if status.input else (),
-                output=status.output,
-                error=None if status.error is None else _reason(status.error),
-                created=_moment(status.created_at),
-                updated=_moment(status.updated_at),
-            )
-            for status in self._client.list_workflows(name=name, workflow_id_prefix=prefix)
-        ]
+        with _database_errors():
+            return [
+                WorkflowRecord(
+                    workflow_id=status.workflow_id,
+                    engine_status=status.status,
+                    state=self._state(status.workflow_id),
+                    arguments=tuple(status.input["args"]) if status.input else (),
+                    output=status.output,
+                    error=None if status.error is None else _reason(status.error),
+                    created=_moment(status.created_at),
+                    updated=_moment(status.updated_at),
+                )
+                for status in self._client.list_workflows(name=name, workflow_id_prefix=prefix)
+            ]
 
     def _state(self, workflow_id: str) -> str | None:
         state = self._client.get_event(workflow_id, "state", timeout_seconds=0)

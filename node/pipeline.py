@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,17 +36,20 @@ from node.study import Contrast, InstanceDelivery, ResultIdentity, Selection
 
 if TYPE_CHECKING:
     from node.segmentation.cascade import Cascade
-    from node.segmentation.method import ExamSegmentation
 
 log = structlog.get_logger()
 
 Progress = Callable[[str, float], None]
 RESULT_FILES = ("seg.dcm", "sr.dcm")
+WORK_FILES = (*RESULT_FILES, "label_map.nii.gz", "disagreement.nii.gz", "regions.npz")
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One study to be processed: its selection, or the reason why there is none."""
+    """One study to be processed: its selection, or the reason why there is none.
+
+    ``study_instance_uid`` is empty for a folder that holds no study, or several.
+    """
 
     workflow_id: str
     study_instance_uid: str
@@ -55,10 +58,19 @@ class Order:
     created: datetime
 
 
-def order_study(study_folder: Path, config: Config) -> Order:
-    """Select the series of the study in ``study_folder``; the same input always gives the same workflow id."""
+def order_study(study_folder: Path, config: Config, study_instance_uid: str = "") -> Order:
+    """Select the series of the study in ``study_folder``; the same input always gives the same workflow id.
+
+    ``study_instance_uid``: what the study is called should none of its files be readable.
+    """
     created = datetime.now(UTC)
-    study = read_study(study_folder)
+    try:
+        study = read_study(study_folder)
+    except RefusedError as error:
+        files = (path for path in study_folder.rglob("*") if path.is_file())
+        every = sorted(f"{path.relative_to(study_folder)} {path.stat().st_size}" for path in files)
+        digest = uids.digest(("unreadable", study_instance_uid, *every))
+        return Order(digest[:32], study_instance_uid, None, str(error), created)
     settings = (config.segmentation.model, config.segmentation.mode, __version__)
     try:
         selection = select(study, load_vocabulary(dict(config.series.rules)))
@@ -148,7 +160,7 @@ class Pipeline:
     # ---- steps: each may run twice -----------------------------------------------------------------------------
 
     def segment(self, order: Order, folder: str) -> dict[str, Any]:
-        """Volumes, grid, brain, cascade; writes ``regions.npz`` and ``label_map.nii.gz`` on the T1c grid."""
+        """Volumes, grid, brain, cascade; writes the regions on the T1c grid."""
         # torch is imported here, not above: the receiver never needs it
         from node.segmentation.method import segment_exam
         from node.segmentation.regions_file import write_regions
@@ -160,26 +172,25 @@ class Pipeline:
         exam = segment_exam(order.selection, cascade, seed, self._device, self._progress)
         write_regions(exam, Path(folder))
         return {
-            "brain_ml": exam.brain_ml,
-            "cautions": [*order.selection.cautions, *exam.cautions],
+            "brain_ml": round(exam.facts.brain_ml, 1),
+            "agreement": {region: _rounded(asdict(each)) for region, each in exam.facts.agreement.items()},
+            "cautions": [*order.selection.cautions, *exam.facts.cautions],
             "seconds": round(time.monotonic() - begun, 2),
         }
 
     def report(self, order: Order, folder: str, facts: dict[str, Any]) -> dict[str, Any]:
         """SEG and SR from the regions, read back and compared; then ``result.json``."""
-        from node.segmentation.regions_file import read_regions
-
         assert order.selection is not None
         begun = time.monotonic()
-        exam = read_regions(order.selection, Path(folder), facts["brain_ml"], tuple(facts["cautions"]))
-        volumes = self._write_objects(order, exam, Path(folder))
+        volumes = self._write_objects(order, facts["cautions"], Path(folder))
         result = {
             "state": "reported",
             "study_instance_uid": order.study_instance_uid,
             "workflow_id": order.workflow_id,
             "created": order.created.isoformat(),
             "volumes_ml": volumes,
-            "brain_ml": round(facts["brain_ml"], 1),
+            "brain_ml": facts["brain_ml"],
+            "agreement": facts["agreement"],
             "cautions": facts["cautions"],
             "selection": selection_as_dict(order.selection),
             "seconds": {"segment": facts["seconds"], "report": round(time.monotonic() - begun, 2)},
@@ -188,30 +199,35 @@ class Pipeline:
         _write_json(Path(folder) / "result.json", result)
         return result
 
-    def _write_objects(self, order: Order, exam: ExamSegmentation, folder: Path) -> dict[str, float]:
+    def _write_objects(self, order: Order, cautions: list[str], folder: Path) -> dict[str, float]:
         """``seg.dcm``, verified against the regions, and ``sr.dcm``; the volumes reported."""
+        from node.segmentation.regions_file import read_masks
         from node.segmentation.seg_writer import verify_seg, write_seg
+        from node.segmentation.volume import read_volume
         from node.sr_writer.measurements import measure
         from node.sr_writer.report import ReportContent, write_report
 
         assert order.selection is not None
         identity = self._identity(order)
-        seg = write_seg(exam.source, exam.masks_zyx, identity)
+        source, masks = read_volume(order.selection.chosen[Contrast.T1C]), read_masks(folder)
+        seg = write_seg(source, masks, identity)
         aside = folder / "seg.part"
         _write_dataset(seg, aside)
-        verify_seg(aside, exam.source, exam.masks_zyx)
-        header = pydicom.dcmread(exam.source.sources[0][0], stop_before_pixels=True)
-        report = write_report(seg, ReportContent(order.selection, header, exam.cautions), identity)
+        verify_seg(aside, source, masks)
+        header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+        report = write_report(seg, ReportContent(order.selection, header, tuple(cautions)), identity)
         _write_dataset(report, folder / "sr.part")
         aside.replace(folder / "seg.dcm")
         (folder / "sr.part").replace(folder / "sr.dcm")
         return {each.concept.region: round(each.volume_ml, 3) for each in measure(seg)}
 
     def refuse(self, order: Order, folder: str, reason: str) -> None:
-        """``result.json`` of a study that cannot be processed."""
+        """``result.json`` of a study that cannot be processed; no other result stays beside it."""
+        for name in WORK_FILES:
+            (Path(folder) / name).unlink(missing_ok=True)
         selection = None if order.selection is None else selection_as_dict(order.selection)
         facts = {"state": "refused", "reason": reason, "created": order.created.isoformat(), "selection": selection}
-        identity = {"study_instance_uid": order.study_instance_uid, "workflow_id": order.workflow_id}
+        identity = {"study_instance_uid": order.study_instance_uid or None, "workflow_id": order.workflow_id}
         _write_json(Path(folder) / "result.json", {**identity, **facts})
 
     def send(self, folder: str, name: str) -> list[InstanceDelivery]:
@@ -234,7 +250,9 @@ class Pipeline:
 
             section = self._config.segmentation
             self._device = prepare_device(section.device, section.threads)
-            networks = load_networks(read_card(section.model), self._config.models_folder, self._device)
+            networks = load_networks(
+                read_card(section.model), self._config.models_folder, self._device, self._config.memory_bytes
+            )
             self._cascade = Cascade(networks, section.mode, self._cascade_progress)
         return self._cascade
 
@@ -262,6 +280,10 @@ class Pipeline:
         packages = ("torch", "SimpleITK", "highdicom", "dicom2nifti", "deepbet", "pydicom")
         model = {"model": f"{identity.software.name} {identity.software.version}", **identity.software.parameters}
         return {"glionode": __version__, **model, **{name: version(name) for name in packages}}
+
+
+def _rounded(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: round(number, 3) for name, number in numbers.items()}
 
 
 def _write_dataset(dataset: pydicom.Dataset, file: Path) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import SimpleITK as sitk
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from node.segmentation.grid import SPACING_MM, common_grid, to_grid
@@ -20,6 +18,10 @@ _TITLES = ("axial", "coronal", "sagittal")
 
 def write_overlay(seg_file: Path, source: SourceVolume, picture: Path) -> None:
     """Draw the segments of ``seg_file`` as contours on ``source``; the patient's left is on the picture's right."""
+    # imported here, not above: matplotlib makes folders for its settings and fonts when it is imported
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     grid = common_grid(source.image)
     anatomy = sitk.GetArrayFromImage(to_grid(source.image, grid))
     masks = {region: _on_grid(mask, source, grid) for region, mask in read_masks(seg_file, source).items()}

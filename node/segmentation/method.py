@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from node.errors import GeometryRefused
 from node.segmentation import grid as grids
+from node.segmentation.agreement import Agreement
 from node.segmentation.align import align_rigid
 from node.segmentation.brain import brain_mask
 from node.segmentation.cascade import REGIONS, Cascade, CascadeResult
@@ -22,7 +23,24 @@ LEAST_COVERAGE = 0.80
 
 CAUTIOUS_COVERAGE = 0.97
 
+_VOXEL_ML = grids.SPACING_MM**3 / 1000
+
 Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExamFacts:
+    """Numbers and sentences beside the regions.
+
+    Attributes:
+        brain_ml: volume of the brain mask.
+        agreement: per region, how well the three views agree.
+        cautions: what a reader of the result should know.
+    """
+
+    brain_ml: float
+    agreement: dict[str, Agreement]
+    cautions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +50,14 @@ class ExamSegmentation:
     Attributes:
         source: the T1c series as an image; the grid of everything here.
         masks_zyx: region name to mask, ``[z, y, x]``, nested.
-        brain_ml: volume of the brain mask.
-        cautions: what a reader of the result should know.
+        spread_zyx: disagreement of the views, voxel by voxel (see ``cascade.CascadeResult``), on the source grid.
+        facts: what else is reported.
     """
 
     source: SourceVolume
     masks_zyx: Mapping[str, NDArray[np.bool_]]
-    brain_ml: float
-    cautions: tuple[str, ...]
+    spread_zyx: NDArray[np.float32]
+    facts: ExamFacts
 
     def volume_ml(self, region: str) -> float:
         """Volume of a region: voxels times voxel size on the source grid."""
@@ -81,9 +99,26 @@ def segment_exam(
     return ExamSegmentation(
         source=source,
         masks_zyx=_on_source(result, prepared, source),
-        brain_ml=float(prepared.brain_zyx.sum()) * grids.SPACING_MM**3 / 1000,
-        cautions=prepared.cautions,
+        spread_zyx=grids.to_source(result.spread_zyx, prepared.grid, source.image),
+        facts=ExamFacts(
+            brain_ml=float(prepared.brain_zyx.sum()) * _VOXEL_ML,
+            agreement=dict(result.agreement),
+            cautions=(*prepared.cautions, *_doubts(result)),
+        ),
     )
+
+
+def _doubts(result: CascadeResult) -> list[str]:
+    """What the method itself is not sure of, in sentences."""
+    doubts = [
+        f"{region.replace('_', ' ')}: the three views agree poorly (Dice {agreement.view_dice:.2f}); check the outline"
+        for region, agreement in result.agreement.items()
+        if agreement.is_doubtful and result.region_zyx(region).any()
+    ]
+    if result.dropped_enhancing_voxels:
+        dropped_ml = result.dropped_enhancing_voxels * _VOXEL_ML
+        doubts.append(f"{dropped_ml:.2f} mL of possible enhancement is below what is reported; look for small foci")
+    return doubts
 
 
 def _prepare(volumes: Mapping[Contrast, SourceVolume], device: str, tell: Progress) -> _Prepared:

@@ -1,102 +1,39 @@
 """MSNet, the anisotropic network of Wang et al. 2017 (section 2.2), in the form that is fastest and exact.
 
 Every layer is local to a slice, but for four 3x1x1 convolutions without padding. So slices are a batch of 2-D images,
-channels last, and each layer runs over small blocks of slices that stay in the cache: activation, convolution, and the
-batch statistics of the result while it is still hot. Batch normalisation uses the statistics of the current batch at
-test time, too (the published checkpoints hold no usable moving averages), hence a layer must be finished before the
-next begins. Block statistics are merged in float64 (Chan et al. 1979), which keeps the logits within 1e-3 of a float64
-evaluation; a plain float32 sum over millions of voxels does not.
+channels last, kept as blocks of a few slices that fit the cache: a block is activated, convolved, and its part of the
+batch statistics taken while it is still hot. Batch normalisation uses the statistics of the current batch at test time,
+too (the published checkpoints hold no usable moving averages), hence a layer must be finished before the next begins.
+Block statistics are merged in float64 (Chan et al. 1979), which keeps the logits within 1e-3 of a float64 evaluation; a
+plain float32 sum over millions of voxels does not.
 
 PReLU is written max(y, alpha*y), which is equal for alpha <= 1; larger alphas are refused when weights are loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from node.errors import ModelPackError
-
-EPSILON = 1e-5
-"""Batch normalisation's epsilon, as in the authors' graphs."""
+from node.segmentation.layers import Activation, Moments, Norm, Scratch, conv, conv_stride2, deconv, mix
+from node.segmentation.parking import Parking, choose_parking
 
 LOST_SLICES = 8
 """An output has this many slices fewer than its input, half at each end: four 3x1x1 convolutions without padding."""
 
 _CPU_BLOCK_PIXELS = 32_768
 _CUDA_BLOCK_PIXELS = 4_194_304
+_FUSED_SLICES = 4
+"""Slices mixed at once: each group is copied together with two more."""
 
 DILATIONS = {"block3_1": 1, "block3_2": 2, "block3_3": 3, "block4_1": 3, "block4_2": 2, "block4_3": 1}
 
 
-@dataclass(frozen=True, slots=True)
-class _Norm:
-    """Batch normalisation and the PReLU after it: gamma, beta, alpha, each of shape [C]."""
-
-    gamma: Tensor
-    beta: Tensor
-    alpha: Tensor
-
-
-class _Moments:
-    """Mean and biased variance per channel, gathered block by block and merged in float64."""
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[int, Tensor, Tensor]] = []
-
-    def add(self, block: Tensor) -> None:
-        """``block``: [..., C]."""
-        flat = block.reshape(-1, block.shape[-1])
-        mean = flat.mean(0)
-        squares = (flat - mean).square_().sum(0)
-        self._parts.append((flat.shape[0], mean.double(), squares.double()))
-
-    def scale_and_shift(self, norm: _Norm) -> tuple[Tensor, Tensor]:
-        """The affine form of the normalisation: y = x * scale + shift."""
-        counts = torch.tensor([n for n, _, _ in self._parts], dtype=torch.float64, device=norm.gamma.device)[:, None]
-        means = torch.stack([mean for _, mean, _ in self._parts])
-        mean = (counts * means).sum(0) / counts.sum()
-        squares = torch.stack([part for _, _, part in self._parts]).sum(0) + (counts * (means - mean).square()).sum(0)
-        scale = norm.gamma.double() / torch.sqrt(squares / counts.sum() + EPSILON)
-        shift = norm.beta.double() - mean * scale
-        return scale.to(norm.gamma.dtype), shift.to(norm.gamma.dtype)
-
-
-def _activate(block: Tensor, scale: Tensor, shift: Tensor, alpha: Tensor) -> Tensor:
-    """PReLU(batch norm(block)), a new tensor."""
-    out = torch.addcmul(shift, block, scale)
-    return torch.maximum(out, out * alpha, out=out)
-
-
-def _conv(block: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
-    """1x3x3 convolution, zero padding "same", of [S, H, W, C]."""
-    out = torch.conv2d(block.permute(0, 3, 1, 2), weight, padding=dilation, dilation=dilation)
-    return out.permute(0, 2, 3, 1)
-
-
-def _conv_stride2(block: Tensor, weight: Tensor) -> Tensor:
-    """1x3x3 convolution of stride 2; TensorFlow's "same" pads even sizes with 0 before and 1 after."""
-    padded = functional.pad(block, (0, 0, 0, 1, 0, 1))
-    return torch.conv2d(padded.permute(0, 3, 1, 2), weight, stride=2).permute(0, 2, 3, 1)
-
-
-def _deconv(block: Tensor, weight: Tensor) -> Tensor:
-    """Transposed 1x3x3 convolution of stride 2; the last row and column of the full result are dropped."""
-    height, width = block.shape[1:3]
-    out = functional.conv_transpose2d(block.permute(0, 3, 1, 2), weight, stride=2)
-    return out.permute(0, 2, 3, 1)[:, : 2 * height, : 2 * width]
-
-
-def _mix(slices: Tensor, weight: Tensor) -> Tensor:
-    """3x1x1 convolution without padding: [D, H, W, C] to [D-2, H, W, C]; as one 2-D image of D rows, without a copy."""
-    depth, height, width, channels = slices.shape
-    image = slices.reshape(1, depth, height * width, channels).permute(0, 3, 1, 2)
-    out = torch.conv2d(image, weight).permute(0, 2, 3, 1)
-    return out.reshape(depth - 2, height, width, -1)
+Blocks = list[list[Tensor]]
+"""The slices of each chunk, as consecutive blocks [S, H, W, C]."""
 
 
 class MSNet:
@@ -106,15 +43,24 @@ class MSNet:
     transposed ones), ``<layer>.gamma``, ``.beta`` and ``.alpha``. The variant of the enhancing-tumour stage, which
     halves the size once instead of twice, is recognised by its missing ``downsample1``.
 
+    Args:
+        memory_bytes: what feature maps may take before they are parked elsewhere (see ``parking``).
+
     Raises:
         ModelPackError: a tensor is missing, superfluous or of another shape.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], device: torch.device | str = "cpu", memory_bytes: int | None = None
+    ) -> None:
         self.device = torch.device(device)
+        self._memory_bytes = memory_bytes
         self.is_twice = "downsample1.weight" in weights
         self._weights = {name: self._prepared(name, tensor) for name, tensor in weights.items()}
-        self._check_names()
+        expected = set(layer_names(self.is_twice))
+        if expected != set(self._weights):
+            wrong = sorted(expected ^ set(self._weights))[:3]
+            raise ModelPackError(f"weights do not fit the network: {', '.join(wrong)}")
 
     def _prepared(self, name: str, tensor: Tensor) -> Tensor:
         if name.endswith(".alpha") and bool((tensor > 1).any()):
@@ -125,137 +71,191 @@ class MSNet:
         flat = tensor.squeeze(-1) if tensor.shape[2] == 3 else tensor.squeeze(2)
         return flat.to(self.device).contiguous(memory_format=torch.channels_last)
 
-    def _check_names(self) -> None:
-        expected = set(layer_names(self.is_twice))
-        if expected != set(self._weights):
-            wrong = sorted(expected ^ set(self._weights))[:3]
-            raise ModelPackError(f"weights do not fit the network: {', '.join(wrong)}")
-
-    def _norm(self, layer: str) -> _Norm:
-        return _Norm(*(self._weights[f"{layer}.{part}"] for part in ("gamma", "beta", "alpha")))
-
-    def _blocks(self, slices: int, pixels: int) -> Iterator[slice]:
-        most = _CPU_BLOCK_PIXELS if self.device.type == "cpu" else _CUDA_BLOCK_PIXELS
-        step = max(1, most // pixels)
-        for start in range(0, slices, step):
-            yield slice(start, min(start + step, slices))
-
-    def _residual(self, x: Tensor, moments: _Moments, name: str, spare: Tensor) -> tuple[Tensor, _Moments, Tensor]:
-        """Pre-activation residual block. The result is written into ``spare``; ``x`` becomes the next spare one."""
-        dilation = DILATIONS.get(name, 1)
-        blocks = list(self._blocks(x.shape[0], x.shape[1] * x.shape[2]))
-        norm, inner, outer = self._norm(f"{name}.bn_0"), _Moments(), _Moments()
-        scale, shift = moments.scale_and_shift(norm)
-        for block in blocks:
-            out = _conv(_activate(x[block], scale, shift, norm.alpha), self._weights[f"{name}.conv_0.weight"], dilation)
-            inner.add(out)
-            spare[block] = out
-        norm = self._norm(f"{name}.bn_1")
-        scale, shift = inner.scale_and_shift(norm)
-        for block in blocks:
-            active = _activate(spare[block], scale, shift, norm.alpha)
-            out = _conv(active, self._weights[f"{name}.conv_1.weight"], dilation)
-            surplus = (out.shape[-1] - x.shape[-1]) // 2  # fewer channels are padded with zeros on both sides
-            out[..., surplus : surplus + x.shape[-1]] += x[block]
-            outer.add(out)
-            spare[block] = out
-        return spare, outer, x
-
-    def _activated(self, raw: Tensor, moments: _Moments, layer: str) -> _Moments:
-        """Batch norm and PReLU in place; the moments of the result."""
-        norm, after = self._norm(layer), _Moments()
-        scale, shift = moments.scale_and_shift(norm)
-        for block in self._blocks(raw.shape[0], raw.shape[1] * raw.shape[2]):
-            active = _activate(raw[block], scale, shift, norm.alpha)
-            after.add(active)
-            raw[block] = active
-        return after
-
-    def _mapped(self, x: Tensor, layer: str, form: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, _Moments]:
-        """``form`` (a slice-wise convolution) over blocks, then batch norm and PReLU."""
-        moments, outs = _Moments(), []
-        for block in self._blocks(x.shape[0], x.shape[1] * x.shape[2]):
-            outs.append(form(x[block], self._weights[f"{layer}.weight"]))
-            moments.add(outs[-1])
-        raw = torch.cat(outs)
-        return raw, self._activated(raw, moments, layer)
-
-    def _fuse(self, x: Tensor, chunks: int, layer: str) -> tuple[Tensor, _Moments]:
-        """Mix three neighbouring slices inside each of ``chunks``; every chunk loses two slices."""
-        moments, depth = _Moments(), x.shape[0] // chunks
-        raw = x.new_empty(chunks * (depth - 2), *x.shape[1:])
-        for chunk in range(chunks):
-            for block in self._blocks(depth - 2, x.shape[1] * x.shape[2]):
-                first, last = chunk * depth + block.start, chunk * depth + block.stop + 2
-                out = _mix(x[first:last], self._weights[f"{layer}.weight"])
-                moments.add(out)
-                raw[chunk * (depth - 2) + block.start : chunk * (depth - 2) + block.stop] = out
-        return raw, self._activated(raw, moments, layer)
-
-    def _level(self, x: Tensor, moments: _Moments, names: tuple[str, ...], spare: Tensor | None = None) -> Tensor:
-        spare = torch.empty_like(x) if spare is None else spare
-        for name in names:
-            x, moments, spare = self._residual(x, moments, name, spare)
-        return x
-
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:
         """Logits of ``x``.
 
         Args:
-            x: [N, D, H, W, 4], float, channels FLAIR, T1, T1c, T2; D is the slice axis, at least 9; H and W multiples
-                of 4. Statistics are taken over all N chunks together.
+            x: [N, D, H, W, 4], float32, channels FLAIR, T1, T1c, T2; D is the slice axis, at least 9; H and W
+                multiples of 4. Statistics are taken over all N chunks together.
 
         Returns:
             [N, D-8, H, W, 2]; index 1 of the last axis is the target.
         """
-        chunks, depth, height, width, channels = x.shape
+        _, depth, height, width, channels = x.shape
         if channels != 4 or depth <= LOST_SLICES or height % 4 or width % 4:
-            raise ValueError(
-                f"input of shape {tuple(x.shape)}: need 4 channels, 9 slices or more, H and W multiples of 4"
-            )
-        flat = x.to(self.device).reshape(chunks * depth, height, width, channels)
-        moments = _Moments()
-        for block in self._blocks(flat.shape[0], height * width):
-            moments.add(flat[block])
-        wide = flat.new_empty(*flat.shape[:3], 32)
-        first, moments, _ = self._residual(flat, moments, "block1_1", wide)
-        y = self._level(first, moments, ("block1_2",))
-        y, moments = self._fuse(y, chunks, "fuse1")
-        if self.is_twice:
-            y, moments = self._mapped(y, "downsample1", _conv_stride2)
-        y = self._level(y, moments, ("block2_1", "block2_2"))
-        f1, _ = self._fuse(y, chunks, "fuse2")
-        y, moments = self._mapped(f1, "downsample2", _conv_stride2)
-        y = self._level(y, moments, ("block3_1", "block3_2", "block3_3"))
-        f2, moments = self._fuse(y, chunks, "fuse3")
-        y = self._level(f2.clone(), moments, ("block4_1", "block4_2", "block4_3"))
-        f3, _ = self._fuse(y, chunks, "fuse4")
-        out = self._predict(self._trimmed(f1, chunks, 2), self._trimmed(f2, chunks, 1), f3)
-        return out.reshape(chunks, depth - LOST_SLICES, height, width, 2)
+            raise ValueError(f"input of shape {tuple(x.shape)}: need 4 channels, 9 slices, H and W multiples of 4")
+        parking = choose_parking(tuple(x.shape), self.device, self._memory_bytes)
+        return _Run(self._weights, self.is_twice, self.device, parking).logits(x)
 
-    @staticmethod
-    def _trimmed(x: Tensor, chunks: int, each_end: int) -> Tensor:
-        by_chunk = x.reshape(chunks, -1, *x.shape[1:])[:, each_end:-each_end]
-        return by_chunk.reshape(-1, *x.shape[1:])
 
-    def _predict(self, f1: Tensor, f2: Tensor, f3: Tensor) -> Tensor:
-        """The three scales brought to full size, joined, and convolved to two logits."""
-        if self.is_twice:
-            p1, _ = self._mapped(f1, "pred_up1", _deconv)
+class _Run:
+    """One evaluation: walks the layers over blocks and owns the buffers."""
+
+    def __init__(self, weights: Mapping[str, Tensor], is_twice: bool, device: torch.device, parking: Parking) -> None:
+        self._weights = weights
+        self._is_twice = is_twice
+        self._device = device
+        self._put, self._get = parking.put, parking.get
+        self._block_pixels = _CPU_BLOCK_PIXELS if device.type == "cpu" else _CUDA_BLOCK_PIXELS
+        self._scratch = Scratch()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """See ``MSNet.logits``."""
+        chunks = [[self._put(block.to(self._device)) for block in self._cut(chunk)] for chunk in x]
+        moments = self._moments(chunks)
+        chunks, moments = self._residuals(chunks, moments, "block1_1", "block1_2")
+        chunks, moments = self._fuse(chunks, "fuse1")
+        if self._is_twice:
+            chunks, moments = self._mapped(chunks, "downsample1", conv_stride2)
+        chunks, _ = self._residuals(chunks, moments, "block2_1", "block2_2")
+        f1, _ = self._fuse(chunks, "fuse2")
+        chunks, moments = self._mapped(f1, "downsample2", conv_stride2)
+        f1 = _trimmed(f1, 2)
+        chunks, _ = self._residuals(chunks, moments, "block3_1", "block3_2", "block3_3")
+        f2, moments = self._fuse(chunks, "fuse3")
+        chunks, _ = self._residuals(f2, moments, "block4_1", "block4_2", "block4_3")
+        f3, _ = self._fuse(chunks, "fuse4")
+        return self._predicted(f1, _trimmed(f2, 1), f3)
+
+    def _cut(self, slices: Tensor) -> list[Tensor]:
+        """[D, H, W, C] as blocks of about the size that fits the cache."""
+        step = max(1, self._block_pixels // (slices.shape[1] * slices.shape[2]))
+        return list(torch.split(slices, step))
+
+    def _moments(self, chunks: Blocks) -> Moments:
+        moments = Moments(self._scratch)
+        for block in _every(chunks):
+            moments.add(self._get(block))
+        return moments
+
+    def _norm(self, layer: str) -> Norm:
+        return Norm(*(self._weights[f"{layer}.{part}"] for part in ("gamma", "beta", "alpha")))
+
+    def _activation(self, layer: str, moments: Moments) -> Activation:
+        return Activation(self._norm(layer), moments, self._scratch)
+
+    def _residuals(self, chunks: Blocks, moments: Moments, *names: str) -> tuple[Blocks, Moments]:
+        """Pre-activation residual blocks: conv(act(conv(act(x)))) + x."""
+        for name in names:
+            dilation = DILATIONS.get(name, 1)
+            active = self._activation(f"{name}.bn_0", moments)
+            weight = self._weights[f"{name}.conv_0.weight"]
+            inner, inner_moments = self._convolved(chunks, active, weight, dilation)
+            active = self._activation(f"{name}.bn_1", inner_moments)
+            weight = self._weights[f"{name}.conv_1.weight"]
+            moments = Moments(self._scratch)
+            for chunk, inside in zip(chunks, inner, strict=True):
+                for number, block in enumerate(inside):
+                    out = conv(active(self._get(block)), weight, dilation)
+                    _add_centred(out, self._get(chunk[number]))
+                    moments.add(out)
+                    inside[number] = self._put(out)
+            chunks = inner
+        return chunks, moments
+
+    def _convolved(self, chunks: Blocks, active: Activation, weight: Tensor, dilation: int) -> tuple[Blocks, Moments]:
+        """Activated and convolved, with the moments of the result."""
+        moments = Moments(self._scratch)
+        outs: Blocks = []
+        for chunk in chunks:
+            outs.append([])
+            for block in chunk:
+                out = conv(active(self._get(block)), weight, dilation)
+                moments.add(out)
+                outs[-1].append(self._put(out))
+        return outs, moments
+
+    def _finished(self, raw: Blocks, layer: str) -> tuple[Blocks, Moments]:
+        """Batch norm and PReLU in place, and the moments of the result."""
+        active, moments = self._activation(layer, self._moments(raw)), Moments(self._scratch)
+        for chunk in raw:
+            for number, parked in enumerate(chunk):
+                block = self._get(parked)
+                moments.add(active(block, out=block))
+                chunk[number] = block if block is parked else self._put(block)
+        return raw, moments
+
+    def _mapped(self, chunks: Blocks, layer: str, form: Callable[[Tensor, Tensor], Tensor]) -> tuple[Blocks, Moments]:
+        """``form`` (a slice-wise convolution), then batch norm and PReLU."""
+        weight = self._weights[f"{layer}.weight"]
+        raw = [self._gathered(form(self._get(block), weight) for block in chunk) for chunk in chunks]
+        return self._finished(raw, layer)
+
+    def _gathered(self, blocks: Iterable[Tensor]) -> list[Tensor]:
+        """Blocks that became small put together again."""
+        out: list[Tensor] = []
+        group: list[Tensor] = []
+        for block in blocks:
+            if group and len(group) * block[..., 0].numel() + block[..., 0].numel() > self._block_pixels:
+                out.append(self._put(torch.cat(group)))
+                group = []
+            group.append(block)
+        return [*out, self._put(torch.cat(group))]
+
+    def _fuse(self, chunks: Blocks, layer: str) -> tuple[Blocks, Moments]:
+        """Mix three neighbouring slices inside each chunk, then batch norm and PReLU; a chunk loses two slices."""
+        weight = self._weights[f"{layer}.weight"]
+        raw: Blocks = []
+        for chunk in chunks:
+            slices = _single(chunk)
+            mixed: list[Tensor] = []
+            step = max(_FUSED_SLICES, self._block_pixels // slices[0][..., 0].numel())
+            for start in range(0, len(slices) - 2, step):
+                group = [self._get(one) for one in slices[start : start + step + 2]]
+                joined = torch.cat(group, out=self._scratch.stack(group[0], len(group)))
+                mixed += [self._put(block) for block in self._cut(mix(joined, weight))]
+            raw.append(mixed)
+        return self._finished(raw, layer)
+
+    def _predicted(self, f1: Blocks, f2: Blocks, f3: Blocks) -> Tensor:
+        """The three scales brought to full size, joined, and convolved to two logits: [N, D-8, H, W, 2]."""
+        if self._is_twice:
+            p1, _ = self._mapped(f1, "pred_up1", deconv)
         else:
             weight = self._weights["pred1.weight"]
-            p1 = torch.cat([_conv(f1[b], weight) for b in self._blocks(f1.shape[0], f1.shape[1] * f1.shape[2])])
-        p2, _ = self._mapped(f2, "pred_up2_1", _deconv)
-        p3, _ = self._mapped(f3, "pred_up3_1", _deconv)
-        if self.is_twice:
-            p2, _ = self._mapped(p2, "pred_up2_2", _deconv)
-            p3, _ = self._mapped(p3, "pred_up3_2", _deconv)
+            p1 = [[self._put(conv(self._get(block), weight)) for block in chunk] for chunk in f1]
+        p2, _ = self._mapped(f2, "pred_up2_1", deconv)
+        p3, _ = self._mapped(f3, "pred_up3_1", deconv)
+        if self._is_twice:
+            p2, _ = self._mapped(p2, "pred_up2_2", deconv)
+            p3, _ = self._mapped(p3, "pred_up3_2", deconv)
+        weight = self._weights["final_pred.weight"]
         outs = []
-        for block in self._blocks(p1.shape[0], p1.shape[1] * p1.shape[2]):
-            joined = torch.cat([p1[block], p2[block], p3[block]], dim=-1)
-            outs.append(_conv(joined, self._weights["final_pred.weight"]))
-        return torch.cat(outs)
+        for parts in zip(p1, p2, p3, strict=True):
+            slices = zip(*(_single(blocks) for blocks in parts), strict=True)
+            joined = (torch.cat([self._get(part) for part in one], dim=-1) for one in slices)
+            outs.append(torch.cat([conv(one, weight) for one in joined]))
+        return torch.stack(outs)
+
+
+def _single(blocks: Iterable[Tensor]) -> list[Tensor]:
+    return [one for block in blocks for one in torch.split(block, 1)]
+
+
+def _every(chunks: Blocks) -> Iterator[Tensor]:
+    return (block for chunk in chunks for block in chunk)
+
+
+def _add_centred(out: Tensor, x: Tensor) -> None:
+    """``out += x``; fewer channels are padded with zeros on both sides."""
+    surplus = (out.shape[-1] - x.shape[-1]) // 2
+    out[..., surplus : surplus + x.shape[-1]] += x
+
+
+def _trimmed(chunks: Blocks, each_end: int) -> Blocks:
+    """Without the first and last ``each_end`` slices of each chunk."""
+    return [_without_first(_without_first(chunk, each_end), each_end, from_end=True) for chunk in chunks]
+
+
+def _without_first(blocks: Iterable[Tensor], count: int, *, from_end: bool = False) -> list[Tensor]:
+    kept = []
+    for block in reversed(list(blocks)) if from_end else blocks:
+        lost = min(count, len(block))
+        count -= lost
+        if lost < len(block):
+            kept.append(block[: len(block) - lost] if from_end else block[lost:])
+    return kept[::-1] if from_end else kept
 
 
 def _residual_layers(name: str) -> list[str]:

@@ -194,8 +194,10 @@ def _check_digest(card: Card, tensors: Mapping[str, Tensor]) -> None:
         raise ModelPackError(f"model pack {card.name}: the weights are not those of its card")
 
 
-def load_networks(card: Card, models_folder: Path, device: str = "cpu") -> dict[str, MSNet]:
-    """All networks of a pack, verified against its card.
+def load_networks(
+    card: Card, models_folder: Path, device: str = "cpu", memory_bytes: int | None = None
+) -> dict[str, MSNet]:
+    """All networks of a pack, verified against its card. ``memory_bytes``: see ``network.MSNet``.
 
     Raises:
         ModelPackError: the pack is not installed (names the command), or its weights differ from the card's digest.
@@ -216,7 +218,7 @@ def load_networks(card: Card, models_folder: Path, device: str = "cpu") -> dict[
     for net in card.networks:
         prefix = f"{net}/"
         weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        networks[net] = MSNet(weights, device)
+        networks[net] = MSNet(weights, device, memory_bytes)
     return networks
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -11,15 +12,15 @@ from numpy.typing import NDArray
 
 from node.segmentation.cascade import CORE, ENHANCING, OEDEMA, REGIONS
 from node.segmentation.method import ExamSegmentation
-from node.segmentation.volume import read_volume
-from node.study import Contrast, Selection
 
-REGIONS_FILE, LABEL_MAP_FILE = "regions.npz", "label_map.nii.gz"
+REGIONS_FILE, LABEL_MAP_FILE, SPREAD_FILE = "regions.npz", "label_map.nii.gz", "disagreement.nii.gz"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_regions(exam: ExamSegmentation, folder: Path) -> None:
-    """``regions.npz`` (bit-packed masks) and ``label_map.nii.gz`` (BraTS labels), each aside and renamed."""
+    """``regions.npz`` (bit-packed masks), ``label_map.nii.gz`` (BraTS labels) and ``disagreement.nii.gz`` (standard
+    deviation of the views' probabilities), each aside and renamed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shape = exam.masks_zyx[REGIONS[0]].shape
     packed = {region: np.packbits(exam.masks_zyx[region]) for region in REGIONS}
@@ -29,12 +30,16 @@ def write_regions(exam: ExamSegmentation, folder: Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     aside.replace(folder / REGIONS_FILE)
-    aside = folder / f".part.{LABEL_MAP_FILE}"
-    label_xyz = label_map(exam).transpose(2, 1, 0)
-    nifti = nibabel.Nifti1Image(label_xyz, _LPS_TO_RAS @ exam.source.affine_lps)
+    _write_nifti(label_map(exam), exam, folder / LABEL_MAP_FILE)
+    _write_nifti(exam.spread_zyx, exam, folder / SPREAD_FILE)
+
+
+def _write_nifti(array_zyx: NDArray[Any], exam: ExamSegmentation, file: Path) -> None:
+    nifti = nibabel.Nifti1Image(array_zyx.transpose(2, 1, 0), _LPS_TO_RAS @ exam.source.affine_lps)
     nifti.header.set_xyzt_units("mm")
+    aside = file.with_name(f".part.{file.name}")
     nibabel.save(nifti, aside)
-    aside.replace(folder / LABEL_MAP_FILE)
+    aside.replace(file)
 
 
 def label_map(exam: ExamSegmentation) -> NDArray[np.uint8]:
@@ -45,10 +50,9 @@ def label_map(exam: ExamSegmentation) -> NDArray[np.uint8]:
     return label
 
 
-def read_regions(selection: Selection, folder: Path, brain_ml: float, cautions: tuple[str, ...]) -> ExamSegmentation:
-    """The exam as ``write_regions`` left it, with its T1c series read again."""
+def read_masks(folder: Path) -> dict[str, NDArray[np.bool_]]:
+    """Region to mask, ``[z, y, x]``, as ``write_regions`` left them."""
     with np.load(folder / REGIONS_FILE) as stored:
         shape = tuple(int(n) for n in stored["shape"])
         count = int(np.prod(shape))
-        masks = {region: np.unpackbits(stored[region], count=count).reshape(shape).astype(bool) for region in REGIONS}
-    return ExamSegmentation(read_volume(selection.chosen[Contrast.T1C]), masks, brain_ml, cautions)
+        return {region: np.unpackbits(stored[region], count=count).reshape(shape).astype(bool) for region in REGIONS}

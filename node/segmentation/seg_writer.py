@@ -12,16 +12,18 @@ import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom.pixels.utils import unpack_bits
+from pydicom.valuerep import DSfloat
 
 from node.errors import VerificationError
 from node.identity import stamp, with_valid_identity
-from node.segmentation.volume import SourceVolume
+from node.segmentation.volume import POSITION_TOLERANCE_MM, SourceVolume
 from node.sr_writer.codes import ARTIFICIAL_INTELLIGENCE, BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS, SegmentConcept
 from node.study import ResultIdentity
 from node.uids import derived_uid
 
-CENTROID_TOLERANCE_MM = 0.05
 SERIES_NUMBER = 9801
+
+_IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID")
 
 
 def write_seg(
@@ -66,10 +68,41 @@ def _ordered(
     """Source data sets and [plane, row, column, segment] in the same order (frame order if multi-frame)."""
     stacked = np.stack([masks_zyx[concept.region] for concept in SEGMENTS], axis=-1).astype(np.uint8)
     files = [path for path, _ in source.sources]
-    if len(set(files)) == len(files):
-        return [with_valid_identity(pydicom.dcmread(path, stop_before_pixels=True)) for path in files], stacked
-    by_frame = np.argsort([frame for _, frame in source.sources])
-    return [with_valid_identity(pydicom.dcmread(files[0], stop_before_pixels=True))], stacked[by_frame]
+    if len(set(files)) < len(files):
+        dataset = with_valid_identity(pydicom.dcmread(files[0], stop_before_pixels=True))
+        _share_geometry(dataset, source)
+        return [dataset], stacked[np.argsort([frame for _, frame in source.sources])]
+    datasets = [with_valid_identity(pydicom.dcmread(path, stop_before_pixels=True)) for path in files]
+    for dataset in datasets:
+        # rounded differently in some instances; highdicom wants them the same to the last digit
+        dataset.ImageOrientationPatient = datasets[0].ImageOrientationPatient
+        _correct_measures(dataset, source)
+    return datasets, stacked
+
+
+def _share_geometry(dataset: pydicom.Dataset, source: SourceVolume) -> None:
+    """Move the geometry of a multi-frame source to its shared groups, where highdicom looks for it, in place.
+
+    Philips, for one, repeats it in each frame. It is the same in all, or there would be no ``source``.
+    """
+    if not dataset.get("SharedFunctionalGroupsSequence"):
+        dataset.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        if keyword not in shared:
+            shared[keyword] = dataset.PerFrameFunctionalGroupsSequence[0][keyword]
+    _correct_measures(shared.PixelMeasuresSequence[0], source)
+
+
+def _correct_measures(measures: pydicom.Dataset, source: SourceVolume) -> None:
+    """The distance between the planes where they lie, in place: the header's own is optional and often something else.
+
+    Of a source that does not tell its slice thickness, the segments' slices are as thick as they are apart.
+    """
+    spacing_between_slices = DSfloat(source.image.GetSpacing()[2], auto_format=True)
+    measures.SpacingBetweenSlices = spacing_between_slices
+    if not measures.get("SliceThickness"):
+        measures.SliceThickness = spacing_between_slices
 
 
 def _description(concept: SegmentConcept, source: SourceVolume, identity: ResultIdentity) -> SegmentDescription:
@@ -116,32 +149,72 @@ def verify_seg(file: Path, source: SourceVolume, masks_zyx: Mapping[str, NDArray
     Independent of its writing: pydicom only, every frame placed by its own ImagePositionPatient (PS3.3 C.7.6.2.1.1).
 
     Raises:
-        VerificationError: voxel count or centroid (hence side) of a segment differ, or a frame references an instance
-            that is not in the source.
+        VerificationError: patient, study, frame of reference or slice spacing are not the source's; a frame is not
+            on a plane of the source, or references another one; a segment's voxels are not those of its mask.
     """
     dataset = pydicom.dcmread(file)
-    known = {instance.sop_instance_uid for instance in source.series.instances}
-    for group in dataset.PerFrameFunctionalGroupsSequence:
-        for derivation in group.DerivationImageSequence:
-            for reference in derivation.SourceImageSequence:
-                if reference.ReferencedSOPInstanceUID not in known:
-                    raise VerificationError(
-                        f"SEG references {reference.ReferencedSOPInstanceUID}, not a source instance"
-                    )
-    points = _points_by_segment(dataset)
+    header = with_valid_identity(pydicom.dcmread(source.sources[0][0], stop_before_pixels=True))
+    for keyword in _IDENTITY:
+        if str(dataset.get(keyword)) != str(header.get(keyword)):
+            raise VerificationError(f"SEG: {keyword} is not that of its source")
+    spacing_mm = float(dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices)
+    if abs(spacing_mm - source.image.GetSpacing()[2]) > POSITION_TOLERANCE_MM:
+        raise VerificationError(f"SEG: SpacingBetweenSlices is {spacing_mm} mm, its planes lie elsewhere")
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        _check_reference(number + 1, group, source)
+    masks = _masks(dataset, source)
     for concept in SEGMENTS:
-        _compare(concept, points[concept.number], source, masks_zyx)
+        differing = int((masks[concept.region] != masks_zyx[concept.region]).sum())
+        if differing:
+            raise VerificationError(f"SEG segment '{concept.label}': {differing} voxels are not as meant")
 
 
 def read_masks(file: Path, source: SourceVolume) -> dict[str, NDArray[np.bool_]]:
-    """The segments of a SEG file on the grid of ``source``: region to mask, ``[z, y, x]``."""
-    to_index = np.linalg.inv(source.affine_lps)
-    masks = {}
-    for number, points in _points_by_segment(pydicom.dcmread(file)).items():
-        mask = np.zeros(source.image.GetSize()[::-1], bool)
-        index_xyz = np.rint(points @ to_index[:3, :3].T + to_index[:3, 3]).astype(int)
-        mask[tuple(index_xyz[:, ::-1].T)] = True
-        masks[next(concept.region for concept in SEGMENTS if concept.number == number)] = mask
+    """The segments of a SEG file on the grid of ``source``: region to mask, ``[z, y, x]``.
+
+    Raises:
+        VerificationError: a voxel does not lie on that grid.
+    """
+    return _masks(pydicom.dcmread(file), source)
+
+
+def _check_reference(number: int, group: pydicom.Dataset, source: SourceVolume) -> None:
+    """The frame's one source image must be the plane that it lies on."""
+    position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+    z = _nearest_index(position[None], source)[0, 2]
+    path, frame = source.sources[z]
+    uids = {instance.path: instance.sop_instance_uid for instance in source.series.instances}
+    found = [reference for item in group.get("DerivationImageSequence", ()) for reference in item.SourceImageSequence]
+    is_multi_frame = len(uids) < len(source.sources)
+    meant = (uids[path], frame if is_multi_frame else None)
+    if [(reference.ReferencedSOPInstanceUID, reference.get("ReferencedFrameNumber")) for reference in found] != [meant]:
+        raise VerificationError(f"SEG frame {number} does not reference the source plane that it lies on")
+
+
+def _nearest_index(points: NDArray[np.float64], source: SourceVolume) -> NDArray[np.int64]:
+    """Voxels (x, y, z) of ``source`` whose centres lie at ``points``, [n, 3], LPS in mm.
+
+    Raises:
+        VerificationError: a point is not the centre of one.
+    """
+    affine = source.affine_lps
+    index_xyz = np.linalg.solve(affine[:3, :3], (points - affine[:3, 3]).T).T
+    nearest: NDArray[np.int64] = np.rint(index_xyz).astype(np.int64)
+    distance_mm = np.linalg.norm((index_xyz - nearest) @ affine[:3, :3].T, axis=1)
+    is_inside = ((nearest >= 0) & (nearest < source.image.GetSize())).all()
+    if not is_inside or (distance_mm > 2 * POSITION_TOLERANCE_MM).any():
+        raise VerificationError(f"SEG: voxels off the source's grid, by up to {distance_mm.max():.2f} mm")
+    return nearest
+
+
+def _masks(dataset: pydicom.Dataset, source: SourceVolume) -> dict[str, NDArray[np.bool_]]:
+    masks = {concept.region: np.zeros(source.image.GetSize()[::-1], bool) for concept in SEGMENTS}
+    points = _points_by_segment(dataset)
+    for concept in SEGMENTS:
+        index_xyz = _nearest_index(points[concept.number], source)
+        if len(np.unique(index_xyz, axis=0)) < len(index_xyz):
+            raise VerificationError(f"SEG segment '{concept.label}': two frames lie on one plane")
+        masks[concept.region][tuple(index_xyz[:, ::-1].T)] = True
     return masks
 
 
@@ -165,21 +238,3 @@ def _points_of(frame: NDArray[np.uint8], group: pydicom.Dataset, shared: pydicom
         position + np.outer(columns * column_spacing, cosines[:3]) + np.outer(rows * row_spacing, cosines[3:])
     )
     return points
-
-
-def _compare(
-    concept: SegmentConcept,
-    points: NDArray[np.float64],
-    source: SourceVolume,
-    masks_zyx: Mapping[str, NDArray[np.bool_]],
-) -> None:
-    index_xyz = np.argwhere(masks_zyx[concept.region])[:, ::-1]
-    if len(index_xyz) != len(points):
-        raise VerificationError(f"SEG segment '{concept.label}': {len(points)} voxels, meant {len(index_xyz)}")
-    if len(points) == 0:
-        return
-    affine = source.affine_lps
-    meant = affine[:3, :3] @ index_xyz.mean(axis=0) + affine[:3, 3]
-    difference_mm = float(np.linalg.norm(points.mean(axis=0) - meant))
-    if difference_mm > CENTROID_TOLERANCE_MM:
-        raise VerificationError(f"SEG segment '{concept.label}': centroid is {difference_mm:.2f} mm off")

@@ -8,6 +8,7 @@ LPS throughout; RAS only inside this file, where NIfTI comes in.
 from __future__ import annotations
 
 import logging
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +34,14 @@ SPACING_TOLERANCE = 0.01
 
 _LEAST_CORRELATION = 0.999
 _FEWEST_SLICES = 4
-_REQUIRED = (
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "FrameOfReferenceUID",
-)
+_ROUNDING = 1e-4  # of cosines and spacings between instances: 0.03 mm at the far side of a head
+_NUMBERS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+_REQUIRED = (*_NUMBERS, "Rows", "Columns", "FrameOfReferenceUID")
+# what pydicom, its decoders and the two converters raise on a data set that is not what its standard says
+_MALFORMED = (
+    ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RuntimeError, ArithmeticError, OSError,
+    EOFError, struct.error,
+)  # fmt: skip
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -92,8 +93,12 @@ def read_volume(series: Series) -> SourceVolume:
     """
     datasets = [_read(instance.path) for instance in series.instances]
     is_enhanced = len(datasets) == 1 and "NumberOfFrames" in datasets[0]
-    if not is_enhanced:
+    if is_enhanced:
+        _check_present(series, datasets[0], ("Rows", "Columns", "FrameOfReferenceUID"))
+    else:
         _check_classic(series, datasets)
+    for dataset in datasets:
+        _decode(dataset, series)
     planes, sources = _planes(series, datasets, is_enhanced)
     affine_lps, array_zyx = _converted(series, datasets)
     affine_lps, array_zyx = _right_handed(affine_lps, array_zyx)
@@ -111,42 +116,79 @@ def _read(path: Path) -> pydicom.Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a sender's odd values are judged below, not warned about
             return pydicom.dcmread(path)
-    except (InvalidDicomError, EOFError, OSError) as error:
+    except (InvalidDicomError, *_MALFORMED) as error:
         raise InstanceRefused(f"{path.name}: cannot be read as DICOM ({type(error).__name__})") from None
+
+
+def _decode(dataset: pydicom.Dataset, series: Series) -> None:
+    """Decode the pixel data, which pydicom keeps: a fault in them is told as such, not as one of geometry."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset.pixel_array  # noqa: B018
+    except _MALFORMED as error:
+        uid = dataset.SOPInstanceUID
+        raise InstanceRefused(
+            f"{series.label}: pixel data of instance {uid} cannot be decoded ({type(error).__name__})"
+        ) from None
+
+
+def _check_present(series: Series, dataset: pydicom.Dataset, keywords: tuple[str, ...]) -> None:
+    for keyword in keywords:
+        if dataset.get(keyword) in (None, ""):
+            raise GeometryRefused(f"{series.label}: instance {dataset.SOPInstanceUID} has no {keyword}")
 
 
 def _check_classic(series: Series, datasets: list[pydicom.Dataset]) -> None:
     """What must be there and equal, before anything is computed (PS3.3 C.7.6.2, C.7.6.3)."""
     for dataset in datasets:
-        for keyword in _REQUIRED:
-            if dataset.get(keyword) in (None, ""):
-                raise GeometryRefused(f"{series.label}: instance {dataset.SOPInstanceUID} has no {keyword}")
-    first = datasets[0]
+        _check_present(series, dataset, _REQUIRED)
     for keyword in ("Rows", "Columns", "FrameOfReferenceUID"):
         if len({str(dataset[keyword].value) for dataset in datasets}) > 1:
             raise GeometryRefused(f"{series.label}: {keyword} differs between its instances")
+    numbers = {keyword: _numbers(series, datasets, keyword) for keyword in _NUMBERS}
+    first = datasets[0]
     for keyword in ("PixelSpacing", "ImageOrientationPatient"):
-        values = np.array([dataset[keyword].value for dataset in datasets], dtype=float)
-        if np.abs(values - values[0]).max() > 1e-3:
+        if np.abs(numbers[keyword] - numbers[keyword][0]).max() > _ROUNDING:
             raise GeometryRefused(f"{series.label}: {keyword} differs between its instances")
+        for dataset in datasets[1:]:  # rounded differently; highdicom wants them the same to the last digit
+            dataset[keyword].value = first[keyword].value
     if len(datasets) < _FEWEST_SLICES:
         raise GeometryRefused(f"{series.label}: {len(datasets)} slices are too few for a volume")
-    _check_spacing(series, first, np.array([dataset.ImagePositionPatient for dataset in datasets], dtype=float))
+    along = _check_spacing(series, numbers["ImageOrientationPatient"][0], numbers["ImagePositionPatient"])
+    # dicom2nifti takes runs of InstanceNumber for time points; some scanners number slices as they were acquired
+    for number, index in enumerate(np.argsort(along)):
+        datasets[index].InstanceNumber = number + 1
 
 
-def _check_spacing(series: Series, first: pydicom.Dataset, positions: NDArray[np.float64]) -> None:
-    row, column = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
+def _numbers(series: Series, datasets: list[pydicom.Dataset], keyword: str) -> NDArray[np.float64]:
+    """The values of ``keyword``, [instance, component]."""
+    try:
+        values = np.array([[float(number) for number in dataset[keyword].value] for dataset in datasets])
+    except (ValueError, TypeError):
+        values = np.empty(0)
+    if values.shape != (len(datasets), _NUMBERS[keyword]) or not np.isfinite(values).all():
+        raise GeometryRefused(f"{series.label}: {keyword} is not {_NUMBERS[keyword]} numbers in each instance")
+    return values
+
+
+def _check_spacing(
+    series: Series, orientation: NDArray[np.float64], positions: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Where each plane lies along the slice normal, in mm."""
+    row, column = orientation.reshape(2, 3)
     if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
         raise GeometryRefused(f"{series.label}: ImageOrientationPatient is not a pair of orthogonal unit vectors")
-    along = np.sort(positions @ np.cross(row, column))
-    gaps = np.diff(along)
+    along: NDArray[np.float64] = positions @ np.cross(row, column)
+    gaps = np.diff(np.sort(along))
     typical = float(np.median(gaps))
     if (gaps < POSITION_TOLERANCE_MM).any():
         raise GeometryRefused(f"{series.label}: two instances share one ImagePositionPatient")
     if (gaps > 1.5 * typical).any():
         raise GeometryRefused(f"{series.label}: a slice is missing: gaps of {gaps.min():.2f} to {gaps.max():.2f} mm")
-    if np.abs(gaps - typical).max() > max(SPACING_TOLERANCE * typical, 0.01):
+    if np.abs(gaps - gaps.mean()).max() > max(SPACING_TOLERANCE * typical, 0.01):
         raise GeometryRefused(f"{series.label}: slice gaps differ: {gaps.min():.2f} to {gaps.max():.2f} mm")
+    return along
 
 
 def _planes(
@@ -164,7 +206,7 @@ def _planes(
         volume = highdicom.get_volume_from_series(
             datasets, rtol=SPACING_TOLERANCE, apply_real_world_transform=False, apply_voi_transform=False
         )
-    except (ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+    except _MALFORMED as error:
         raise GeometryRefused(f"{series.label}: its planes form no regular volume: {error}") from None
     by_uid = {instance.sop_instance_uid: instance.path for instance in series.instances}
     order = _order_along(volume, np.array([dataset.ImagePositionPatient for dataset in datasets], dtype=float))
@@ -188,14 +230,22 @@ def _converted(series: Series, datasets: list[pydicom.Dataset]) -> tuple[NDArray
     """dicom2nifti's reading, turned to LPS and [z, y, x]."""
     # it logs the header's values on a refusal; what we tell is our own reason
     logging.getLogger("dicom2nifti").setLevel(logging.CRITICAL)
+    for dataset in datasets:
+        for keyword in ("RepetitionTime", "EchoTime"):  # for NIfTI's header, which is not kept; both may be empty
+            if keyword in dataset:
+                del dataset[keyword]
+        for number, group in enumerate(dataset.get("PerFrameFunctionalGroupsSequence", ())):
+            # it places frames by their position in the stack, but takes the affine from their order
+            for content in group.get("FrameContentSequence", ()):
+                content.InStackPositionNumber = number + 1
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             nifti = dicom2nifti.convert_dicom.dicom_array_to_nifti(datasets, None, reorient_nifti=False)["NII"]
     except (ConversionValidationError, ConversionError) as error:
         raise GeometryRefused(f"{series.label}: dicom2nifti refuses it: {error}") from None
-    except (RuntimeError, ValueError, AttributeError) as error:
-        raise InstanceRefused(f"{series.label}: its pixel data cannot be decoded ({type(error).__name__})") from None
+    except _MALFORMED as error:
+        raise GeometryRefused(f"{series.label}: dicom2nifti cannot convert it ({type(error).__name__})") from None
     if nifti.ndim != 3:
         raise GeometryRefused(f"{series.label}: holds {nifti.shape[-1]} volumes, not one")
     return _RAS_TO_LPS @ nifti.affine, np.asanyarray(nifti.dataobj).transpose(2, 1, 0)
@@ -236,5 +286,6 @@ def _check_agreement(
         ours, theirs = array_zyx[z].ravel().astype(np.float64), plane_zyx[z].ravel().astype(np.float64)
         if theirs.std() == 0 and ours.std() == 0:
             continue
-        if np.corrcoef(ours, theirs)[0, 1] < _LEAST_CORRELATION:
+        is_flat = ours.std() == 0 or theirs.std() == 0  # one of them only: they cannot agree
+        if is_flat or np.corrcoef(ours, theirs)[0, 1] < _LEAST_CORRELATION:
             raise GeometryRefused(f"{series.label}: slice {z + 1} differs in content between two readers")

@@ -1,0 +1,55 @@
+"""How sure the method is, from what is computed anyway: three views that agree, or do not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+DOUBTFUL_DICE = 0.70
+"""Below this mean Dice between two views a region is reported with a caution (docs/accuracy.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Agreement of the three views on one region.
+
+    Attributes:
+        expected_dice: Dice of the region with the truth, if the mean probability were the true chance of each voxel:
+            2 sum(p in region) / (voxels of the region + sum(p)). 1 if there is nothing.
+        view_dice: mean Dice of the views' own answers with one another. 1 if none marks anything.
+        volume_cv: standard deviation over mean of the views' own volumes. 0 if none marks anything.
+    """
+
+    expected_dice: float
+    view_dice: float
+    volume_cv: float
+
+    @property
+    def is_doubtful(self) -> bool:
+        """True if a reader should be told."""
+        return self.view_dice < DOUBTFUL_DICE
+
+
+def dice(one: Mask, other: Mask) -> float:
+    """Dice coefficient; 1 if both are empty (BraTS convention)."""
+    total = int(one.sum()) + int(other.sum())
+    return 1.0 if total == 0 else 2 * int((one & other).sum()) / total
+
+
+def agreement_of(region: Mask, probability: NDArray[np.float32], views: Sequence[Mask]) -> Agreement:
+    """Agreement on ``region``, given the mean probability and each view's own answer; equal shapes."""
+    mass = float(probability.sum(dtype=np.float64)) + int(region.sum())
+    inside = float(probability[region].sum(dtype=np.float64))
+    volumes = np.array([view.sum() for view in views], dtype=np.float64)
+    pairs = [dice(one, other) for one, other in itertools.combinations(views, 2)]
+    return Agreement(
+        expected_dice=1.0 if mass < 1 else 2 * inside / mass,
+        view_dice=float(np.mean(pairs)),
+        volume_cv=float(volumes.std() / volumes.mean()) if volumes.any() else 0.0,
+    )

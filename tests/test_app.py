@@ -1,0 +1,319 @@
+"""The node's processes: what starts, what is taken over, what survives a kill, what stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from faults import FakePacs, free_port
+from instances import make_instance, write_instance_file
+from node_process import NodeProcess, running_node, write_config
+from pydicom.uid import MRImageStorage
+from small_study import make_small_study, study_instance_uid, write_small_study
+
+from node.app import StudyDesk
+from node.config import load_config
+from node.engine import DELIVERY_QUEUE, STUDY_QUEUE, WorkflowClient, WorkflowRecord
+from node.errors import EngineError
+from node.metrics import Metrics
+from node.pipeline import RESULT_FILES, Order
+from node.scp.assembly import Assembly, AssemblyLoop
+from node.scp.spool import Spool
+from node.scu import send_instances
+from node.study import Destination
+
+RECEIVE = """
+import json, sys, time
+begun = time.monotonic()
+from pathlib import Path
+from node.app import running_receiver
+from node.config import load_config
+from node.pipeline import order_study
+config = load_config(Path(sys.argv[1]))
+with running_receiver(config):
+    seconds = time.monotonic() - begun
+    order = order_study(Path(sys.argv[2]), config)
+heavy = [name for name in ("torch", "SimpleITK", "highdicom", "dicom2nifti", "deepbet", "matplotlib", "nilearn")
+         if name in sys.modules]
+print(json.dumps({"heavy": heavy, "seconds": seconds, "refusal": order.refusal}))
+"""
+
+
+def send(node: NodeProcess, folder: Path) -> None:
+    """Send every file of ``folder``, which the node must take."""
+    deliveries = send_instances(node.destination, "SCANNER", sorted(folder.iterdir()), 10.0)
+    assert {delivery.status for delivery in deliveries} == {0x0000}
+
+
+def without_flair(name: str) -> dict:
+    """A study that is refused at once: no model is needed."""
+    study = make_small_study(name)
+    del study["FLAIR"]
+    return study
+
+
+def put_refused_order(client: WorkflowClient, node_folder: Path, name: str) -> None:
+    """Enqueue a study that the worker has only to write down."""
+    order = Order(name, "1.2.3", None, "a reason", datetime.now(UTC))
+    client.enqueue(STUDY_QUEUE, "process", name, order, str(node_folder / "work" / name))
+
+
+def is_over(client: WorkflowClient, workflow_id: str) -> bool:
+    """True once the workflow ended well."""
+    return [each.engine_status for each in client.workflows("process", workflow_id)] == ["SUCCESS"]
+
+
+def test_receiver_leaves_torch_out(tmp_path: Path) -> None:
+    """A receiver that listens, serves its page and judges a study has imported nothing that computes images."""
+    folder = write_small_study(tmp_path / "study", make_small_study())
+    command = [sys.executable, "-c", RECEIVE, str(write_config(tmp_path)), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    sys.stdout.write(f"receiver ready after {told['seconds']:.2f} s\n")
+    assert (told["heavy"], told["refusal"]) == ([], None)
+
+
+def test_receiver_works_before_any_worker(tmp_path: Path) -> None:
+    """On a fresh folder without a worker, the receiver takes a study, lists it, and starts its workflow."""
+    study = make_small_study()
+    folder = write_small_study(tmp_path / "study", study)
+    with running_node(write_config(tmp_path), role="receive") as node:
+        assert node.get("/studies.json") == "[]"
+        assert "No study has been received yet" in node.get("/")
+        send(node, folder)
+        node.wait_until(lambda: node.events("study_started"))
+        line = node.study(study_instance_uid(study))
+        assert (line["state"], line["reason"]) == ("stable", None)
+        assert node.events("study_not_handed_over") == []
+        assert node.worker_pids() == []
+
+
+def test_complete_study_does_not_wait_for_the_study_timer(tmp_path: Path) -> None:
+    """Once its series are quiet, a complete study is started although the study's own timer has an hour to run."""
+    folder = write_small_study(tmp_path / "study", make_small_study())
+    assembly = {"stable_seconds": 3600.0, "series_stable_seconds": 0.5}
+    with running_node(write_config(tmp_path, assembly=assembly), role="receive") as node:
+        send(node, folder)
+        node.wait_until(lambda: node.events("study_started"))
+
+
+def test_late_series_starts_another_workflow(tmp_path: Path) -> None:
+    """A study refused for a missing series is judged anew when it arrives, and listed with its latest workflow."""
+    study = make_small_study()
+    flair = study.pop("FLAIR")
+    with running_node(write_config(tmp_path), role="receive") as node:
+        send(node, write_small_study(tmp_path / "first", study))
+        node.wait_until(lambda: len(node.events("study_started")) == 1)
+        send(node, write_small_study(tmp_path / "late", {"FLAIR": flair}))
+        node.wait_until(lambda: len(node.events("study_started")) == 2)
+        ids = [event["workflow_id"] for event in node.events("study_started")]
+        assert len(set(ids)) == 2
+        assert node.study(study_instance_uid(study))["workflow_id"] == ids[1]
+
+
+def test_killed_receiver_finds_the_spool_again(tmp_path: Path) -> None:
+    """A node killed before a study was stable hands it over after its restart; no instance is sent again."""
+    study = make_small_study()
+    folder = write_small_study(tmp_path / "study", study)
+    config_file = write_config(tmp_path, assembly={"stable_seconds": 3600.0, "series_stable_seconds": 3600.0})
+    with pytest.raises(AssertionError, match="the node ended"), running_node(config_file, role="receive") as node:
+        send(node, folder)
+        node.process.kill()
+        node.process.wait()
+        node.wait_until(lambda: False)
+    assert Spool(node.config.spool_folder).studies() == [study_instance_uid(study)]
+    with running_node(write_config(tmp_path), role="receive") as node:
+        node.wait_until(lambda: node.events("study_started"))
+        assert node.study(study_instance_uid(study))["state"] == "stable"
+
+
+def test_sigterm_stops_everything(tmp_path: Path) -> None:
+    """SIGTERM ends receiver and worker, an open connection notwithstanding; ports are free and no process is left."""
+    with running_node(write_config(tmp_path)) as node:
+        node.wait_until(lambda: node.events("worker_ready"))
+        assert len(node.worker_pids()) == 1
+    assert [len(node.events(name)) for name in ("worker_stopped", "receiver_stopped", "worker_died")] == [1, 1, 0]
+
+
+def test_killed_worker_is_started_again(tmp_path: Path) -> None:
+    """A worker that dies by SIGKILL is told, replaced, and the new one works; the receiver stays the same process."""
+    with running_node(write_config(tmp_path)) as node:
+        node.wait_until(lambda: node.events("worker_ready"))
+        (first,) = node.worker_pids()
+        os.kill(first, signal.SIGKILL)
+        node.wait_until(lambda: len(node.events("worker_ready")) == 2)
+        (second,) = node.worker_pids()
+        assert second != first
+        assert [event["exit_status"] for event in node.events("worker_died")] == [-signal.SIGKILL]
+        client = WorkflowClient(node.config)
+        put_refused_order(client, node.config.folder, "after")
+        node.wait_until(lambda: is_over(client, "after"))
+        client.close()
+
+
+def test_worker_does_not_outlive_a_killed_node(tmp_path: Path) -> None:
+    """When the node is killed by SIGKILL, its worker ends by itself, so that the next start finds its place free."""
+    config_file = write_config(tmp_path)
+    with pytest.raises(AssertionError, match="the node ended"), running_node(config_file) as node:
+        node.wait_until(lambda: node.events("worker_ready"))
+        (worker,) = node.worker_pids()
+        node.process.kill()
+        node.process.wait()
+        deadline = threading.Event()
+        for _ in range(300):
+            if not Path(f"/proc/{worker}").exists():
+                break
+            deadline.wait(0.1)
+        assert not Path(f"/proc/{worker}").exists()
+        node.wait_until(lambda: False)
+    with running_node(config_file) as node:
+        node.wait_until(lambda: len(node.events("worker_ready")) == 2)
+        assert node.events("worker_died") == []
+
+
+def test_worker_alone(tmp_path: Path) -> None:
+    """A worker of its own works off what is in the database, and stops by SIGTERM."""
+    with running_node(write_config(tmp_path), role="work") as node:
+        client = WorkflowClient(node.config)
+        put_refused_order(client, node.config.folder, "alone")
+        node.wait_until(lambda: is_over(client, "alone"))
+        client.close()
+    assert json.loads((node.config.work_folder / "alone" / "result.json").read_text("utf-8"))["state"] == "refused"
+
+
+def test_second_node_on_one_folder_is_refused(tmp_path: Path) -> None:
+    """A second node with other ports on the same folder does not get a worker: its worker ends with the reason."""
+    with running_node(write_config(tmp_path), role="work") as node:
+        second = node.command("serve", "--role", "work")
+    assert second.returncode == 2
+    assert "node.folder: another worker runs here" in second.stderr
+
+
+def test_occupied_port_is_told(tmp_path: Path) -> None:
+    """A node whose port is taken ends with status 2 and names the key, leaving no process."""
+    with running_node(write_config(tmp_path / "first"), role="receive") as node:
+        port = node.config.scp.port
+        config_file = write_config(tmp_path / "second", scp={"port": port})
+        command = [sys.executable, "-m", "node", "serve", "--config", str(config_file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert f"scp.port: cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+# ---- delivery by the running worker ----------------------------------------------------------------------------
+
+
+def put_delivery(client: WorkflowClient, folder: Path, workflow_id: str) -> None:
+    """Enqueue the delivery of two small instances in the place of SEG and SR."""
+    folder.mkdir()
+    for number, name in enumerate(RESULT_FILES):
+        write_instance_file(folder, make_instance(number)).rename(folder / name)
+    client.enqueue(DELIVERY_QUEUE, "deliver", workflow_id, "1.2.3", str(folder), "pacs")
+
+
+def delivery(client: WorkflowClient) -> WorkflowRecord:
+    """The only delivery there is."""
+    (record,) = client.workflows("deliver")
+    return record
+
+
+def test_delivery_survives_pacs_and_worker(tmp_path: Path) -> None:
+    """While the PACS is down the delivery is retried, over a restart of the worker, and ends when the PACS is back."""
+    pacs = FakePacs([0xA700], sop_classes=[MRImageStorage])
+    config_file = write_config(tmp_path, [pacs.destination])
+    client = WorkflowClient(load_config(config_file))
+    put_delivery(client, tmp_path / "results", "w-pacs")
+    with running_node(config_file, role="work") as node:
+        node.wait_until(lambda: (delivery(client).state or "").startswith("retrying: PACS at"))
+    assert delivery(client).engine_status == "PENDING"
+    with pacs, running_node(config_file, role="work") as node:
+        node.wait_until(lambda: delivery(client).engine_status == "SUCCESS")
+    assert (delivery(client).state, delivery(client).output["state"]) == ("delivered", "delivered")
+    sent = [str(make_instance(number).SOPInstanceUID) for number in range(len(RESULT_FILES))]
+    assert [instance.sop_instance_uid for instance in pacs.received] == [sent[1], *sent]
+    client.close()
+
+
+def test_permanent_refusal_is_kept_with_its_reason(tmp_path: Path) -> None:
+    """A result that the PACS will never take ends the delivery as an error that says who said what."""
+    with FakePacs([0xC000], sop_classes=[MRImageStorage]) as pacs:
+        config_file = write_config(tmp_path, [pacs.destination])
+        client = WorkflowClient(load_config(config_file))
+        put_delivery(client, tmp_path / "results", "w-pacs")
+        with running_node(config_file, role="work") as node:
+            node.wait_until(lambda: delivery(client).engine_status == "ERROR")
+        assert delivery(client).error == "pacs: 0xC000 cannot understand"
+        client.close()
+
+
+# ---- the study desk --------------------------------------------------------------------------------------------
+
+
+def test_study_is_offered_again_when_the_database_is_away(tmp_path: Path) -> None:
+    """A study that the database did not take is offered again and then started, not lost."""
+    study = make_small_study()
+    config = load_config(write_config(tmp_path))
+    write_small_study(config.spool_folder / study_instance_uid(study) / "1.2.3", study)
+    client = WorkflowClient(config)
+    metrics = Metrics()
+    started = threading.Event()
+
+    class FirstAway(StudyDesk):
+        is_away = True
+
+        def start(self, study_instance_uid: str) -> None:
+            if self.is_away:
+                self.is_away = False
+                raise EngineError("engine.database: OperationalError")
+            super().start(study_instance_uid)
+            started.set()
+
+    desk = FirstAway(config, client, metrics)
+    section = config.assembly.model_copy(update={"stable_seconds": 0.2, "series_stable_seconds": 0.1})
+    loop = AssemblyLoop(Assembly(section, desk.is_complete), desk.start)
+    loop.start({study_instance_uid(study): ["1.2.3"]})
+    try:
+        assert started.wait(30)
+    finally:
+        loop.stop()
+        found = client.workflows("process")
+        client.close()
+    assert [record.arguments[0].study_instance_uid for record in found] == [study_instance_uid(study)]
+
+
+def test_desk_starts_a_study_once(tmp_path: Path) -> None:
+    """However often a study is offered unchanged, one workflow is enqueued and counted."""
+    study = without_flair("desk")
+    config = load_config(write_config(tmp_path))
+    write_small_study(config.spool_folder / study_instance_uid(study) / "1.2.3", study)
+    client, metrics = WorkflowClient(config), Metrics()
+    desk = StudyDesk(config, client, metrics)
+    for _ in range(3):
+        assert not desk.is_complete(study_instance_uid(study))
+        desk.start(study_instance_uid(study))
+    records = client.workflows("process")
+    client.close()
+    assert len(records) == 1
+    assert metrics.registry.get_sample_value("glionode_studies_started_total") == 1
+
+
+def test_dead_destination_does_not_hold_up_studies(tmp_path: Path) -> None:
+    """While a delivery waits for its PACS, the worker goes on with the next study."""
+    nobody = Destination("pacs", "PACS", "127.0.0.1", free_port())
+    config_file = write_config(tmp_path, [nobody])
+    client = WorkflowClient(load_config(config_file))
+    put_delivery(client, tmp_path / "results", "w-pacs")
+    with running_node(config_file, role="work") as node:
+        node.wait_until(lambda: (delivery(client).state or "").startswith("retrying"))
+        put_refused_order(client, node.config.folder, "next")
+        node.wait_until(lambda: is_over(client, "next"))
+    assert delivery(client).engine_status == "PENDING"
+    client.close()

@@ -1,0 +1,282 @@
+"""The rules of the house, read off the source: directions, fences, sizes, and imports without effect."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "node").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+EVERYTHING = frozenset({"node"})
+SEES = {  # who may import what; a package stands for all its modules
+    "node": frozenset(),
+    "node.errors": frozenset(),
+    "node.study": frozenset(),
+    "node.uids": frozenset(),
+    "node.metrics": frozenset(),
+    "node.identity": frozenset(),
+    "node.config": {"node.errors", "node.study"},
+    "node.log": {"node.config"},
+    "node.scp": {"node.scp", "node.config", "node.errors", "node.metrics", "node.study", "node.uids"},
+    "node.scu": {"node.errors", "node.study"},
+    "node.series": {"node.series", "node.errors", "node.study", "node.uids"},
+    "node.sr_writer": {"node.sr_writer", "node.errors", "node.identity", "node.study", "node.uids"},
+    "node.segmentation": {
+        "node.segmentation", "node.sr_writer.codes", "node.errors", "node.identity", "node.study", "node.uids",
+    },
+    "node.engine": {"node.config", "node.errors"},
+    "node.pipeline": {
+        "node.series", "node.segmentation", "node.sr_writer", "node.scu", "node.engine",
+        "node.config", "node.errors", "node.log", "node.study", "node.uids",
+    },
+    "node.ledger": {"node.config", "node.engine", "node.scp.spool"},
+    "node.web": {"node.web", "node.config", "node.engine", "node.errors", "node.ledger", "node.metrics"},
+    "node.check": {
+        "node.config", "node.errors", "node.engine", "node.scp.spool", "node.scu", "node.segmentation",
+    },
+    "node.app": EVERYTHING,
+    "node.demo": EVERYTHING,
+    "node.cli": EVERYTHING,
+    "node.__main__": {"node.cli"},
+}  # fmt: skip
+
+FENCES = {  # library: where it may be imported
+    "pynetdicom": ("scp/", "scu.py", "demo/pacs.py"),
+    "torch": tuple(
+        f"segmentation/{name}.py" for name in ("network", "layers", "parking", "views", "packs", "brain", "device")
+    ),
+    "SimpleITK": (
+        *(f"segmentation/{name}.py" for name in ("volume", "align", "grid", "brain", "method")),
+        "demo/overlay.py",
+    ),
+    "dicom2nifti": ("segmentation/volume.py",),
+    "highdicom": ("segmentation/volume.py", "segmentation/seg_writer.py", "sr_writer/"),
+    "dbos": ("engine.py",),
+}
+
+BOUNDARIES = {("scp/assembly.py", "_hand_over")}
+"""Where any exception may be caught: one study must not end the loop for all others."""
+
+RECEIVER = ("node.app", "node.cli", "node.check", "node.ledger", "node.pipeline", "node.web.page")
+
+LONGEST_FUNCTION, LONGEST_FILE, MOST_ARGUMENTS = 60, 300, 6
+
+
+def parse(file: Path) -> ast.Module:
+    """The syntax tree of ``file``."""
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def module_name(file: Path) -> str:
+    """Dotted name of a source file."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def place(file: Path) -> str:
+    """Path inside ``node/``."""
+    return file.relative_to(ROOT / "node").as_posix()
+
+
+MODULES = {module_name(file): file for file in SOURCES}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Every module that ``file`` imports, at its top, inside functions, or for type checking only."""
+    for statement in ast.walk(parse(file)):
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0, f"{place(file)}:{statement.lineno}: a relative import"
+            for alias in statement.names:
+                inner = f"{statement.module}.{alias.name}"
+                yield inner if inner in MODULES else str(statement.module)
+
+
+def room(module: str) -> str:
+    """The row of SEES that a module belongs to."""
+    return ".".join(module.split(".")[:2])
+
+
+def is_inside(module: str, rooms: frozenset[str] | set[str]) -> bool:
+    """True if ``module`` is one of ``rooms`` or lies in one."""
+    return any(module == each or module.startswith(f"{each}.") for each in rooms)
+
+
+def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method of ``file``, nested ones included."""
+    return (each for each in ast.walk(parse(file)) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_each_room_sees_only_what_it_may():
+    """No module imports from a room that its own room does not see; a new room needs a row in the table."""
+    wrong = []
+    for module, file in MODULES.items():
+        for target in imported(file):
+            # the package itself holds only the version, which all may read
+            if target.split(".")[0] == "node" and target != "node" and not is_inside(target, SEES[room(module)]):
+                wrong.append(f"{module} imports {target}")
+    assert not wrong
+
+
+def test_modules_import_one_another_in_no_circle():
+    """The graph of all imports, those inside functions included, has no cycle."""
+    graph = {
+        module: {target for target in imported(file) if target in MODULES and target != module}
+        for module, file in MODULES.items()
+    }
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("library", FENCES)
+def test_library_stays_behind_its_fence(library: str):
+    """A library is imported only in the files that are named for it, and in at least one of them."""
+    users = {place(file) for file in SOURCES if any(name.split(".")[0] == library for name in imported(file))}
+    outside = {user for user in users if not user.startswith(FENCES[library])}
+    assert users
+    assert not outside
+
+
+def test_functions_are_short_and_take_few_arguments():
+    """No function of node/ is longer than 60 lines or takes more than 6 arguments (self not counted)."""
+    wrong = []
+    for file in SOURCES:
+        for function in functions(file):
+            given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+            count = len([each for each in given if each.arg not in ("self", "cls")])
+            length = (function.end_lineno or 0) - function.lineno + 1
+            if length > LONGEST_FUNCTION or count > MOST_ARGUMENTS:
+                wrong.append(f"{place(file)}: {function.name}: {length} lines, {count} arguments")
+    assert not wrong
+
+
+def test_files_are_short_and_named_for_a_duty():
+    """No file of node/ is longer than 300 lines, or a drawer called utils, helper or common."""
+    lengths = {place(file): len(file.read_text(encoding="utf-8").splitlines()) for file in SOURCES}
+    assert not {name: length for name, length in lengths.items() if length > LONGEST_FILE}
+    drawers = ("util", "helper", "common")
+    assert not [name for name in lengths if any(Path(name).stem.startswith(drawer) for drawer in drawers)]
+
+
+def test_no_state_is_global_and_nothing_is_printed():
+    """node/ has no ``global`` statement and never calls ``print``."""
+    wrong = []
+    for file in SOURCES:
+        for each in ast.walk(parse(file)):
+            is_print = isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id == "print"
+            if is_print or isinstance(each, ast.Global):
+                wrong.append(f"{place(file)}:{each.lineno}")
+    assert not wrong
+
+
+def broad_excepts(file: Path) -> Iterator[tuple[str, ast.ExceptHandler]]:
+    """Handlers of everything, with the name of the function around them (empty at module level)."""
+    around = {
+        each.lineno: function.name
+        for function in functions(file)
+        for each in ast.walk(function)
+        if isinstance(each, ast.ExceptHandler)
+    }
+    for each in ast.walk(parse(file)):
+        if isinstance(each, ast.ExceptHandler):
+            caught = {name.id for name in ast.walk(each.type) if isinstance(name, ast.Name)} if each.type else set()
+            if each.type is None or caught & {"Exception", "BaseException"}:
+                yield around.get(each.lineno, ""), each
+
+
+def test_everything_is_caught_only_at_the_named_boundaries():
+    """A broad ``except`` stands only where BOUNDARIES says, and gives its reason."""
+    found = set()
+    for file in SOURCES:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for function, handler in broad_excepts(file):
+            found.add((place(file), function))
+            _, marked, reason = lines[handler.lineno - 1].partition("# noqa: BLE001 - ")
+            assert marked, f"{place(file)}:{handler.lineno}: not marked"
+            assert reason.strip(), f"{place(file)}:{handler.lineno}: no reason given"
+    assert found == BOUNDARIES
+    assert len(BOUNDARIES) <= 2
+
+
+def test_asserts_can_fail():
+    """No test asserts a list, a tuple or a generator, which would be true whatever it holds."""
+    always_true = (ast.ListComp, ast.GeneratorExp, ast.List, ast.Tuple)
+    asserts = [(file, each) for file in TESTS for each in ast.walk(parse(file)) if isinstance(each, ast.Assert)]
+    assert not [f"{file.name}:{each.lineno}" for file, each in asserts if isinstance(each.test, always_true)]
+
+
+def test_each_test_states_what_it_expects():
+    """Every test function has a docstring: one paragraph that ends with a full stop."""
+    silent = []
+    for file in TESTS:
+        for function in functions(file):
+            text = ast.get_docstring(function) or ""
+            if function.name.startswith("test_") and not (text.endswith(".") and "\n\n" not in text):
+                silent.append(f"{file.relative_to(ROOT)}:{function.lineno} {function.name}")
+    assert not silent
+
+
+def test_test_files_have_names_of_their_own():
+    """No two test files share a name, for pytest imports them by it."""
+    names = [file.name for file in TESTS if file.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+
+
+IMPORT_WATCH = """
+import importlib, json, os, sys, threading
+seen = []
+start = threading.Thread.start  # Python 3.11 raises no audit event for it
+threading.Thread.start = lambda thread: (seen.append("thread " + thread.name), start(thread))[1]
+def watch(event, arguments):
+    if event == "socket.bind" and arguments[1] == ("::1", 0):
+        return  # urllib3, which pydicom imports, asks the kernel whether there is IPv6
+    if event in ("socket.bind", "socket.connect", "subprocess.Popen", "os.mkdir",
+                 "os.remove", "os.rename", "os.rmdir", "os.system", "os.fork", "os.posix_spawn", "signal.signal"):
+        seen.append(event + " " + repr(arguments)[:200])
+    elif event == "open":
+        path, mode, flags = arguments
+        if (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and path != os.devnull:
+            seen.append("open for writing " + repr(path))
+environment = dict(os.environ)
+sys.addaudithook(watch)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+events, torch = list(seen), sys.modules.get("torch")
+changed = sorted(key for key in {**environment, **os.environ} if environment.get(key) != os.environ.get(key))
+print(json.dumps({"events": events, "cuda": bool(torch and torch.cuda.is_initialized()),
+                  "torch": torch is not None, "environment": changed}))
+"""
+
+
+def watched_import(*modules: str) -> dict:
+    """What importing ``modules`` in a fresh interpreter did."""
+    command = [sys.executable, "-B", "-c", IMPORT_WATCH, *modules]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_importing_has_no_effect():
+    """Importing every module opens no connection or CUDA context, starts no thread or process, and writes no file."""
+    effects = watched_import(*MODULES)
+    assert effects["events"] == []
+    assert effects["environment"] == []
+    assert effects["cuda"] is False
+
+
+def test_receiver_does_not_import_torch():
+    """What the receiver process imports leaves torch out, so that it starts fast and stays small."""
+    parts = [module for module in MODULES if is_inside(module, {"node.scp"})]
+    assert watched_import(*RECEIVER, *parts)["torch"] is False
