@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ log = structlog.get_logger()
 _WORKER_PAUSE_SECONDS = 5.0
 _WORKER_STOP_SECONDS = 30.0
 _STEP_GRACE_SECONDS = 5.0
+_PARENT_WATCH_SECONDS = 1.0
 
 
 class StudyDesk:
@@ -85,14 +86,20 @@ def running_receiver(config: Config) -> Iterator[None]:
         client.close()
 
 
-def run_worker(config: Config, stop: threading.Event) -> None:
-    """Run workflows until ``stop`` is set. A step under way is left; it is idempotent and runs again later."""
+def run_worker(config: Config, stop: threading.Event, parent: int | None) -> None:
+    """Run workflows until ``stop`` is set, or ``parent`` (process id) is gone.
+
+    A step under way is left; it is idempotent and runs again later.
+    """
     from node.engine import running_worker
 
     pipeline = Pipeline(config)
     with running_worker(config, {"process": pipeline.process, "deliver": pipeline.deliver}):
         log.info("worker_ready", device=config.segmentation.device, model=config.segmentation.model)
-        stop.wait()
+        while not stop.wait(_PARENT_WATCH_SECONDS):
+            if parent is not None and os.getppid() != parent:
+                log.error("parent_died")
+                break
         # the engine waits for its threads, which may compute for minutes; the recorded steps make leaving them safe
         threading.Timer(_STEP_GRACE_SECONDS, os._exit, (0,)).start()
     log.info("worker_stopped")
@@ -104,7 +111,9 @@ class WorkerProcess:
 
     def __init__(self, config_file: Path | None) -> None:
         arguments = [] if config_file is None else ["--config", str(config_file)]
-        self._command = [sys.executable, "-m", "node", "serve", "--role", "work", *arguments]
+        # if this process is killed, the worker must not go on alone: it would hold the place of the next one
+        role = ["--role", "work", "--parent", str(os.getpid())]
+        self._command = [sys.executable, "-m", "node", "serve", *role, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="worker-watch")
@@ -146,12 +155,12 @@ def stop_event() -> threading.Event:
     return event
 
 
-def serve(config: Config, role: str, config_file: Path | None, when_ready: Callable[[], None] | None = None) -> None:
-    """Run the node (``role``: all, receive, work) until SIGTERM."""
+def serve(config: Config, role: str, config_file: Path | None, parent: int | None = None) -> None:
+    """Run the node (``role``: all, receive, work) until SIGTERM. ``parent``: a worker ends when this process is gone."""
     begun = time.monotonic()
     stop = stop_event()
     if role == "work":
-        run_worker(config, stop)
+        run_worker(config, stop, parent)
         return
     worker = WorkerProcess(config_file) if role == "all" else None
     with running_receiver(config):
@@ -159,8 +168,6 @@ def serve(config: Config, role: str, config_file: Path | None, when_ready: Calla
             worker.start()
         try:
             log.info("node_ready", role=role, seconds=round(time.monotonic() - begun, 2))
-            if when_ready:
-                when_ready()
             stop.wait()
         finally:
             if worker:

@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
@@ -19,20 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from node import __version__
-from node.config import Config, LogSection, load_config
+from node.cli_method import bench, evaluate, segment
+from node.cli_options import ConfigOption, JsonOption, StudyFolder, configure, progress_bar
+from node.config import Config, LogSection
 from node.errors import GlionodeError, RefusedError
 from node.log import set_up_log
 
-if TYPE_CHECKING:
-    from node.pipeline import Progress
-
 MIRROR_VARIABLE = "GLIONODE_MODEL_MIRROR"
-
-ConfigOption = click.option(
-    "--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="Default: config.toml, if there."
-)
-JsonOption = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-StudyFolder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 class _Commands(click.Group):
@@ -53,39 +44,24 @@ def glionode() -> None:
     """PACS integration node for brain-tumour MR: receive, select, segment, report."""
 
 
-def _configure(config_file: Path | None, quiet: bool = False) -> Config:
-    config = load_config(config_file)
-    set_up_log(LogSection(level="error") if quiet else config.log)
-    return config
+glionode.add_command(segment)
+glionode.add_command(evaluate)
+glionode.add_command(bench)
 
 
 def _mirror(config: Config) -> str:
     return os.environ.get(MIRROR_VARIABLE) or config.models.mirror
 
 
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A bar on a terminal; nothing elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda text, fraction: bar.update(task, description=text, completed=fraction)
-
-
 @glionode.command()
 @ConfigOption
 @click.option("--role", type=click.Choice(["all", "receive", "work"]), default="all", show_default=True)
-def serve(config_file: Path | None, role: str) -> None:
+@click.option("--parent", type=int, hidden=True, help="Process id; a worker ends when that process is gone.")
+def serve(config_file: Path | None, role: str, parent: int | None) -> None:
     """Run the node until SIGTERM."""
     from node.app import serve as run
 
-    run(_configure(config_file), role, config_file)
+    run(configure(config_file), role, config_file, parent)
 
 
 @glionode.command()
@@ -95,7 +71,7 @@ def check(config_file: Path | None) -> None:
     from node.check import check as findings
 
     is_well = True
-    for finding in findings(_configure(config_file, quiet=True)):
+    for finding in findings(configure(config_file, quiet=True)):
         is_well &= finding.is_well
         click.echo(f"{'ok  ' if finding.is_well else 'FAIL'} {finding.part}: {finding.text}")
     sys.exit(0 if is_well else 1)
@@ -112,9 +88,9 @@ def process(study_dir: Path, out: Path, model: str | None, device: str | None, c
     from node.engine import DirectSteps
     from node.pipeline import Pipeline, order_study, with_earlier_moment
 
-    config = _configure(config_file, quiet=True).with_segmentation(model=model, device=device)
+    config = configure(config_file, quiet=True).with_segmentation(model=model, device=device)
     order = with_earlier_moment(order_study(study_dir, config), out)
-    with _progress() as progress:
+    with progress_bar() as progress:
         outcome = Pipeline(config.without_destinations(), progress).process(DirectSteps(), order, str(out))
     if outcome["state"] == "refused":
         raise RefusedError(outcome["reason"])
@@ -133,33 +109,6 @@ def _print_result(result: dict[str, Any], out: Path) -> None:
 
 
 @glionode.command()
-@click.argument("case_dir", type=StudyFolder)
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A .nii.gz file.")
-@click.option("--mode", type=click.Choice(["slab", "published"]), help="Default: segmentation.mode of the config.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--device", help="auto, cpu, cuda or cuda:N. Default: segmentation.device of the config.")
-@ConfigOption
-def segment(
-    case_dir: Path, out: Path, mode: str | None, seed: int, device: str | None, config_file: Path | None
-) -> None:
-    """The cascade alone on co-registered, skull-stripped NIfTI (*_flair *_t1 *_t1ce *_t2.nii.gz): labels 0, 1, 2, 4."""
-    from node.segmentation.cascade import Cascade
-    from node.segmentation.device import prepare_device
-    from node.segmentation.nifti_case import read_case, write_label_map
-    from node.segmentation.packs import load_networks, read_card
-
-    config = _configure(config_file, quiet=True).with_segmentation(mode=mode, device=device)
-    section = config.segmentation
-    case = read_case(case_dir)
-    chosen = prepare_device(section.device, section.threads)
-    networks = load_networks(read_card(section.model), config.models_folder, chosen, config.memory_bytes)
-    with _progress() as progress:
-        result = Cascade(networks, section.mode, progress).run(case.volumes_zyx, seed)
-    write_label_map(result.label_zyx, case, out)
-    click.echo(f"written: {out}")
-
-
-@glionode.command()
 @click.argument("study_dir", type=StudyFolder)
 @JsonOption
 @ConfigOption
@@ -170,7 +119,7 @@ def series(study_dir: Path, as_json: bool, config_file: Path | None) -> None:
     from node.series.select import select
     from node.series.vocabulary import load_vocabulary
 
-    config = _configure(config_file, quiet=True)
+    config = configure(config_file, quiet=True)
     selection = select(read_study(study_dir), load_vocabulary(dict(config.series.rules)))
     if as_json:
         click.echo(json.dumps(selection_as_dict(selection), indent=2, ensure_ascii=False))
@@ -187,7 +136,7 @@ def classify(source: Path, out: Path, config_file: Path | None) -> None:
     from node.series.classify import classify_csv
     from node.series.vocabulary import load_vocabulary
 
-    config = _configure(config_file, quiet=True)
+    config = configure(config_file, quiet=True)
     count = classify_csv(source, out, load_vocabulary(dict(config.series.rules)))
     click.echo(f"{count} descriptions classified: {out}")
 
@@ -203,7 +152,7 @@ def list_models(config_file: Path | None) -> None:
     """The packs glionode knows, and which are installed."""
     from node.segmentation.packs import card_names, is_installed, read_card
 
-    config = _configure(config_file, quiet=True)
+    config = configure(config_file, quiet=True)
     table = Table("pack", "version", "inputs", "licence", "installed", "measured accuracy")
     for name in card_names():
         card = read_card(name)
@@ -223,7 +172,7 @@ def pull_model(name: str, mirror: str | None, config_file: Path | None) -> None:
     """Fetch, verify and convert a pack."""
     from node.segmentation.packs import pull
 
-    config = _configure(config_file, quiet=True)
+    config = configure(config_file, quiet=True)
     folder = pull(name, config.models_folder, mirror or _mirror(config), lambda file: click.echo(f"  {file}"))
     click.echo(f"{name} is installed in {folder}")
 
@@ -235,7 +184,7 @@ def verify_models(name: str | None, config_file: Path | None) -> None:
     """Check an installed pack (or all) against its card."""
     from node.segmentation.packs import card_names, is_installed, verify
 
-    config = _configure(config_file, quiet=True)
+    config = configure(config_file, quiet=True)
     names = [name] if name else [each for each in card_names() if is_installed(each, config.models_folder)]
     for each in names:
         verify(each, config.models_folder)
@@ -251,7 +200,7 @@ def studies(as_json: bool, config_file: Path | None) -> None:
     """Every study the node has seen, its state, and the reason if it has no result."""
     from node.ledger import read_ledger
 
-    lines = read_ledger(_configure(config_file, quiet=True))
+    lines = read_ledger(configure(config_file, quiet=True))
     if as_json:
         click.echo(json.dumps([line.as_dict() for line in lines], indent=2, ensure_ascii=False))
         return
@@ -268,7 +217,7 @@ def show(study_instance_uid: str, config_file: Path | None) -> None:
     """One study: its state, its workflows and its result, as JSON."""
     from node.ledger import read_ledger
 
-    config = _configure(config_file, quiet=True)
+    config = configure(config_file, quiet=True)
     found = [line for line in read_ledger(config) if line.study_instance_uid == study_instance_uid]
     if not found:
         raise click.UsageError(f"no study {study_instance_uid}")
@@ -286,7 +235,7 @@ def demo(study_dir: Path | None, out: Path) -> None:
     from node.demo.run import run_demo
 
     set_up_log(LogSection(level="error"))
-    with _progress() as progress:
+    with progress_bar() as progress:
         outcome = run_demo(study_dir, out, os.environ.get(MIRROR_VARIABLE, ""), progress)
     Console().print(outcome.table())
     for line in outcome.lines():

@@ -68,6 +68,11 @@ class NodeProcess:
         """The processes that the node started and that are still there."""
         return [pid for pid, (parent, state) in _processes().items() if parent == self.process.pid and state != "Z"]
 
+    def kill(self) -> None:
+        """SIGKILL, to the node's first process only."""
+        self.process.kill()
+        self.process.wait()
+
     def wait_until(self, condition: Callable[[], object], deadline_seconds: float = 30.0) -> None:
         """Return once ``condition`` holds; fail with the node's log if it does not in time, or if the node ends."""
         deadline = time.monotonic() + deadline_seconds
@@ -121,7 +126,8 @@ def write_config(folder: Path, destinations: Sequence[Destination] = (), **secti
 def running_node(config_file: Path, role: str = "all") -> Iterator[NodeProcess]:
     """``glionode serve``: yields when it is ready, stops it by SIGTERM.
 
-    It must then end with status 0, its ports must be free again, and no process of its may be left.
+    It must then end with status 0, its ports must be free again, and no process of its may be left; unless the test
+    killed it.
     """
     log_file = config_file.with_name(f"node-{role}.log")
     command = [sys.executable, "-m", "node", "serve", "--config", str(config_file), "--role", role]
@@ -131,7 +137,8 @@ def running_node(config_file: Path, role: str = "all") -> Iterator[NodeProcess]:
     try:
         node.wait_until(lambda: _is_ready(node, role), START_SECONDS)
         yield node
-        _stop(node)
+        if process.poll() != -signal.SIGKILL:
+            _stop(node)
     except BaseException as error:
         error.add_note(f"the node's log ends:\n{node.log()[-4000:]}")
         raise

@@ -26,9 +26,17 @@ from numpy.typing import NDArray
 
 from node.errors import ContentRefused
 from node.segmentation.agreement import Agreement, agreement_of
-from node.segmentation.network import MSNet
 from node.segmentation.regions import Box, Mask, bounding_box, closing, keep_above, keep_inside, keep_two
-from node.segmentation.views import Noise, Volume, fast_noise, legacy_noise, normalised, published_view, slab_view
+from node.segmentation.views import (
+    Network,
+    Noise,
+    Volume,
+    fast_noise,
+    legacy_noise,
+    normalised,
+    published_view,
+    slab_view,
+)
 from node.study import Contrast
 
 Mode = Literal["slab", "published"]
@@ -138,7 +146,7 @@ class Cascade:
         progress: called with the stage and the fraction done (0 to 1) after each view.
     """
 
-    def __init__(self, networks: Mapping[str, MSNet], mode: Mode = "slab", progress: Progress | None = None) -> None:
+    def __init__(self, networks: Mapping[str, Network], mode: Mode = "slab", progress: Progress | None = None) -> None:
         self._networks = networks
         is_slab = mode == "slab"
         self._view, self._noise = (slab_view, fast_noise) if is_slab else (published_view, legacy_noise)

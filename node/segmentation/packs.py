@@ -194,18 +194,14 @@ def _check_digest(card: Card, tensors: Mapping[str, Tensor]) -> None:
         raise ModelPackError(f"model pack {card.name}: the weights are not those of its card")
 
 
-def load_networks(
-    card: Card, models_folder: Path, device: str = "cpu", memory_bytes: int | None = None
-) -> dict[str, MSNet]:
-    """All networks of a pack, verified against its card. ``memory_bytes``: see ``network.MSNet``.
+def load_weights(card: Card, models_folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Network to its tensors by name, verified against the card.
 
     Raises:
         ModelPackError: the pack is not installed (names the command), or its weights differ from the card's digest.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-
-    from node.segmentation.network import MSNet
 
     if not is_installed(card.name, models_folder):
         raise ModelPackError(f"model pack {card.name} is not installed; run: glionode models pull {card.name}")
@@ -214,12 +210,21 @@ def load_networks(
     except SafetensorError as error:
         raise ModelPackError(f"model pack {card.name}: {_WEIGHTS} cannot be read: {error}") from None
     _check_digest(card, tensors)
-    networks = {}
-    for net in card.networks:
-        prefix = f"{net}/"
-        weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        networks[net] = MSNet(weights, device, memory_bytes)
-    return networks
+    weights: dict[str, dict[str, Tensor]] = {net: {} for net in card.networks}
+    for name, tensor in tensors.items():
+        net, _, layer = name.partition("/")
+        weights[net][layer] = tensor
+    return weights
+
+
+def load_networks(
+    card: Card, models_folder: Path, device: str = "cpu", memory_bytes: int | None = None
+) -> dict[str, MSNet]:
+    """All networks of a pack, ready to run. Errors as ``load_weights``; ``memory_bytes`` as ``network.MSNet``."""
+    from node.segmentation.network import MSNet
+
+    weights = load_weights(card, models_folder)
+    return {net: MSNet(tensors, device, memory_bytes) for net, tensors in weights.items()}
 
 
 def verify(name: str, models_folder: Path) -> None:

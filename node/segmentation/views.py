@@ -6,16 +6,26 @@ Arrays are ``[z, y, x]`` of the view: its slice axis first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from node.errors import ContentRefused
-from node.segmentation.network import LOST_SLICES, MSNet
+from node.segmentation.network import LOST_SLICES
 
 Volume = NDArray[np.float32]
+
+
+class Network(Protocol):
+    """What a view needs of a network (``network.MSNet``, or another form of it)."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[N, D, H, W, 4] to [N, D-8, H, W, 2]."""
+
+
 Noise = Callable[[tuple[int, ...]], NDArray[Any]]
 
 _CHUNK, _KEPT, _BATCH = 19, 11, 5
@@ -57,14 +67,14 @@ def _pasted(canvas: NDArray[Any], view: NDArray[Any], first: int) -> NDArray[Any
     return canvas
 
 
-def _target(net: MSNet, chunks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _target(net: Network, chunks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Probability of the target, [N, D-8, H, W], for chunks of shape [4, D, H, W] sharing their batch statistics."""
     batch = torch.from_numpy(np.stack(chunks)).permute(0, 2, 3, 4, 1)
     logits = net.logits(batch)
     return torch.sigmoid(logits[..., 1] - logits[..., 0]).cpu().numpy()
 
 
-def published_view(net: MSNet, views: list[NDArray[Any]], least: tuple[int, int], noise: Noise) -> Volume:
+def published_view(net: Network, views: list[NDArray[Any]], least: tuple[int, int], noise: Noise) -> Volume:
     depth, height, width = views[0].shape
     if depth < _FEWEST_SLICES:
         raise ContentRefused(f"a region of {depth} slices is too thin for mode published (least {_FEWEST_SLICES})")
@@ -90,7 +100,7 @@ def published_view(net: MSNet, views: list[NDArray[Any]], least: tuple[int, int]
     return out
 
 
-def slab_view(net: MSNet, views: list[NDArray[Any]], least: tuple[int, int], noise: Noise) -> Volume:
+def slab_view(net: Network, views: list[NDArray[Any]], least: tuple[int, int], noise: Noise) -> Volume:
     depth, height, width = views[0].shape
     size = _network_size(height, width, least)
     shape = (depth + LOST_SLICES, *size)

@@ -1,0 +1,45 @@
+"""Options and helpers that the commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from node.config import Config, LogSection, load_config
+from node.log import set_up_log
+
+if TYPE_CHECKING:
+    from node.pipeline import Progress
+
+ConfigOption = click.option(
+    "--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="Default: config.toml, if there."
+)
+JsonOption = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+StudyFolder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def configure(config_file: Path | None, quiet: bool = False) -> Config:
+    """Load the config and set up the log; ``quiet`` logs errors only, for commands that print."""
+    config = load_config(config_file)
+    set_up_log(LogSection(level="error") if quiet else config.log)
+    return config
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress | None]:
+    """A bar on a terminal; nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda text, fraction: bar.update(task, description=text, completed=fraction)

@@ -1,0 +1,169 @@
+"""How good the cascade is on labelled cases in BraTS form: Dice, HD95, sensitivity, volume error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from node.errors import InstanceRefused
+from node.segmentation.agreement import dice
+from node.segmentation.cascade import REGIONS, Cascade, region_of
+from node.segmentation.nifti_case import TRUTH_SUFFIX, read_case, read_truth
+
+Mask = NDArray[np.bool_]
+_VOXEL_ML = 1e-3
+
+_PAPER = {"whole_tumour": 0.905, "tumour_core": 0.838, "enhancing_tumour": 0.786}
+
+
+@dataclass(frozen=True, slots=True)
+class RegionScore:
+    """One region of one case.
+
+    Attributes:
+        dice: 1 if both are empty, 0 if one is (BraTS convention).
+        hd95_mm: 95th percentile of surface distances both ways, 1 mm voxels; None if one is empty.
+        sensitivity: found share of the truth; None if the truth is empty.
+        predicted_ml, true_ml: volumes.
+        view_dice: what the method itself says of its agreement.
+    """
+
+    dice: float
+    hd95_mm: float | None
+    sensitivity: float | None
+    predicted_ml: float
+    true_ml: float
+    view_dice: float
+
+    @property
+    def volume_error_ml(self) -> float:
+        """Predicted minus true volume."""
+        return self.predicted_ml - self.true_ml
+
+
+@dataclass(frozen=True, slots=True)
+class CaseScore:
+    """One case: region to score."""
+
+    name: str
+    regions: dict[str, RegionScore]
+
+
+def labelled_cases(folder: Path) -> list[Path]:
+    """Sub-folders of ``folder`` (or itself) that hold a truth.
+
+    Raises:
+        InstanceRefused: there is none.
+    """
+    found = sorted({file.parent for file in folder.rglob(f"*_{TRUTH_SUFFIX}.nii*")})
+    if not found:
+        raise InstanceRefused(f"{folder}: no labelled case (*_{TRUTH_SUFFIX}.nii.gz) in it")
+    return found
+
+
+def evaluate(
+    cases: Sequence[Path], cascade: Cascade, seed: int, progress: Callable[[str, float], None] | None = None
+) -> list[CaseScore]:
+    """Run the cascade on every case and compare with its truth."""
+    scores = []
+    for number, folder in enumerate(cases):
+        if progress:
+            progress(folder.name, number / len(cases))
+        result = cascade.run(read_case(folder).volumes_zyx, seed)
+        truth = read_truth(folder)
+        regions = {
+            region: score(result.region_zyx(region), region_of(truth, region), result.agreement[region].view_dice)
+            for region in REGIONS
+        }
+        scores.append(CaseScore(folder.name, regions))
+    return scores
+
+
+def score(predicted: Mask, truth: Mask, view_dice: float) -> RegionScore:
+    """Compare two masks of 1 mm voxels."""
+    both, true_voxels = int((predicted & truth).sum()), int(truth.sum())
+    return RegionScore(
+        dice=dice(predicted, truth),
+        hd95_mm=hd95_mm(predicted, truth),
+        sensitivity=both / true_voxels if true_voxels else None,
+        predicted_ml=float(predicted.sum()) * _VOXEL_ML,
+        true_ml=true_voxels * _VOXEL_ML,
+        view_dice=view_dice,
+    )
+
+
+def hd95_mm(one: Mask, other: Mask) -> float | None:
+    """95th percentile of each surface voxel's distance to the other surface, both ways; None if one is empty."""
+    if not one.any() or not other.any():
+        return None
+    union = ndimage.find_objects((one | other).astype(np.uint8))[0]
+    box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in union)
+    surfaces = [mask[box] & ~ndimage.binary_erosion(mask[box]) for mask in (one, other)]
+    distances = [
+        ndimage.distance_transform_edt(~target)[source]
+        for source, target in ((surfaces[0], surfaces[1]), (surfaces[1], surfaces[0]))
+    ]
+    return float(np.percentile(np.concatenate(distances), 95))
+
+
+def summary(scores: Sequence[CaseScore]) -> dict[str, dict[str, float | int | None]]:
+    """Means per region; cases whose truth is empty are counted and reported apart, too."""
+    means: dict[str, dict[str, float | int | None]] = {}
+    for region in REGIONS:
+        every = [case.regions[region] for case in scores]
+        present = [each for each in every if each.true_ml > 0]
+        means[region] = {
+            "cases": len(every),
+            "mean_dice": _mean([each.dice for each in every]),
+            "mean_dice_truth_present": _mean([each.dice for each in present]),
+            "truth_empty": len(every) - len(present),
+            "truth_empty_answered_empty": sum(each.dice == 1.0 for each in every if each.true_ml == 0),
+            "mean_hd95_mm": _mean([each.hd95_mm for each in every if each.hd95_mm is not None]),
+            "mean_sensitivity": _mean([each.sensitivity for each in present if each.sensitivity is not None]),
+            "mean_absolute_volume_error_ml": _mean([abs(each.volume_error_ml) for each in every]),
+            "paper_mean_dice": _PAPER[region],
+        }
+    return means
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None
+
+
+def write_json(scores: Sequence[CaseScore], settings: dict[str, str], file: Path) -> None:
+    """Everything, for scripts."""
+    content = {"settings": settings, "summary": summary(scores), "cases": [asdict(case) for case in scores]}
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_markdown(scores: Sequence[CaseScore], settings: dict[str, str], file: Path) -> None:
+    """A table for people."""
+    lines = [", ".join(f"{key}: {value}" for key, value in settings.items()), ""]
+    lines += ["| case | region | Dice | HD95 / mm | sensitivity | volume / mL | true / mL | agreement of views |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for case in scores:
+        for region, each in case.regions.items():
+            cells = (_text(each.dice, 3), _text(each.hd95_mm, 1), _text(each.sensitivity, 3))
+            volumes = (_text(each.predicted_ml, 2), _text(each.true_ml, 2), _text(each.view_dice, 2))
+            lines.append("| " + " | ".join((case.name, region.replace("_", " "), *cells, *volumes)) + " |")
+    lines += [
+        "",
+        "| region | mean Dice | where truth is not empty | truth empty (answered so) | mean HD95 / mm | paper |",
+    ]
+    lines += ["|---|---|---|---|---|---|"]
+    for region, each_mean in summary(scores).items():
+        empty = f"{each_mean['truth_empty']} ({each_mean['truth_empty_answered_empty']})"
+        means = [_text(each_mean[key], 3) for key in ("mean_dice", "mean_dice_truth_present")]
+        rest = (empty, _text(each_mean["mean_hd95_mm"], 1), _text(each_mean["paper_mean_dice"], 3))
+        lines.append("| " + " | ".join((region.replace("_", " "), *means, *rest)) + " |")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _text(value: float | int | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
