@@ -156,7 +156,7 @@ def stop_event() -> threading.Event:
 
 
 def serve(config: Config, role: str, config_file: Path | None, parent: int | None = None) -> None:
-    """Run the node (``role``: all, receive, work) until SIGTERM. ``parent``: a worker ends when this process is gone."""
+    """Run the node (``role``: all, receive, work) until SIGTERM; a worker also ends when process ``parent`` is gone."""
     begun = time.monotonic()
     stop = stop_event()
     if role == "work":

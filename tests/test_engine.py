@@ -138,11 +138,11 @@ def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None
 
 def test_second_worker_is_refused(config: Config) -> None:
     """Another worker of this host and device on one folder is refused by naming the lock, also by a third try."""
+    refusal = r"node\.folder: another worker runs here \(.*-work-auto\.lock is locked\)"
     with worker(config):
         for _ in range(2):
-            with pytest.raises(ConfigError, match=r"node\.folder: another worker runs here \(.*-work-auto\.lock"):
-                with running_worker(config, {}):
-                    pytest.fail("two workers run under one id")
+            with pytest.raises(ConfigError, match=refusal), running_worker(config, {}):
+                pytest.fail("two workers run under one id")
     with worker(config):
         pass
 

@@ -216,8 +216,8 @@ def refusing(tmp_path_factory: pytest.TempPathFactory, models_folder: Path) -> I
             files = sorted(write_small_study(folder / name, study).iterdir())
             deliveries = send_instances(node.destination, "SCANNER", files, 10.0)
             assert {delivery.status for delivery in deliveries} == {0x0000}
-        for study in sent.values():
-            node.wait_until(lambda uid=study_instance_uid(study): node.study(uid).get("state") == "refused", 90)
+        uids = {study_instance_uid(study) for study in sent.values()}
+        node.wait_until(lambda: {node.study(uid).get("state") for uid in uids} == {"refused"}, 200)
         yield Refusing(node, sent)
 
 

@@ -38,10 +38,11 @@ class BrightFlair:
         return torch.stack([torch.zeros_like(target), target], dim=-1)
 
 
-def networks(*thresholds: float) -> Mapping[str, BrightFlair]:
-    """Nine stand-ins; one threshold a stage."""
+def networks(volumes: Mapping[Contrast, np.ndarray], *thresholds: float) -> Mapping[str, BrightFlair]:
+    """Nine stand-ins; one threshold a stage, in the volumes' own intensities (networks see normalised ones)."""
+    brain = volumes[Contrast.FLAIR][volumes[Contrast.FLAIR] > 0]
     return {
-        f"{stage}_{view}": BrightFlair(threshold)
+        f"{stage}_{view}": BrightFlair(float((threshold - brain.mean()) / brain.std()))
         for stage, threshold in zip(STAGES, thresholds, strict=True)
         for view in VIEWS
     }
@@ -63,7 +64,7 @@ def case(shape: tuple[int, int, int] = (40, 44, 48)) -> dict[Contrast, np.ndarra
 def test_nested_regions_are_found_where_they_are(mode: str) -> None:
     """Each stage's answer lands in its place and label, in either mode; nothing is mirrored or shifted."""
     volumes = case()
-    result = Cascade(networks(0.5, 1.8, 3.2), mode).run(volumes)
+    result = Cascade(networks(volumes, 150, 250, 350), mode).run(volumes)
     flair = volumes[Contrast.FLAIR]
     assert dice(result.region_zyx("whole_tumour"), flair > 150) > 0.99
     assert dice(result.region_zyx("tumour_core"), flair > 250) > 0.99
@@ -73,7 +74,7 @@ def test_nested_regions_are_found_where_they_are(mode: str) -> None:
 
 def test_regions_are_nested() -> None:
     """Enhancing tumour lies in the core, the core in the whole tumour."""
-    result = Cascade(networks(0.5, 1.8, 3.2)).run(case())
+    result = Cascade(networks(case(), 150, 250, 350)).run(case())
     whole, core, enhancing = (result.region_zyx(region) for region in REGIONS)
     assert not (core & ~whole).any()
     assert not (enhancing & ~core).any()
@@ -81,7 +82,7 @@ def test_regions_are_nested() -> None:
 
 def test_no_tumour_gives_an_empty_label_map() -> None:
     """Networks that see nothing end in zeros, not in an error."""
-    result = Cascade(networks(50, 50, 50)).run(case())
+    result = Cascade(networks(case(), 900, 900, 900)).run(case())
     assert not result.label_zyx.any()
     assert all(result.agreement[region].view_dice == 1.0 for region in REGIONS)
 
@@ -92,14 +93,14 @@ def test_little_enhancement_is_not_reported_but_counted() -> None:
     for array in volumes.values():
         array[15:23, 17:25, 27:35] = 300
         array[15:21, 17:23, 27:33] = 400  # 216 voxels
-    result = Cascade(networks(0.5, 1.8, 3.2)).run(volumes)
+    result = Cascade(networks(volumes, 150, 250, 350)).run(volumes)
     assert not result.region_zyx("enhancing_tumour").any()
     assert 150 < result.dropped_enhancing_voxels <= 216
 
 
 def test_two_runs_are_bit_identical_and_seeds_differ() -> None:
     """Equal seeds give equal noise, hence equal probabilities; the noise differs between seeds."""
-    runs = [Cascade(networks(0.5, 1.8, 3.2)).run(case(), seed) for seed in (3, 3)]
+    runs = [Cascade(networks(case(), 150, 250, 350)).run(case(), seed) for seed in (3, 3)]
     assert all((runs[0].probability_zyx[r] == runs[1].probability_zyx[r]).all() for r in REGIONS)
     for noise in (fast_noise, legacy_noise):
         assert (noise(3)((50,)) == noise(3)((50,))).all()
@@ -114,7 +115,7 @@ def test_legacy_noise_is_numpys_global_generator() -> None:
 
 @pytest.mark.parametrize("depth", [6, 11, 23, 56])
 def test_published_view_overwrites_the_last_ten_slices(depth: int) -> None:
-    """Whenever the last mini-batch was filled with noise chunks, their answer replaces the last ten slices (a quirk)."""
+    """If the last mini-batch was filled with noise chunks, their answer replaces the last ten slices (a quirk)."""
     view = np.full((depth, 20, 24), 5.0)
     answer = published_view(BrightFlair(2.5), [view] * 4, (24, 24), legacy_noise(1))
     kept = depth if -(-depth // 11) % 5 == 0 else max(depth - 10, 0)
@@ -167,7 +168,7 @@ def spoiled(contrast: Contrast, change: str) -> dict[Contrast, np.ndarray]:
 def test_unusable_input_is_refused_by_name(contrast: Contrast, change: str, text: str) -> None:
     """Each defect of the input is a clear refusal."""
     with pytest.raises(ContentRefused, match=text):
-        Cascade(networks(0.5, 1.8, 3.2)).run(spoiled(contrast, change))
+        Cascade(networks(case(), 150, 250, 350)).run(spoiled(contrast, change))
 
 
 @pytest.mark.parametrize("shape", [(20, 60, 60), (64, 64, 64)])
@@ -175,7 +176,7 @@ def test_small_volumes_run(shape: tuple[int, int, int]) -> None:
     """A volume of 60 x 60 x 20 voxels is segmented."""
     rng = np.random.default_rng(1)
     volumes = {contrast: rng.random(shape, np.float32) + 0.1 for contrast in Contrast}
-    assert Cascade(networks(1.5, 2, 2)).run(volumes).label_zyx.shape == shape
+    assert Cascade(networks(volumes, 0.9, 1, 1)).run(volumes).label_zyx.shape == shape
 
 
 def test_agreement_of_equal_and_of_disjoint_views() -> None:

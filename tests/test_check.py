@@ -1,0 +1,123 @@
+"""``glionode check`` names what is wrong, one line each."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import run_glionode
+from faults import FakePacs, free_port
+from node_process import write_config
+
+from node.study import Destination
+
+PARTS = ("config", "scp.port", "web.port", "spool", "engine.database", "segmentation.model", "segmentation.device")
+
+
+def check(tmp_path: Path, *destinations: Destination, **sections: dict[str, Any]) -> tuple[int, dict[str, str]]:
+    """Exit code, and each line of the output by its part, ``ok`` or ``FAIL`` first."""
+    result = run_glionode("check", "--config", write_config(tmp_path, destinations, **sections))
+    lines = [line.split(": ", 1) for line in result.output.splitlines()]
+    return result.exit_code, {head[5:]: f"{head[:5].strip()} {text}" for head, text in lines}
+
+
+def failing(lines: dict[str, str]) -> set[str]:
+    """The parts that are not well."""
+    return {part for part, text in lines.items() if text.startswith("FAIL ")}
+
+
+@pytest.mark.slow
+def test_all_is_well(tmp_path: Path, models_folder: Path) -> None:
+    """With model, free ports and a PACS that answers, every part is ok and the exit code 0; a second time, too."""
+    with FakePacs() as pacs:
+        for _ in range(2):
+            code, lines = check(tmp_path, pacs.destination, models={"folder": str(models_folder)})
+            assert (code, failing(lines)) == (0, set())
+            assert list(lines) == [*PARTS, "destination pacs"]
+    assert lines["destination pacs"] == f"ok PACS at 127.0.0.1:{pacs.port} answers C-ECHO"
+
+
+def test_each_missing_part_is_named(tmp_path: Path) -> None:
+    """A fresh folder without model and destination fails in these two parts only, and says what mends it."""
+    code, lines = check(tmp_path)
+    assert (code, failing(lines)) == (1, {"segmentation.model", "destination"})
+    assert "glionode models pull anisotropic_nets_brats17" in lines["segmentation.model"]
+    assert lines["destination"] == "FAIL none configured: results would go nowhere"
+
+
+@pytest.mark.parametrize("section", ["scp", "web"])
+def test_occupied_port(section: str, tmp_path: Path) -> None:
+    """A port that something listens on is named by its key."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, lines = check(tmp_path, **{section: {"port": port}})
+    assert code == 1
+    assert f"FAIL cannot listen on 127.0.0.1:{port}: Address already in use" in lines[f"{section}.port"]
+
+
+def test_address_of_another_machine(tmp_path: Path) -> None:
+    """A host that is not this machine's (TEST-NET-1, RFC 5737) cannot be listened on."""
+    code, lines = check(tmp_path, scp={"host": "192.0.2.1"})
+    assert code == 1
+    assert lines["scp.port"].startswith("FAIL cannot listen on 192.0.2.1:")
+
+
+def test_disabled_page_needs_no_port(tmp_path: Path) -> None:
+    """Without the status page its port is not looked at."""
+    assert "web.port" not in check(tmp_path, web={"enabled": False})[1]
+
+
+def test_dead_destination(tmp_path: Path) -> None:
+    """Of several destinations the one that does not answer is named, with address and reason."""
+    dead = Destination("dead", "DEAD", "127.0.0.1", free_port())
+    with FakePacs() as pacs, FakePacs(is_rejecting=True) as rejecting:
+        deaf = Destination("rejecting", "PACS", "127.0.0.1", rejecting.port)
+        code, lines = check(tmp_path, pacs.destination, dead, deaf)
+    assert code == 1
+    assert failing(lines) == {"segmentation.model", "destination dead", "destination rejecting"}
+    assert f"DEAD at 127.0.0.1:{dead.port} cannot be reached" in lines["destination dead"]
+    assert "rejected the association" in lines["destination rejecting"]
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file where the node's folder should be fails spool and database, and the other parts are still looked at."""
+    (tmp_path / "var").write_text("a file")
+    code, lines = check(tmp_path)
+    assert code == 1
+    assert failing(lines) == {"spool", "engine.database", "segmentation.model", "destination"}
+    assert all("Not a directory" in lines[part] or "File exists" in lines[part] for part in ("spool", "engine.database"))
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """Less free space than the watermark fails the spool, with both numbers."""
+    code, lines = check(tmp_path, scp={"watermark_mebibytes": 2**40})
+    assert code == 1
+    assert lines["spool"].startswith("FAIL ")
+    assert f"watermark {2**40} MiB" in lines["spool"]
+
+
+def test_dead_database(tmp_path: Path) -> None:
+    """A PostgreSQL that is not there fails the database, without its password in the output."""
+    code, lines = check(tmp_path, engine={"database": f"postgresql://node:geheim@127.0.0.1:{free_port()}/node"})
+    assert code == 1
+    assert lines["engine.database"].startswith("FAIL PostgreSQL: ")
+    assert "geheim" not in str(lines)
+
+
+def test_absent_device(tmp_path: Path) -> None:
+    """A GPU that is not there fails the device."""
+    code, lines = check(tmp_path, segmentation={"device": "cuda:99"})
+    assert code == 1
+    assert lines["segmentation.device"].startswith("FAIL ")
+
+
+def test_wrong_config_is_a_usage_error(tmp_path: Path) -> None:
+    """A config with an unknown key ends with exit code 2 and names file and key, before anything is looked at."""
+    result = run_glionode("check", "--config", write_config(tmp_path, scp={"prot": 104}))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "scp.prot: unknown key" in result.stderr
+    assert str(tmp_path / "config.toml") in result.stderr

@@ -1,0 +1,178 @@
+"""What the node says about each study, from its workflows and its spool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from node_process import write_config
+
+from node.config import Config, load_config
+from node.engine import WorkflowRecord
+from node.ledger import LedgerLine, read_ledger
+from node.pipeline import Order
+
+BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+STUDY = "1.2.3"
+
+
+@dataclass
+class RecordedWorkflows:
+    """Stands in for the engine's client."""
+
+    process: list[WorkflowRecord] = field(default_factory=list)
+    deliver: list[WorkflowRecord] = field(default_factory=list)
+
+    def workflows(self, name: str) -> list[WorkflowRecord]:
+        """All of one name."""
+        return {"process": self.process, "deliver": self.deliver}[name]
+
+
+def record(workflow_id: str, arguments: tuple[Any, ...], **facts: Any) -> WorkflowRecord:
+    """A workflow; ``minute`` (of its last change) and what else is of interest."""
+    minute = facts.pop("minute", 0)
+    values = {"engine_status": "ENQUEUED", "state": None, "output": None, "error": None} | facts
+    moment = BEGUN + timedelta(minutes=minute)
+    return WorkflowRecord(workflow_id=workflow_id, arguments=arguments, created=BEGUN, updated=moment, **values)
+
+
+def process(workflow_id: str = "w", study: str = STUDY, **facts: Any) -> WorkflowRecord:
+    """The workflow of one study."""
+    return record(workflow_id, (Order(workflow_id, study, None, None, BEGUN), "folder"), **facts)
+
+
+def reported() -> WorkflowRecord:
+    """A study whose results are made."""
+    return process(engine_status="SUCCESS", state="reported", output={"state": "reported", "reason": None})
+
+
+def delivery(name: str, **facts: Any) -> WorkflowRecord:
+    """The delivery of study's results to one destination."""
+    return record(f"w-{name}", (STUDY, "folder", name), **facts)
+
+
+def delivered(name: str, **facts: Any) -> WorkflowRecord:
+    """A delivery that is over."""
+    return delivery(name, engine_status="SUCCESS", output={"state": "delivered", "reason": None}, **facts)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A node's config."""
+    return load_config(write_config(tmp_path))
+
+
+def only_line(config: Config, *records: WorkflowRecord) -> LedgerLine:
+    """The ledger's one line; records with an Order are studies, the others deliveries."""
+    is_process = [isinstance(each.arguments[0], Order) for each in records]
+    client = RecordedWorkflows(
+        [each for each, yes in zip(records, is_process, strict=True) if yes],
+        [each for each, yes in zip(records, is_process, strict=True) if not yes],
+    )
+    (line,) = read_ledger(config, client)
+    return line
+
+
+def test_nothing_received(config: Config) -> None:
+    """An empty node has an empty ledger."""
+    assert read_ledger(config, RecordedWorkflows()) == []
+
+
+def test_receiving(config: Config) -> None:
+    """A study of which only the spool knows is being received."""
+    (config.spool_folder / STUDY / "1.2.3.4").mkdir(parents=True)
+    (config.spool_folder / ".conflicts" / "1.2.9").mkdir(parents=True)
+    line = only_line(config)
+    assert (line.study_instance_uid, line.workflow_id, line.state, line.reason) == (STUDY, None, "receiving", None)
+
+
+@pytest.mark.parametrize("told", [None, "selected", "segmented", "reported"])
+def test_on_its_way(config: Config, told: str | None) -> None:
+    """A study in work is as far as its workflow told; one that waits is stable."""
+    (config.spool_folder / STUDY).mkdir(parents=True)
+    line = only_line(config, process(engine_status="PENDING" if told else "ENQUEUED", state=told))
+    assert (line.state, line.reason) == (told or "stable", None)
+
+
+def test_refused(config: Config) -> None:
+    """A refused study has its reason."""
+    outcome = {"state": "refused", "reason": "no FLAIR"}
+    line = only_line(config, process(engine_status="SUCCESS", state="refused", output=outcome))
+    assert (line.state, line.reason) == ("refused", "no FLAIR")
+
+
+@pytest.mark.parametrize(
+    ("engine_status", "error", "reason"),
+    [
+        ("ERROR", "model pack x is not installed", "model pack x is not installed"),
+        ("CANCELLED", None, "CANCELLED"),
+        ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", None, "MAX_RECOVERY_ATTEMPTS_EXCEEDED"),
+    ],
+)
+def test_failed(config: Config, engine_status: str, error: str | None, reason: str) -> None:
+    """A workflow that ended in any other way has failed: its error says why, or the engine's word."""
+    line = only_line(config, process(engine_status=engine_status, state="selected", error=error))
+    assert (line.state, line.reason) == ("failed", reason)
+
+
+def test_delivered_to_all(config: Config) -> None:
+    """A study is delivered when every destination took its results, at the moment the last did."""
+    line = only_line(config, reported(), delivered("a", minute=1), delivered("b", minute=2))
+    assert (line.state, line.reason) == ("delivered", None)
+    assert line.deliveries == {"a": "delivered", "b": "delivered"}
+    assert line.since == BEGUN + timedelta(minutes=2)
+
+
+def test_delivered_to_some(config: Config) -> None:
+    """While one destination does not answer the study is reported; the destination's line says what is tried."""
+    waiting = delivery("b", engine_status="PENDING", state="retrying: PACS at host:104 cannot be reached")
+    line = only_line(config, reported(), delivered("a"), waiting)
+    assert (line.state, line.reason) == ("reported", None)
+    assert line.deliveries == {"a": "delivered", "b": "retrying: PACS at host:104 cannot be reached"}
+
+
+def test_delivery_failed(config: Config) -> None:
+    """One destination that will never take the results makes the study failed, with the reason."""
+    refused = delivery("b", engine_status="ERROR", error="b: 0xC000 cannot understand")
+    line = only_line(config, reported(), delivered("a"), refused)
+    assert (line.state, line.reason) == ("failed", "b: 0xC000 cannot understand")
+    assert line.deliveries["b"] == "failed: b: 0xC000 cannot understand"
+
+
+def test_reported_without_destinations(config: Config) -> None:
+    """A study of a node that sends nothing ends as reported."""
+    assert only_line(config, reported()).state == "reported"
+
+
+def test_latest_workflow_counts(config: Config) -> None:
+    """Of a study that was processed anew, the latest workflow and only its deliveries are shown."""
+    old = delivery("a", engine_status="ERROR", error="a: 0xC000 cannot understand")
+    new = process("x", engine_status="PENDING", state="segmented", minute=9)
+    line = only_line(config, reported(), old, new)
+    assert (line.workflow_id, line.state, line.deliveries) == ("x", "segmented", {})
+
+
+def test_studies_are_in_order(config: Config) -> None:
+    """Several studies stand in the order of their last change."""
+    client = RecordedWorkflows([process("w1", "1.2.1", minute=5), process("w2", "1.2.2", minute=3)])
+    assert [line.study_instance_uid for line in read_ledger(config, client)] == ["1.2.2", "1.2.1"]
+
+
+def test_line_as_json_values(config: Config) -> None:
+    """As JSON a line has these keys, and its moment is ISO 8601 with the time zone."""
+    assert only_line(config, reported(), delivered("a")).as_dict() == {
+        "study_instance_uid": STUDY,
+        "workflow_id": "w",
+        "state": "delivered",
+        "reason": None,
+        "since": "2024-01-02T03:04:05+00:00",
+        "deliveries": {"a": "delivered"},
+    }
+
+
+def test_own_client_is_opened_and_closed(config: Config) -> None:
+    """Without a client the ledger opens the database itself, also one that no worker has ever used."""
+    assert read_ledger(config) == []
