@@ -36,6 +36,11 @@ class _Commands(click.Group):
             word = "refused" if isinstance(error, RefusedError) else "error"
             click.echo(f"{word}: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.filename is None:  # no file is to blame: a broken pipe, say, which click knows
+                raise
+            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            ctx.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

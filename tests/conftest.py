@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# before anything imports torch, as node.__main__ does: waiting threads sleep instead of spinning
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from node.demo.mr_writer import WrittenStudy, write_study
 from node.demo.patient import SyntheticPatient, make_patient
 from node.errors import ModelPackError

@@ -89,7 +89,9 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     code, lines = check(tmp_path)
     assert code == 1
     assert failing(lines) == {"spool", "engine.database", "segmentation.model", "destination"}
-    assert all("Not a directory" in lines[part] or "File exists" in lines[part] for part in ("spool", "engine.database"))
+    assert all(
+        "Not a directory" in lines[part] or "File exists" in lines[part] for part in ("spool", "engine.database")
+    )
 
 
 def test_full_disk(tmp_path: Path) -> None:

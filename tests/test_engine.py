@@ -150,9 +150,7 @@ def test_second_worker_is_refused(config: Config) -> None:
 @pytest.mark.parametrize(
     ("is_ours", "error"), [(True, "pacs: 0xC000 cannot understand"), (False, "ValueError")], ids=["ours", "foreign"]
 )
-def test_error_is_told_without_foreign_text(
-    config: Config, client: WorkflowClient, is_ours: bool, error: str
-) -> None:
+def test_error_is_told_without_foreign_text(config: Config, client: WorkflowClient, is_ours: bool, error: str) -> None:
     """A failed workflow keeps our errors' text; of others only the kind, for their text may repeat a header."""
     client.enqueue(DELIVERY_QUEUE, "failing", "failing", "pacs: 0xC000 cannot understand", is_ours)
     with worker(config):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 DOUBTFUL_DICE = 0.70
-"""Below this mean Dice between two views a region is reported with a caution (docs/accuracy.md)."""
+"""Below this mean Dice between two views a region is doubtful: a caution, and no enhancing tumour (docs/accuracy.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,18 @@ def dice(one: Mask, other: Mask) -> float:
     return 1.0 if total == 0 else 2 * int((one & other).sum()) / total
 
 
+def view_dice(views: Sequence[Mask]) -> float:
+    """Mean Dice of each pair of views."""
+    return float(np.mean([dice(one, other) for one, other in itertools.combinations(views, 2)]))
+
+
 def agreement_of(region: Mask, probability: NDArray[np.float32], views: Sequence[Mask]) -> Agreement:
     """Agreement on ``region``, given the mean probability and each view's own answer; equal shapes."""
     mass = float(probability.sum(dtype=np.float64)) + int(region.sum())
     inside = float(probability[region].sum(dtype=np.float64))
     volumes = np.array([view.sum() for view in views], dtype=np.float64)
-    pairs = [dice(one, other) for one, other in itertools.combinations(views, 2)]
     return Agreement(
         expected_dice=1.0 if mass < 1 else 2 * inside / mass,
-        view_dice=float(np.mean(pairs)),
+        view_dice=view_dice(views),
         volume_cv=float(volumes.std() / volumes.mean()) if volumes.any() else 0.0,
     )

@@ -12,7 +12,8 @@ Two modes:
 ``slab``
     one slab per view, as the networks of the second and third stage were trained; no slice is lost. Background and
     padding stay noise, which the networks were trained with (zeros cost 0.15 in Dice, see docs/accuracy.md), drawn from
-    a seeded generator. Enhancing tumour below ``LEAST_ENHANCING_VOXELS`` is not reported.
+    a seeded generator. Enhancing tumour is not reported if it is tiny, or if the three views do not agree on it: on
+    tumours without enhancement the third stage marks something all the same, each view something else.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import ContentRefused
-from node.segmentation.agreement import Agreement, agreement_of
+from node.segmentation.agreement import DOUBTFUL_DICE, Agreement, agreement_of, view_dice
 from node.segmentation.regions import Box, Mask, bounding_box, closing, keep_above, keep_inside, keep_two
 from node.segmentation.views import (
     Network,
@@ -71,7 +72,7 @@ class CascadeResult:
             the three views, float32; 0 where a stage did not look.
         spread_zyx: the largest standard deviation of the three views' probabilities over the stages, float32.
         agreement: per region, how well the three views agree.
-        dropped_enhancing_voxels: enhancement that was found, but too little to be reported.
+        dropped_enhancing_voxels: enhancement that was found, but too little or too doubtful to be reported.
     """
 
     label_zyx: NDArray[np.uint8]
@@ -150,7 +151,7 @@ class Cascade:
         self._networks = networks
         is_slab = mode == "slab"
         self._view, self._noise = (slab_view, fast_noise) if is_slab else (published_view, legacy_noise)
-        self._least_enhancing = LEAST_ENHANCING_VOXELS if is_slab else PUBLISHED_LEAST_ENHANCING_VOXELS
+        self._is_slab = is_slab
         self._progress = progress
 
     def _stage(self, stage: str, volumes: list[NDArray[Any]], noise: Noise) -> _Answer:
@@ -187,8 +188,19 @@ class Cascade:
         box = bounding_box(volumes[0] != 0)
         brain = volumes[0][box] > 0
         stages = self._stages([normalised(volume[box], noise) for volume in volumes], brain, noise)
-        label, dropped = _fused(stages, brain, self._least_enhancing)
+        label = _fused(stages, brain)
+        found = label == ENHANCING
+        dropped = int(found.sum()) if self._is_dropped(int(found.sum()), stages, brain) else 0
+        if dropped:
+            label[found] = CORE
         return _result(stages, (volumes[0].shape, box, brain), label, dropped)
+
+    def _is_dropped(self, voxels: int, stages: _Stages, brain: Mask) -> bool:
+        """True if what was found to enhance is not to be reported."""
+        if not self._is_slab:
+            return voxels < PUBLISHED_LEAST_ENHANCING_VOXELS
+        views = [stages.placed(2, view, brain.shape) & brain for view in stages.answers[2].views]
+        return voxels < LEAST_ENHANCING_VOXELS or view_dice(views) < DOUBTFUL_DICE
 
     def _stages(self, volumes: list[NDArray[Any]], brain: Mask, noise: Noise) -> _Stages:
         """Each stage looks into the box around what the one before found."""
@@ -204,8 +216,8 @@ class Cascade:
         return _Stages((first, second, third), box_tc, box_en)
 
 
-def _fused(stages: _Stages, brain: Mask, least_enhancing: int) -> tuple[NDArray[np.uint8], int]:
-    """The label map: small parts removed, the core inside the tumour, enhancement in the core. And what was dropped."""
+def _fused(stages: _Stages, brain: Mask) -> NDArray[np.uint8]:
+    """The label map: small parts removed, the core inside the tumour, enhancement in the core."""
     masks = [stages.placed(number, answer.mean > 0.5, brain.shape) for number, answer in enumerate(stages.answers)]
     wt, tc, en = (mask & brain for mask in masks)
     tumour = closing(wt | tc | en)
@@ -214,12 +226,9 @@ def _fused(stages: _Stages, brain: Mask, least_enhancing: int) -> tuple[NDArray[
     core = keep_two(keep_inside(closing((tc | en) & tumour), wt))
     wt |= core
     en &= core
-    found = int(en.sum())
-    if found < least_enhancing:
-        en = np.zeros_like(en)
     label = np.zeros(brain.shape, np.uint8)
     label[wt], label[core], label[en] = OEDEMA, CORE, ENHANCING
-    return label, found if found < least_enhancing else 0
+    return label
 
 
 def _result(

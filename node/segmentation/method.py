@@ -117,7 +117,9 @@ def _doubts(result: CascadeResult) -> list[str]:
     ]
     if result.dropped_enhancing_voxels:
         dropped_ml = result.dropped_enhancing_voxels * _VOXEL_ML
-        doubts.append(f"{dropped_ml:.2f} mL of possible enhancement is below what is reported; look for small foci")
+        doubts.append(
+            f"{dropped_ml:.2f} mL of possible enhancement was too little or too doubtful to report; please look"
+        )
     return doubts
 
 
@@ -172,11 +174,14 @@ def _decided(result: CascadeResult, region: str) -> NDArray[np.float32]:
 
 
 def _on_source(result: CascadeResult, prepared: _Prepared, source: SourceVolume) -> dict[str, NDArray[np.bool_]]:
-    """Probabilities, not labels, are brought back, then decided; inner regions stay inside outer ones."""
+    """Probabilities, not labels, are brought back, then decided.
+
+    An outer region is nowhere less probable than what lies inside it: so they stay nested at every point between two
+    voxels, and a rim that only the innermost network is sure of is not worn away with its doubtful surroundings.
+    """
     masks: dict[str, NDArray[np.bool_]] = {}
-    outer: NDArray[np.bool_] | None = None
-    for region in REGIONS:
-        mask = grids.to_source(_decided(result, region), prepared.grid, source.image) > 0.5
-        masks[region] = mask if outer is None else mask & outer
-        outer = masks[region]
-    return masks
+    inner = np.zeros(result.label_zyx.shape, np.float32)
+    for region in reversed(REGIONS):
+        inner = np.maximum(_decided(result, region), inner)
+        masks[region] = grids.to_source(inner, prepared.grid, source.image) > 0.5
+    return {region: masks[region] for region in REGIONS}

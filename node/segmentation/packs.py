@@ -147,6 +147,7 @@ def _download(url: str, target: Path) -> None:
     try:
         pooch.HTTPDownloader(timeout=30)(url, str(target), None)
     except requests.RequestException as error:
+        target.unlink(missing_ok=True)
         raise ModelPackError(
             f"{url} cannot be reached ({type(error).__name__}). Where a copy of the pack is at hand, say so: "
             "GLIONODE_MODEL_MIRROR=<folder or URL> glionode models pull anisotropic_nets_brats17"

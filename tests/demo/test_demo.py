@@ -1,0 +1,97 @@
+"""``glionode demo``: an embedded PACS, the node's own processes, one synthetic exam, there and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from instances import make_instance, write_instance_file
+from pydicom import dcmread
+
+from node.demo.run import DemoOutcome, run_demo
+from node.errors import RefusedError
+from node.sr_writer.report import read_volumes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2000)]
+
+LABELS = ["Whole tumour", "Tumour core", "Enhancing tumour"]
+VOLUME_TOLERANCE = 0.35  # of the truth: the method's error on an exam that it was not made for
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What a demo came to, and what it told on its way."""
+
+    outcome: DemoOutcome
+    told: list[tuple[str, float]]
+
+
+def demo_folder(folder: Path, models_folder: Path) -> Path:
+    """A folder for a demo that need not fetch the model."""
+    folder.mkdir()
+    (folder / "models").symlink_to(models_folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, models_folder: Path) -> Demo:
+    """The demo with its own synthetic patient."""
+    told: list[tuple[str, float]] = []
+    out = demo_folder(tmp_path_factory.mktemp("demo") / "out", models_folder)
+    outcome = run_demo(None, out, "", lambda text, fraction: told.append((text, fraction)))
+    return Demo(outcome, told)
+
+
+def test_results_lie_in_the_folder(demo: Demo) -> None:
+    """The PACS of the demo holds one SEG and one SR of one study, and the outcome names where they lie."""
+    out = demo.outcome.folder
+    seg, sr = (dcmread(out / "pacs" / name) for name in ("SEG.dcm", "SR.dcm"))
+    assert (seg.Modality, sr.Modality) == ("SEG", "SR")
+    assert seg.StudyInstanceUID == sr.StudyInstanceUID
+    assert [str(item.SegmentLabel) for item in seg.SegmentSequence] == LABELS
+    assert read_volumes(sr) == demo.outcome.volumes_ml
+    assert str(out) in " ".join(demo.outcome.lines())
+
+
+def test_numbers_are_near_the_truth(demo: Demo) -> None:
+    """Each volume of the report is near the synthetic patient's, and the table shows both."""
+    outcome = demo.outcome
+    assert list(outcome.volumes_ml) == list(outcome.truth_ml) == LABELS
+    for label, truth_ml in outcome.truth_ml.items():
+        assert outcome.volumes_ml[label] == pytest.approx(truth_ml, rel=VOLUME_TOLERANCE), label
+    table = outcome.table()
+    assert [column.header for column in table.columns] == ["segment", "volume / mL", "true / mL"]
+    assert list(table.columns[1].cells) == [f"{volume:.1f}" for volume in outcome.volumes_ml.values()]
+
+
+def test_overlay_is_a_picture(demo: Demo) -> None:
+    """overlay.png shows grey anatomy and, on a small part of it, the colours of the regions."""
+    picture = matplotlib.image.imread(demo.outcome.folder / "overlay.png")[..., :3]
+    assert min(picture.shape[:2]) >= 300
+    colourful = np.ptp(picture, axis=-1) > 0.2
+    grey = (np.ptp(picture, axis=-1) < 0.05) & (picture.mean(axis=-1) > 0.1) & (picture.mean(axis=-1) < 0.9)
+    assert 0.001 < colourful.mean() < 0.3
+    assert grey.mean() > 0.05
+    assert len(np.unique((picture[grey] * 255).astype(int), axis=0)) > 50
+
+
+def test_progress_goes_forward(demo: Demo) -> None:
+    """What is being done is told, with a fraction that only grows."""
+    fractions = [fraction for _, fraction in demo.told]
+    assert fractions == sorted(fractions)
+    assert {text for text, _ in demo.told} >= {"making a synthetic patient", "routing the exam to the node"}
+    assert 0 <= fractions[0] <= fractions[-1] <= 1
+
+
+def test_exam_that_cannot_be_used_is_refused(tmp_path: Path, models_folder: Path) -> None:
+    """An exam without the contrasts is refused with the reason, before anything is started."""
+    exam = tmp_path / "exam"
+    exam.mkdir()
+    write_instance_file(exam, make_instance())
+    out = demo_folder(tmp_path / "out", models_folder)
+    with pytest.raises(RefusedError, match="no T1"):
+        run_demo(exam, out, "", None)
+    assert sorted(path.name for path in out.iterdir()) == ["models"]

@@ -1,0 +1,308 @@
+"""The command line as scripts rely on it: exit codes, JSON, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import run_glionode
+from conftest import MODEL
+from faults import free_port
+from instances import PATIENT_ID, PATIENT_NAME
+from node_process import write_config
+from pydicom.dataset import Dataset
+from small_study import make_small_study, study_instance_uid, write_small_study
+
+from node import __version__
+from node.cli import MIRROR_VARIABLE
+from node.segmentation.packs import read_card
+
+CONTRASTS = ["T1", "T1c", "T2", "FLAIR"]
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    """A node's config."""
+    return write_config(tmp_path / "node")
+
+
+@pytest.fixture
+def study() -> dict[str, list[Dataset]]:
+    """The small study."""
+    return make_small_study()
+
+
+# ---- exit codes ------------------------------------------------------------------------------------------------
+
+
+def test_module_and_command_are_the_same() -> None:
+    """``python -m node`` is the command line, under the command's name."""
+    done = subprocess.run([sys.executable, "-m", "node", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"glionode, version {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve", "--role", "everything"),
+        ("process", "no such folder", "--out", "out"),
+        ("process",),
+        ("models", "pull"),
+        ("show",),
+        ("nonsense",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
+    """A wrong command, option or argument ends with exit code 2 and the usage on standard error."""
+    result = run_glionode(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("command", [("studies",), ("serve",), ("models", "list"), ("series", ".")], ids=" ".join)
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("[scp]\nport = 70000\n", "scp.port"), ("[nowhere]\n", "nowhere: unknown key"), ("[scp", "not valid TOML")],
+    ids=["value", "key", "syntax"],
+)
+def test_wrong_config_ends_with_2(command: tuple[str, ...], text: str, reason: str, tmp_path: Path) -> None:
+    """A config that is wrong ends every command with exit code 2 and one line that names file and key."""
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    result = run_glionode(*command, "--config", file)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {file}: ")
+    assert reason in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_missing_config_ends_with_2(tmp_path: Path) -> None:
+    """A config file that is named must be there."""
+    result = run_glionode("studies", "--config", tmp_path / "none.toml")
+    assert (result.exit_code, result.stderr) == (2, f"error: {tmp_path / 'none.toml'}: no such file\n")
+
+
+def test_process_without_the_model_ends_with_1(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """The node's own trouble is exit code 1 and says what mends it; no result of any kind is written."""
+    folder = write_small_study(tmp_path / "study", study)
+    result = run_glionode("process", folder, "--out", tmp_path / "out", "--config", config_file)
+    assert result.exit_code == 1
+    assert f"glionode models pull {MODEL}" in result.stderr
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_process_with_an_unknown_model_ends_with_1(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """A model pack that glionode does not know is named with those it knows."""
+    folder = write_small_study(tmp_path / "study", study)
+    result = run_glionode("process", folder, "--out", tmp_path / "out", "--model", "nnn", "--config", config_file)
+    assert (result.exit_code, result.stderr) == (1, f"error: no model pack 'nnn'; known: {MODEL}\n")
+
+
+def test_process_with_a_wrong_device_ends_with_2(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """A device that is none is a usage error that names the setting."""
+    folder = write_small_study(tmp_path / "study", study)
+    result = run_glionode("process", folder, "--out", tmp_path / "out", "--device", "tpu", "--config", config_file)
+    assert result.exit_code == 2
+    assert "segmentation.device" in result.stderr
+
+
+def test_unwritable_out_is_told(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """Results that cannot be written end with exit code 1 and one line, not with a traceback."""
+    del study["FLAIR"]
+    folder = write_small_study(tmp_path / "study", study)
+    (tmp_path / "file").write_text("in the way")
+    result = run_glionode("process", folder, "--out", tmp_path / "file" / "out", "--config", config_file)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert str(tmp_path / "file" / "out") in result.stderr
+
+
+# ---- series and classify ---------------------------------------------------------------------------------------
+
+
+def test_series_as_json(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """``series --json`` names the four series chosen and gives each series' evidence; no patient data."""
+    folder = write_small_study(tmp_path / "study", study)
+    result = run_glionode("series", folder, "--json", "--config", config_file)
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert told["study_instance_uid"] == study_instance_uid(study)
+    assert told["chosen"] == {contrast: study[contrast][0].SeriesInstanceUID for contrast in CONTRASTS}
+    assert [(each["contrast"], each["chosen"], bool(each["evidence"])) for each in told["series"]] == [
+        (contrast, True, True) for contrast in CONTRASTS
+    ]
+    assert PATIENT_ID not in result.output
+    assert PATIENT_NAME.split("^")[0] not in result.output
+
+
+def test_series_as_table(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """For people each series is a row."""
+    folder = write_small_study(tmp_path / "study", study)
+    result = run_glionode("series", folder, "--config", config_file)
+    assert result.exit_code == 0
+    assert all(contrast in result.stdout for contrast in CONTRASTS)
+
+
+def test_series_refuses(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """A study that cannot be selected ends with exit code 3 and the reason on standard error."""
+    del study["T1c"]
+    folder = write_small_study(tmp_path / "study", study)
+    result = run_glionode("series", folder, "--json", "--config", config_file)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith("refused: no T1c")
+
+
+def test_classify_adds_a_column(tmp_path: Path, config_file: Path) -> None:
+    """``classify`` keeps rows and columns, and adds what each description is."""
+    rows = [("T1w MPRAGE post KM", "1"), ("FLAIR ax", "2"), ("t2_tse_tra", "3"), ("localizer", "4"), ("Grüße, 5%", "5")]
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    with source.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("description", "number"), *rows])
+    result = run_glionode("classify", "--csv", source, "--out", out, "--config", config_file)
+    assert result.exit_code == 0, result.output
+    with out.open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["description"], row["number"]) for row in found] == rows
+    assert [row["predicted"] for row in found] == ["T1c", "FLAIR", "T2", "other", "other"]
+
+
+# ---- models ----------------------------------------------------------------------------------------------------
+
+
+def models_config(tmp_path: Path, folder: Path) -> Path:
+    """A config whose models lie in ``folder``."""
+    return write_config(tmp_path / "node", models={"folder": str(folder)})
+
+
+def test_models_are_listed(tmp_path: Path) -> None:
+    """``models list`` names each pack, its licence, and whether it is installed."""
+    result = run_glionode(
+        "models", "list", "--config", models_config(tmp_path, tmp_path / "models"), env={"COLUMNS": "400"}
+    )
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if MODEL in line]
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    assert cells[1] == read_card(MODEL).version
+    assert "no" in cells
+
+
+def test_no_model_to_verify(tmp_path: Path) -> None:
+    """Without a pack, ``models verify`` says so; asked for one by name, it fails and names the command."""
+    config_file = models_config(tmp_path, tmp_path / "models")
+    result = run_glionode("models", "verify", "--config", config_file)
+    assert (result.exit_code, result.stdout) == (0, "no pack is installed\n")
+    result = run_glionode("models", "verify", MODEL, "--config", config_file)
+    assert result.exit_code == 1
+    assert f"glionode models pull {MODEL}" in result.stderr
+
+
+@pytest.mark.parametrize("how", ["option", "variable", "config"])
+def test_unreachable_mirror_is_told(how: str, tmp_path: Path) -> None:
+    """A mirror that cannot be reached ends with exit code 1, its URL, and the command that uses another."""
+    url = f"http://127.0.0.1:{free_port()}/packs"
+    models = {"folder": str(tmp_path / "models")} | ({"mirror": url} if how == "config" else {})
+    config_file = write_config(tmp_path / "node", models=models)
+    option = ["--mirror", url] if how == "option" else []
+    env = {MIRROR_VARIABLE: url if how == "variable" else "", "NO_PROXY": "127.0.0.1"}
+    result = run_glionode("models", "pull", MODEL, *option, "--config", config_file, env=env)
+    assert result.exit_code == 1
+    assert f"error: {url}/" in result.stderr
+    assert f"{MIRROR_VARIABLE}=<folder or URL> glionode models pull {MODEL}" in result.stderr
+    assert list((tmp_path / "models" / MODEL).rglob("*.part")) == []
+
+
+def test_mirror_without_the_pack_is_told(tmp_path: Path) -> None:
+    """A mirror folder that does not hold the pack is named, with the file that was looked for."""
+    config_file = models_config(tmp_path, tmp_path / "models")
+    result = run_glionode("models", "pull", MODEL, "--mirror", tmp_path, "--config", config_file)
+    assert result.exit_code == 1
+    assert f"{read_card(MODEL).files[0].path}: not in the mirror folder {tmp_path}" in result.stderr
+
+
+def test_corrupted_mirror_is_refused(tmp_path: Path) -> None:
+    """A file that is not what the card says is refused by its checksum, and nothing of it is installed."""
+    file = read_card(MODEL).files[0]
+    corrupted = tmp_path / "mirror" / MODEL / file.path
+    corrupted.parent.mkdir(parents=True)
+    corrupted.write_bytes(b"x" * file.size_bytes)
+    models = tmp_path / "models"
+    result = run_glionode(
+        "models", "pull", MODEL, "--mirror", tmp_path / "mirror", "--config", models_config(tmp_path, models)
+    )
+    assert result.exit_code == 1
+    assert f"{file.path}: SHA-256 differs from the card" in result.stderr
+    assert [path for path in models.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow
+def test_pull_from_an_installed_folder(tmp_path: Path, models_folder: Path) -> None:
+    """A folder of installed packs serves as a mirror: pull, list and verify agree that the pack is there and right."""
+    config_file = models_config(tmp_path, tmp_path / "models")
+    pulled = run_glionode("models", "pull", MODEL, "--mirror", models_folder, "--config", config_file)
+    assert pulled.exit_code == 0, pulled.output
+    assert f"{MODEL} is installed in {tmp_path / 'models' / MODEL}" in pulled.stdout
+    listed = run_glionode("models", "list", "--config", config_file, env={"COLUMNS": "400"})
+    assert "yes" in next(line for line in listed.stdout.splitlines() if MODEL in line)
+    verified = run_glionode("models", "verify", "--config", config_file)
+    assert (verified.exit_code, verified.stdout) == (0, f"{MODEL}: every file matches its card\n")
+
+
+@pytest.fixture
+def tampered(tmp_path: Path, models_folder: Path) -> Path:
+    """A folder with the pack, of whose converted weights one bit is another."""
+    folder = tmp_path / "models"
+    shutil.copytree(models_folder, folder)
+    weights = folder / MODEL / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    return folder
+
+
+@pytest.mark.slow
+def test_tampered_weights_are_not_used(tmp_path: Path, tampered: Path, study: dict) -> None:
+    """Weights that differ from the card in one bit are refused at load: by process, verify and check."""
+    config_file = models_config(tmp_path, tampered)
+    folder = write_small_study(tmp_path / "study", study)
+    processed = run_glionode("process", folder, "--out", tmp_path / "out", "--config", config_file)
+    verified = run_glionode("models", "verify", "--config", config_file)
+    for result in (processed, verified):
+        assert (result.exit_code, result.stderr) == (
+            1,
+            f"error: model pack {MODEL}: the weights are not those of its card\n",
+        )
+    assert "FAIL segmentation.model" in run_glionode("check", "--config", config_file).stdout
+
+
+# ---- studies and show ------------------------------------------------------------------------------------------
+
+
+def test_studies_of_a_fresh_node(config_file: Path) -> None:
+    """A node that never ran has no studies; asking is no error."""
+    result = run_glionode("studies", "--json", "--config", config_file)
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+
+
+def test_study_that_is_being_received(tmp_path: Path, config_file: Path) -> None:
+    """What lies in the spool is listed by ``studies`` and ``show``; an unknown study is a usage error."""
+    (tmp_path / "node" / "var" / "spool" / "1.2.3" / "1.2.3.4").mkdir(parents=True)
+    (line,) = json.loads(run_glionode("studies", "--json", "--config", config_file).stdout)
+    assert (line["study_instance_uid"], line["state"]) == ("1.2.3", "receiving")
+    shown = json.loads(run_glionode("show", "1.2.3", "--config", config_file).stdout)
+    assert shown == line | {"result": None}
+    result = run_glionode("show", "1.2.4", "--config", config_file)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no study 1.2.4" in result.stderr
+
+
+def test_dead_database_is_told(tmp_path: Path) -> None:
+    """A database that does not answer ends with exit code 1 and one line that names the key."""
+    database = {"database": f"postgresql://node:geheim@127.0.0.1:{free_port()}/node"}
+    result = run_glionode("studies", "--config", write_config(tmp_path, engine=database))
+    assert (result.exit_code, result.stderr) == (1, "error: engine.database: OperationalError\n")
