@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 DOUBTFUL_DICE = 0.70
-"""Below this mean Dice between two views a region is doubtful: a caution, and no enhancing tumour (docs/accuracy.md)."""
+"""Below this mean Dice between views a region is doubtful: a caution, or no enhancing tumour (docs/accuracy.md)."""
 
 
 @dataclass(frozen=True, slots=True)
