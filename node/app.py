@@ -21,7 +21,8 @@ import structlog
 from node.config import Config
 from node.engine import STUDY_QUEUE, WorkflowClient
 from node.metrics import Metrics
-from node.pipeline import Order, Pipeline, order_study
+from node.order import Order, order_study
+from node.pipeline import Pipeline
 
 log = structlog.get_logger()
 

@@ -91,7 +91,8 @@ def check(config_file: Path | None) -> None:
 def process(study_dir: Path, out: Path, model: str | None, device: str | None, config_file: Path | None) -> None:
     """The whole pipeline on a folder of DICOM, without a network: seg.dcm, sr.dcm, label_map.nii.gz, result.json."""
     from node.engine import DirectSteps
-    from node.pipeline import Pipeline, order_study, with_earlier_moment
+    from node.order import order_study, with_earlier_moment
+    from node.pipeline import Pipeline
 
     config = configure(config_file, quiet=True).with_segmentation(model=model, device=device)
     order = with_earlier_moment(order_study(study_dir, config), out)

@@ -22,7 +22,8 @@ from node.config import load_config
 from node.engine import DELIVERY_QUEUE, STUDY_QUEUE, WorkflowClient, WorkflowRecord
 from node.errors import EngineError
 from node.metrics import Metrics
-from node.pipeline import RESULT_FILES, Order
+from node.order import Order
+from node.pipeline import RESULT_FILES
 from node.scp.assembly import Assembly, AssemblyLoop
 from node.scp.spool import Spool
 from node.scu import send_instances
@@ -34,7 +35,7 @@ begun = time.monotonic()
 from pathlib import Path
 from node.app import running_receiver
 from node.config import load_config
-from node.pipeline import order_study
+from node.order import order_study
 config = load_config(Path(sys.argv[1]))
 with running_receiver(config):
     seconds = time.monotonic() - begun

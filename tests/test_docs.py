@@ -29,11 +29,11 @@ def headings(text: str) -> set[str]:
 
 
 def commands(group: click.Group, prefix: str = "glionode") -> Iterator[str]:
-    """Every command that does something, with the groups before it."""
+    """Every command for people that does something, with the groups before it."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, f"{prefix} {name}")
-        else:
+        elif not command.hidden:
             yield f"{prefix} {name}"
 
 

@@ -13,7 +13,7 @@ from node_process import write_config
 from node.config import Config, load_config
 from node.engine import WorkflowRecord
 from node.ledger import LedgerLine, read_ledger
-from node.pipeline import Order
+from node.order import Order
 
 BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY = "1.2.3"

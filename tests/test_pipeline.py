@@ -20,7 +20,8 @@ from small_study import all_instances, make_small_study, study_instance_uid, wri
 from node.config import Config, load_config
 from node.engine import DELIVERY_QUEUE
 from node.errors import ContentRefused, DeliveryError, ModelPackError
-from node.pipeline import RESULT_FILES, Order, Pipeline, order_study, with_earlier_moment
+from node.order import Order, order_study, with_earlier_moment
+from node.pipeline import RESULT_FILES, Pipeline
 from node.study import Contrast, Destination
 
 OUT_OF_RESOURCES, CANNOT_UNDERSTAND, COERCED = 0xA700, 0xC000, 0xB000

@@ -34,8 +34,9 @@ SEES = {  # who may import what; a package stands for all its modules
         "node.segmentation", "node.sr_writer.codes", "node.errors", "node.identity", "node.study", "node.uids",
     },
     "node.engine": {"node.config", "node.errors"},
+    "node.order": {"node.series", "node.config", "node.errors", "node.study", "node.uids"},
     "node.pipeline": {
-        "node.series", "node.segmentation", "node.sr_writer", "node.scu", "node.engine",
+        "node.series", "node.segmentation", "node.sr_writer", "node.scu", "node.engine", "node.order",
         "node.config", "node.errors", "node.log", "node.study", "node.uids",
     },
     "node.ledger": {"node.config", "node.engine", "node.scp.spool"},
@@ -45,14 +46,18 @@ SEES = {  # who may import what; a package stands for all its modules
     },
     "node.app": EVERYTHING,
     "node.demo": EVERYTHING,
+    "node.bench": {"node.bench", "node.segmentation", "node.errors"},
     "node.cli": EVERYTHING,
+    "node.cli_method": EVERYTHING,
+    "node.cli_options": {"node.config", "node.log", "node.pipeline"},
     "node.__main__": {"node.cli"},
 }  # fmt: skip
 
 FENCES = {  # library: where it may be imported
     "pynetdicom": ("scp/", "scu.py", "demo/pacs.py"),
-    "torch": tuple(
-        f"segmentation/{name}.py" for name in ("network", "layers", "parking", "views", "packs", "brain", "device")
+    "torch": (
+        *(f"segmentation/{name}.py" for name in ("network", "layers", "parking", "views", "packs", "brain", "device")),
+        "bench/",
     ),
     "SimpleITK": (
         *(f"segmentation/{name}.py" for name in ("volume", "align", "grid", "brain", "method")),

@@ -14,6 +14,9 @@ from node.segmentation.volume import affine_of
 
 LEAST_BRAIN_ML = 400.0
 LARGEST_BRAIN_ML = 2500.0
+LEAST_ROUNDNESS = 0.56
+"""Shortest over longest principal axis: whole brains have 0.65 to 0.80; a slab of 60 mm 0.45, a knee 0.5."""
+
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -25,7 +28,7 @@ def brain_mask(image: sitk.Image, name: str, device: str = "cpu") -> NDArray[np.
         device: "cpu", or a CUDA device.
 
     Raises:
-        ContentRefused: what was found is no brain by its volume.
+        ContentRefused: what was found is no whole brain by its volume or its shape.
     """
     array_xyz = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
     nifti = nibabel.Nifti1Image(np.asarray(array_xyz, np.float32), _LPS_TO_RAS @ affine_of(image))
@@ -38,4 +41,14 @@ def brain_mask(image: sitk.Image, name: str, device: str = "cpu") -> NDArray[np.
     volume_ml = float(found.sum() * np.prod(image.GetSpacing()) / 1000)
     if not LEAST_BRAIN_ML <= volume_ml <= LARGEST_BRAIN_ML:
         raise ContentRefused(f"what was found in {name} is no whole brain: {volume_ml:.0f} mL")
+    roundness = _roundness(found, image)
+    if roundness < LEAST_ROUNDNESS:
+        raise ContentRefused(f"what was found in {name} is no whole brain: too flat or too long ({roundness:.2f})")
     return found
+
+
+def _roundness(mask_zyx: NDArray[np.bool_], image: sitk.Image) -> float:
+    """Shortest over longest principal axis of the mask (standard deviations of its points in mm)."""
+    points_mm = np.argwhere(mask_zyx)[:, ::-1] * image.GetSpacing()
+    variances = np.linalg.eigvalsh(np.cov(points_mm.T))
+    return float(np.sqrt(variances[0] / variances[-1]))
