@@ -49,10 +49,9 @@ def failing(steps: Steps, text: str, is_ours: bool) -> None:
     raise DeliveryError(text) if is_ours else ValueError(text)
 
 
-def sleeping(steps: Steps, folder: str, seconds: float) -> Any:
+def sleeping(steps: Steps, seconds: float) -> Any:
     """Sleep between two steps; the moments of both."""
     before = steps.step("before", time.time)
-    (Path(folder) / "asleep").touch()
     steps.sleep(seconds)
     return before, steps.step("after", time.time)
 

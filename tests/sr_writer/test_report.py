@@ -1,0 +1,198 @@
+"""The structured report: the numbers of the SEG, TID 1500, references that exist, nothing random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import highdicom
+import lab
+import numpy as np
+import phantoms
+import pydicom
+import pytest
+from phantoms import Geometry
+from pydicom import Dataset
+
+from node.segmentation.seg_writer import write_seg
+from node.segmentation.volume import SourceVolume, read_volume
+from node.sr_writer.codes import REPORT_TITLE, SEGMENTS
+from node.sr_writer.measurements import measure
+from node.sr_writer.report import ReportContent, comment_lines, read_volumes, write_report
+from node.study import Contrast, ResultIdentity, Selection, Software
+
+GEOMETRY = Geometry(size=(48, 44, 20), spacing_between_slices_mm=3.0, centre_mm=(13, -11, 8))
+IDENTITY = ResultIdentity(
+    workflow_id="a workflow",
+    created=datetime(2026, 1, 2, 3, 4, 5, 678, UTC),
+    software=Software("anisotropic_nets_brats17", "d44297e", parameters={"mode": "slab"}),
+    node_version="0.1.0",
+    station_name="GLIONODE",
+    device_serial_number="7",
+)
+CAUTIONS = ("tumour core: the three views agree poorly",)
+
+
+def written(tmp_path: Path, masks: dict[str, np.ndarray] | None = None) -> tuple[SourceVolume, Dataset, Dataset]:
+    """A source, its SEG and its report, as they are read back from disk."""
+    source = read_volume(phantoms.write_series(tmp_path / "source", phantoms.classic(GEOMETRY)))
+    shape = source.image.GetSize()[::-1]
+    if masks is None:
+        masks = {concept.region: np.zeros(shape, bool) for concept in SEGMENTS}
+        masks["whole_tumour"][4:12, 10:30, 20:40] = True
+        masks["tumour_core"][5:9, 12:25, 24:36] = True
+        masks["enhancing_tumour"][6, 14:20, 25:30] = True
+    seg = write_seg(source, masks, IDENTITY)
+    header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+    selection = Selection(source.series.study_instance_uid, {Contrast.T1C: source.series}, ())
+    report = write_report(seg, ReportContent(selection, header, CAUTIONS), IDENTITY)
+    for name, dataset in (("seg", seg), ("sr", report)):
+        dataset.save_as(tmp_path / f"{name}.dcm", enforce_file_format=True)
+    return source, pydicom.dcmread(tmp_path / "seg.dcm"), pydicom.dcmread(tmp_path / "sr.dcm")
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> tuple[SourceVolume, Dataset, Dataset]:
+    return written(tmp_path)
+
+
+def items(content: Dataset) -> Iterator[Dataset]:
+    for item in content.get("ContentSequence", ()):
+        yield item
+        yield from items(item)
+
+
+def named(content: Dataset, code: str) -> list[Dataset]:
+    return [item for item in items(content) if item.ConceptNameCodeSequence[0].CodeValue == code]
+
+
+def test_volumes_are_those_of_the_label_map(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
+    """Voxels counted by hand times the voxel's size from the planes, to the microlitre."""
+    source, seg, report = objects
+    voxel_ml = float(np.prod(source.image.GetSpacing())) / 1000
+    counts = {"Whole tumour": 8 * 20 * 20, "Tumour core": 4 * 13 * 12, "Enhancing tumour": 6 * 5}
+    expected = {label: count * voxel_ml for label, count in counts.items()}
+    assert {each.concept.label: each.volume_ml for each in measure(seg)} == pytest.approx(expected)
+    assert read_volumes(report) == pytest.approx(expected, abs=5e-4)
+
+
+def test_volumes_are_in_millilitres(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
+    """The unit is UCUM's mL on every number."""
+    _, _, report = objects
+    units = [item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0] for item in named(report, "118565006")]
+    assert [(unit.CodeValue, unit.CodingSchemeDesignator) for unit in units] == [("mL", "UCUM")] * 3
+
+
+def test_identity_and_title(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
+    """Patient and study are the source's; the title is the one that viewers show."""
+    source, _, report = objects
+    header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID", "StudyID", "AccessionNumber"):
+        assert report[keyword].value == header[keyword].value
+    title = report.ConceptNameCodeSequence[0]
+    assert (title.CodeValue, title.CodingSchemeDesignator) == (REPORT_TITLE.value, REPORT_TITLE.scheme_designator)
+    assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    assert report.Modality == "SR"
+
+
+def test_each_group_points_at_its_segment(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
+    """Segment number, tracking UID and finding of each group are those of the SEG, and the references exist."""
+    source, seg, report = objects
+    groups = named(report, "125007")
+    assert len(groups) == len(SEGMENTS)
+    for group, segment, concept in zip(groups, seg.SegmentSequence, SEGMENTS, strict=True):
+        reference = named(group, "121191")[0].ReferencedSOPSequence[0]
+        assert reference.ReferencedSOPInstanceUID == seg.SOPInstanceUID
+        assert reference.ReferencedSegmentNumber == concept.number == segment.SegmentNumber
+        assert segment.TrackingUID == named(group, "112040")[0].UID
+        assert named(group, "121071")[0].ConceptCodeSequence[0].CodeValue == concept.property_type.value
+        assert source.series.series_instance_uid == named(group, "121232")[0].UID
+    evidence = [
+        instance.ReferencedSOPInstanceUID
+        for study in report.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    ]
+    known = {instance.sop_instance_uid for instance in source.series.instances} | {seg.SOPInstanceUID}
+    assert seg.SOPInstanceUID in evidence
+    assert set(evidence) <= known
+
+
+def test_the_algorithm_is_named_with_its_version(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
+    """What ran is in every group: name, version, parameters."""
+    _, _, report = objects
+    assert [item.TextValue for item in named(report, "111001")] == ["anisotropic_nets_brats17"] * 3
+    assert [item.TextValue for item in named(report, "111003")] == ["d44297e"] * 3
+    assert [item.TextValue for item in named(report, "111002")] == ["mode=slab"] * 3
+
+
+def test_comments_tell_series_cautions_and_use(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
+    """A reader finds which series was used, what to mind, and that it is no medical device."""
+    _, _, report = objects
+    text = " | ".join(item.TextValue for item in named(report, "121106"))
+    assert "T1c: series" in text
+    assert f"Caution: {CAUTIONS[0]}" in text
+    assert "not a medical device" in text
+
+
+def test_comments_hold_no_patient_data(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
+    """Name and ID are in the patient module only, never in a sentence."""
+    source, _, _ = objects
+    header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+    selection = Selection(source.series.study_instance_uid, {Contrast.T1C: source.series}, ())
+    text = " ".join(comment_lines(ReportContent(selection, header, CAUTIONS), IDENTITY))
+    assert str(header.PatientName) not in text
+    assert str(header.PatientID) not in text
+
+
+def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    """Nothing random and no clock in it: made again, the report is equal byte by byte."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name)
+    assert (tmp_path / "one" / "sr.dcm").read_bytes() == (tmp_path / "two" / "sr.dcm").read_bytes()
+
+
+def test_no_tumour_measures_zero(tmp_path: Path) -> None:
+    """An empty result still reports three volumes: 0 mL."""
+    empty = {concept.region: np.zeros((20, 44, 48), bool) for concept in SEGMENTS}
+    _, _, report = written(tmp_path, empty)
+    assert list(read_volumes(report).values()) == [0.0, 0.0, 0.0]
+
+
+def test_highdicom_reads_the_report_back(tmp_path: Path) -> None:
+    """A second look through the library's own template classes finds three volumetric groups."""
+    written(tmp_path)
+    report = highdicom.sr.srread(tmp_path / "sr.dcm")
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == [concept.label for concept in SEGMENTS]
+
+
+@pytest.mark.slow
+@lab.needs("dciodvfy", "dcentvfy")
+def test_dicom3tools_find_no_error(tmp_path: Path) -> None:
+    """dciodvfy on the report, dcentvfy on report, SEG and sources together."""
+    source, _, _ = written(tmp_path)
+    assert lab.dciodvfy_errors(tmp_path / "sr.dcm") == []
+    files = [tmp_path / "sr.dcm", tmp_path / "seg.dcm", *(path for path, _ in source.sources)]
+    assert [line for line in lab.dcentvfy_errors(files) if "AccessionNumber" not in line] == []
+
+
+@pytest.mark.slow
+@lab.needs("java", lab.PIXELMED_JAR)
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_pixelmed_completes_the_template(tmp_path: Path, is_empty: bool) -> None:
+    """TID 1500 and all below it are as the standard wants them, with and without a tumour."""
+    written(tmp_path, {c.region: np.zeros((20, 44, 48), bool) for c in SEGMENTS} if is_empty else None)
+    assert lab.pixelmed_sr_problems(tmp_path / "sr.dcm") == []
+
+
+@pytest.mark.slow
+@lab.needs("tid1500reader")
+def test_dcmqi_reads_the_volumes(tmp_path: Path) -> None:
+    """An independent reader of TID 1500 finds the same three numbers."""
+    _, seg, _ = written(tmp_path)
+    content = lab.read_sr_with_dcmqi(tmp_path / "sr.dcm")
+    found = sorted(float(item["value"]) for group in content["Measurements"] for item in group["measurementItems"])
+    assert found == pytest.approx(sorted(each.volume_ml for each in measure(seg)), abs=5e-4)
