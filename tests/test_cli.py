@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from command_line import run_glionode
-from conftest import MODEL
 from faults import free_port
 from instances import PATIENT_ID, PATIENT_NAME
 from node_process import write_config
@@ -23,6 +22,8 @@ from node.cli import MIRROR_VARIABLE
 from node.segmentation.packs import read_card
 
 CONTRASTS = ["T1", "T1c", "T2", "FLAIR"]
+
+MODEL = "anisotropic_nets_brats17"
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ MOST_STEPS = 120
 """True alignments, real and synthetic, settle within 20 to 45 steps; other anatomy or a turned head never did."""
 
 _SEED = 1
-_SAMPLING_FRACTION = 0.2
-# A fixed number of work units: sums are gathered in the same order on every machine, so results repeat exactly.
-_WORK_UNITS = 4
+_SAMPLING_FRACTION = 0.1  # as exact as 0.2 (0.3 mm on a synthetic head in slices of 3 mm), and faster
+# With more than one the metric's sums are gathered in the order in which threads end, and no two runs agree exactly.
+_WORK_UNITS = 1
 
 
 def _prepared(image: sitk.Image, name: str) -> sitk.Image:

@@ -92,16 +92,16 @@ def test_known_motion_is_found_again(fixed, moved, brain_points, contrast, angle
 
 
 def test_same_image_stays_where_it_is(fixed, brain_points):
-    """Registration of an image to itself moves nothing: there is no bias of half a voxel."""
+    """Registration of an image to itself moves it by less than a tenth of a millimetre: no half voxel is lost."""
     found = align_rigid(fixed, fixed, "itself")
-    assert max(distances_mm(found, motion((0, 0, 0), (0, 0, 0)), brain_points)) < 0.05
+    assert max(distances_mm(found, motion((0, 0, 0), (0, 0, 0)), brain_points)) < 0.1
 
 
 def test_two_runs_give_the_same_transform(fixed, moved):
-    """The answer is the same to the last bit when it is computed again."""
+    """The answer is the same to the last bit each time it is computed."""
     image = moved(Contrast.T2, motion((2, -1, 3), (4, -3, 5)))
-    first, second = (align_rigid(fixed, image, "series 3").GetParameters() for _ in range(2))
-    assert first == second
+    answers = {align_rigid(fixed, image, "series 3").GetParameters() for _ in range(4)}
+    assert len(answers) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from node.segmentation.volume import image_from_affine, read_volume
 from node.series.headers import read_study
 from node.study import Contrast
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")]
 
 
 def dice(one, other):
