@@ -51,7 +51,8 @@ class StudyDesk:
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=order.workflow_id)
             return
         folder = str(self._config.work_folder / order.workflow_id)
-        self._client.enqueue(STUDY_QUEUE, "process", order.workflow_id, order, folder)
+        about = {"study_instance_uid": study_instance_uid}
+        self._client.enqueue(STUDY_QUEUE, "process", order.workflow_id, order, folder, about=about)
         self._metrics.studies.inc()
         log.info("study_started", study_instance_uid=study_instance_uid, workflow_id=order.workflow_id)
 

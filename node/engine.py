@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +30,9 @@ APPLICATION_VERSION = "1"
 """Raised only when a change makes recorded steps unusable; else an upgrade orphans pending workflows."""
 
 STUDY_QUEUE, DELIVERY_QUEUE = "gpu", "deliver"
+ACTIVE = ("ENQUEUED", "PENDING", "DELAYED")
+"""The engine's words for a workflow that is not over."""
+
 _POLLING_SECONDS = 0.5
 _SLASH_FREE = str.maketrans("/:", "__")
 
@@ -165,14 +168,15 @@ class WorkflowRecord:
 
     Attributes:
         engine_status: ENQUEUED, PENDING, SUCCESS, ERROR, CANCELLED, ... as the engine has it.
-        state: what the workflow told last, or None.
+        state: what an active workflow told last, or None.
+        about: the words it was enqueued with.
         error: the reason of an ERROR.
     """
 
     workflow_id: str
     engine_status: str
     state: str | None
-    arguments: tuple[Any, ...]
+    about: Mapping[str, str]
     output: Any
     error: str | None
     created: datetime
@@ -209,9 +213,15 @@ class WorkflowClient:
         """Let go of the database."""
         self._client.destroy()
 
-    def enqueue(self, queue: str, name: str, workflow_id: str, *arguments: Any) -> None:
-        """Start a workflow; with an id that was used before nothing happens."""
+    def enqueue(
+        self, queue: str, name: str, workflow_id: str, *arguments: Any, about: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a workflow; with an id that was used before nothing happens.
+
+        ``about``: words kept beside it, to be listed without reading its arguments.
+        """
         options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
+        options["attributes"] = dict(about or {})
         with _database_errors():
             self._client.enqueue(options, *arguments)
 
@@ -227,14 +237,14 @@ class WorkflowClient:
                 WorkflowRecord(
                     workflow_id=status.workflow_id,
                     engine_status=status.status,
-                    state=self._state(status.workflow_id),
-                    arguments=tuple(status.input["args"]) if status.input else (),
+                    state=self._state(status.workflow_id) if status.status in ACTIVE else None,
+                    about=status.attributes or {},
                     output=status.output,
                     error=None if status.error is None else _reason(status.error),
                     created=_moment(status.created_at),
                     updated=_moment(status.updated_at),
                 )
-                for status in self._client.list_workflows(name=name, workflow_id_prefix=prefix)
+                for status in self._client.list_workflows(name=name, workflow_id_prefix=prefix, load_input=False)
             ]
 
     def _state(self, workflow_id: str) -> str | None:

@@ -70,4 +70,4 @@ def stamp(dataset: pydicom.Dataset, created: datetime) -> None:
         setattr(dataset, f"{moment}Date", created.strftime("%Y%m%d"))
         setattr(dataset, f"{moment}Time", created.strftime("%H%M%S.%f"))
     for equipment in dataset.get("ContributingEquipmentSequence", ()):
-        equipment.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f")
+        equipment.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f%z")

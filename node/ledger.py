@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from node.config import Config
-from node.engine import WorkflowClient, WorkflowRecord
+from node.engine import ACTIVE, WorkflowClient, WorkflowRecord
 from node.scp.spool import Spool
 
 
@@ -33,12 +33,12 @@ def read_ledger(config: Config, client: WorkflowClient | None = None) -> list[Le
     """Every study, oldest first. ``client``: one to use instead of opening the database anew."""
     own = client or WorkflowClient(config)
     try:
-        latest = {record.arguments[0].study_instance_uid: record for record in own.workflows("process")}
-        deliveries = own.workflows("deliver")
+        latest = {record.about["study_instance_uid"]: record for record in own.workflows("process")}
+        deliveries = _by_study_workflow(own.workflows("deliver"))
     finally:
         if client is None:
             own.close()
-    lines = [_line(uid, record, deliveries) for uid, record in latest.items()]
+    lines = [_line(uid, record, deliveries.get(record.workflow_id, {})) for uid, record in latest.items()]
     spool = Spool(config.spool_folder)
     for uid in spool.studies():
         if uid not in latest:
@@ -47,9 +47,17 @@ def read_ledger(config: Config, client: WorkflowClient | None = None) -> list[Le
     return sorted(lines, key=lambda line: line.since)
 
 
-def _line(uid: str, record: WorkflowRecord, deliveries: list[WorkflowRecord]) -> LedgerLine:
+def _by_study_workflow(deliveries: list[WorkflowRecord]) -> dict[str, dict[str, WorkflowRecord]]:
+    """Workflow id of the study to destination name to delivery; a delivery is called <workflow id>-<destination>."""
+    found: dict[str, dict[str, WorkflowRecord]] = {}
+    for record in deliveries:
+        parent, _, name = record.workflow_id.partition("-")
+        found.setdefault(parent, {})[name] = record
+    return found
+
+
+def _line(uid: str, record: WorkflowRecord, children: dict[str, WorkflowRecord]) -> LedgerLine:
     state, reason = _state(record)
-    children = {each.arguments[2]: each for each in deliveries if each.workflow_id.startswith(f"{record.workflow_id}-")}
     states = {name: _state(child) for name, child in children.items()}
     if state == "reported" and states:
         failed = [text for each, text in states.values() if each == "failed" and text]
@@ -65,6 +73,6 @@ def _line(uid: str, record: WorkflowRecord, deliveries: list[WorkflowRecord]) ->
 def _state(record: WorkflowRecord) -> tuple[str, str | None]:
     if record.engine_status == "SUCCESS":
         return str(record.output["state"]), record.output["reason"]
-    if record.engine_status in ("ENQUEUED", "PENDING", "DELAYED"):
+    if record.engine_status in ACTIVE:
         return record.state or "stable", None
     return "failed", record.error or record.engine_status

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node import __version__, uids
+from node import uids
 from node.config import Config
 from node.errors import RefusedError
 from node.series.headers import read_study
 from node.series.select import select
 from node.series.vocabulary import load_vocabulary
 from node.study import Contrast, Selection
+
+METHOD_VERSION = "1"
+"""Raised when the method would answer otherwise. An upgrade that changes nothing about it runs no study again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ def order_study(study_folder: Path, config: Config, study_instance_uid: str = ""
         every = sorted(f"{path.relative_to(study_folder)} {path.stat().st_size}" for path in files)
         digest = uids.digest(("unreadable", study_instance_uid, *every))
         return Order(digest[:32], study_instance_uid, None, str(error), created)
-    settings = (config.segmentation.model, config.segmentation.mode, __version__)
+    settings = (config.segmentation.model, config.segmentation.mode, METHOD_VERSION)
     try:
         selection = select(study, load_vocabulary(dict(config.series.rules)))
     except RefusedError as error:

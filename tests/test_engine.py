@@ -90,7 +90,7 @@ def test_same_id_runs_once(config: Config, client: WorkflowClient) -> None:
         client.enqueue(STUDY_QUEUE, "process", "next", str(counting_folder(config, "next")))
         wait_for_end(client, "process", "next")
         wait_for_end(client, "child", "once-child")
-    assert (record.output, record.state, record.error) == ({"first": 1, "second": 1}, "segmented", None)
+    assert (record.output, record.state, record.error) == ({"first": 1, "second": 1}, None, None)
     assert {name: len(lines(folder / name)) for name in ("first", "second", "child")} == {
         "first": 1,
         "second": 1,
@@ -159,14 +159,14 @@ def test_error_is_told_without_foreign_text(config: Config, client: WorkflowClie
 
 
 def test_workflows_are_listed_by_name_in_order(client: WorkflowClient) -> None:
-    """The list holds the workflows of one name, oldest first, with arguments, waiting as long as no worker runs."""
+    """The list holds the workflows of one name, oldest first, with what they are about, waiting as long as no worker runs."""
     for workflow_id in ("b", "a", "c"):
-        client.enqueue(STUDY_QUEUE, "process", workflow_id, f"folder {workflow_id}")
+        client.enqueue(STUDY_QUEUE, "process", workflow_id, "folder", about={"study": workflow_id})
     client.enqueue(DELIVERY_QUEUE, "child", "other", "folder")
     found = client.workflows("process")
     assert [record.workflow_id for record in found] == ["b", "a", "c"]
     assert {record.engine_status for record in found} == {"ENQUEUED"}
-    assert [record.arguments for record in found] == [("folder b",), ("folder a",), ("folder c",)]
+    assert [record.about for record in found] == [{"study": "b"}, {"study": "a"}, {"study": "c"}]
     assert [record.workflow_id for record in client.workflows("process", prefix="a")] == ["a"]
 
 

@@ -13,7 +13,6 @@ from node_process import write_config
 from node.config import Config, load_config
 from node.engine import WorkflowRecord
 from node.ledger import LedgerLine, read_ledger
-from node.order import Order
 
 BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY = "1.2.3"
@@ -31,17 +30,17 @@ class RecordedWorkflows:
         return {"process": self.process, "deliver": self.deliver}[name]
 
 
-def record(workflow_id: str, arguments: tuple[Any, ...], **facts: Any) -> WorkflowRecord:
+def record(workflow_id: str, about: dict[str, str], **facts: Any) -> WorkflowRecord:
     """A workflow; ``minute`` (of its last change) and what else is of interest."""
     minute = facts.pop("minute", 0)
     values = {"engine_status": "ENQUEUED", "state": None, "output": None, "error": None} | facts
     moment = BEGUN + timedelta(minutes=minute)
-    return WorkflowRecord(workflow_id=workflow_id, arguments=arguments, created=BEGUN, updated=moment, **values)
+    return WorkflowRecord(workflow_id=workflow_id, about=about, created=BEGUN, updated=moment, **values)
 
 
 def process(workflow_id: str = "w", study: str = STUDY, **facts: Any) -> WorkflowRecord:
     """The workflow of one study."""
-    return record(workflow_id, (Order(workflow_id, study, None, None, BEGUN), "folder"), **facts)
+    return record(workflow_id, {"study_instance_uid": study}, **facts)
 
 
 def reported() -> WorkflowRecord:
@@ -51,7 +50,7 @@ def reported() -> WorkflowRecord:
 
 def delivery(name: str, **facts: Any) -> WorkflowRecord:
     """The delivery of study's results to one destination."""
-    return record(f"w-{name}", (STUDY, "folder", name), **facts)
+    return record(f"w-{name}", {}, **facts)
 
 
 def delivered(name: str, **facts: Any) -> WorkflowRecord:
@@ -66,8 +65,8 @@ def config(tmp_path: Path) -> Config:
 
 
 def only_line(config: Config, *records: WorkflowRecord) -> LedgerLine:
-    """The ledger's one line; records with an Order are studies, the others deliveries."""
-    is_process = [isinstance(each.arguments[0], Order) for each in records]
+    """The ledger's one line; records about a study are studies, the others deliveries."""
+    is_process = ["study_instance_uid" in each.about for each in records]
     client = RecordedWorkflows(
         [each for each, yes in zip(records, is_process, strict=True) if yes],
         [each for each, yes in zip(records, is_process, strict=True) if not yes],

@@ -52,11 +52,13 @@ SEGMENTS = (
 )  # fmt: skip
 """In drawing order: a viewer that cannot overlap segments still shows them rightly."""
 
-ARTIFICIAL_INTELLIGENCE = Code("123109", "DCM", "Artificial Intelligence")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 REPORT_TITLE = Code("126001", "DCM", "Oncology Measurement Report")
 """126000 "Imaging Measurement Report" opens as a blank viewport in a common viewer; both are in CID 7021."""
 
-MR_BRAIN = Code("25056-3", "LN", "MRI brain W and WO contrast IV")
+MR_PROCEDURE = Code("25056-3", "LN", "MRI unspecified body region")
+"""Of CID 100 "Quantitative Diagnostic Imaging Procedures", which knows no brain; the finding site names that."""
+
 VOLUME = Code("118565006", "SCT", "Volume")
 MILLILITRE = Code("mL", "UCUM", "milliliter")
 COMMENT = Code("121106", "DCM", "Comment")

@@ -18,7 +18,7 @@ from node.sr_writer.codes import (
     COMMENT,
     MILLILITRE,
     MORPHOLOGICALLY_ABNORMAL,
-    MR_BRAIN,
+    MR_PROCEDURE,
     REPORT_TITLE,
     VOLUME,
 )
@@ -63,7 +63,7 @@ def write_report(seg: pydicom.Dataset, content: ReportContent, identity: ResultI
     )
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=device),
-        procedure_reported=_coded(MR_BRAIN),
+        procedure_reported=_coded(MR_PROCEDURE),
         imaging_measurements=groups,
         title=_coded(REPORT_TITLE),
     )

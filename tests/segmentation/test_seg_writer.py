@@ -14,6 +14,8 @@ from phantoms import GEOMETRIES, IDENTITY, Geometry
 
 from node.errors import VerificationError
 from node.segmentation.seg_writer import read_masks, tracking_uid, verify_seg, write_seg
+from node.segmentation.volume import read_volume
+from node.series.headers import read_study
 from node.sr_writer.codes import BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS
 from node.sr_writer.measurements import measure
 
@@ -457,3 +459,25 @@ def test_validator_finds_no_error(read, segmented, save, kind, is_empty):
     source = read(instances_of(kind, GEOMETRIES["double oblique"]))
     masks = {region: mask & (not is_empty) for region, mask in segmented(source).items()}
     assert lab.dciodvfy_errors(save(write_seg(source, masks, IDENTITY))) == []
+
+
+@pytest.mark.slow
+@lab.needs("dciodvfy", "segimage2itkimage")
+@pytest.mark.parametrize("folder", ["brainix/801", "stress/philips_enhanced_t1/In/Philips/401_T1W_FFE_Sno_CS2"])
+def test_real_source_gives_a_valid_seg(data_folder, save, tmp_path, folder):
+    """On a real series, classic and enhanced, the SEG is valid and another library finds its voxels where meant."""
+    (series,) = read_study(data_folder / folder).series
+    source = read_volume(series)
+    masks = {region: np.zeros(source.image.GetSize()[::-1], bool) for region in phantoms.REGIONS}
+    masks["whole_tumour"][5:15, 60:90, 130:150] = True
+    masks["tumour_core"][7:12, 70:80, 135:145] = True
+    file = save(write_seg(source, masks, IDENTITY))
+    verify_seg(file, source, masks)
+    assert lab.dciodvfy_errors(file) == []
+    images = lab.read_seg_with_dcmqi(file, tmp_path / "dcmqi")
+    for concept in SEGMENTS[:2]:
+        image = images[concept.number]
+        found = points_of(image, sitk.GetArrayFromImage(image) > 0)
+        meant = points_of(source.image, masks[concept.region])
+        assert len(found) == len(meant)
+        np.testing.assert_allclose(found.mean(axis=0), meant.mean(axis=0), atol=0.05)

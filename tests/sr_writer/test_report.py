@@ -146,6 +146,33 @@ def test_comments_hold_no_patient_data(objects: tuple[SourceVolume, Dataset, Dat
     assert str(header.PatientID) not in text
 
 
+@pytest.mark.parametrize(
+    ("character_set", "name", "description"),
+    [
+        ("ISO_IR 100", "Müller^Jürgen", "T1 Schädel KM"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", "造影 T1"),
+        ("ISO_IR 192", "Иванов^Иван", "Т1 с контрастом"),
+    ],
+    ids=["German", "Japanese", "Russian"],
+)
+def test_letters_of_the_source_survive(tmp_path: Path, character_set: str, name: str, description: str) -> None:
+    """Patient's name and series description read the same in the report, whatever the source's character set."""
+    instances = phantoms.classic(GEOMETRY)
+    for instance in instances:
+        instance.SpecificCharacterSet = character_set
+        instance.PatientName, instance.SeriesDescription = name, description
+    source = read_volume(phantoms.write_series(tmp_path / "source", instances))
+    seg = write_seg(source, {c.region: np.ones((20, 44, 48), bool) for c in SEGMENTS}, IDENTITY)
+    header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+    selection = Selection(source.series.study_instance_uid, {Contrast.T1C: source.series}, ())
+    write_report(seg, ReportContent(selection, header, ()), IDENTITY).save_as(
+        tmp_path / "sr.dcm", enforce_file_format=True
+    )
+    report = pydicom.dcmread(tmp_path / "sr.dcm")
+    assert str(report.PatientName) == name
+    assert any(description in item.TextValue for item in named(report, "121106"))
+
+
 def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     """Nothing random and no clock in it: made again, the report is equal byte by byte."""
     for name in ("one", "two"):
