@@ -159,7 +159,7 @@ def test_error_is_told_without_foreign_text(config: Config, client: WorkflowClie
 
 
 def test_workflows_are_listed_by_name_in_order(client: WorkflowClient) -> None:
-    """The list holds the workflows of one name, oldest first, with what they are about, waiting as long as no worker runs."""
+    """The list holds the workflows of one name, oldest first, with what they are about; without a worker they wait."""
     for workflow_id in ("b", "a", "c"):
         client.enqueue(STUDY_QUEUE, "process", workflow_id, "folder", about={"study": workflow_id})
     client.enqueue(DELIVERY_QUEUE, "child", "other", "folder")
