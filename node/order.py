@@ -38,7 +38,7 @@ def order_study(study_folder: Path, config: Config, study_instance_uid: str = ""
 
     ``study_instance_uid``: what the study is called should none of its files be readable.
     """
-    created = datetime.now(UTC)
+    created = datetime.now(UTC).astimezone()  # dates in SEG and SR are the place's, as the study's are
     try:
         study = read_study(study_folder)
     except RefusedError as error:

@@ -143,12 +143,12 @@ class Pipeline:
         return result
 
     def _write_objects(self, order: Order, cautions: list[str], folder: Path) -> dict[str, float]:
-        """``seg.dcm``, verified against the regions, and ``sr.dcm``; the volumes reported."""
+        """``seg.dcm`` and ``sr.dcm``, each read back and compared before it gets its name; the volumes reported."""
         from node.segmentation.regions_file import read_masks
         from node.segmentation.seg_writer import verify_seg, write_seg
         from node.segmentation.volume import read_volume
         from node.sr_writer.measurements import measure
-        from node.sr_writer.report import ReportContent, write_report
+        from node.sr_writer.report import ReportContent, verify_report, write_report
 
         assert order.selection is not None
         identity = self._identity(order)
@@ -160,6 +160,7 @@ class Pipeline:
         header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
         report = write_report(seg, ReportContent(order.selection, header, tuple(cautions)), identity)
         _write_dataset(report, folder / "sr.part")
+        verify_report(folder / "sr.part", seg, header)
         aside.replace(folder / "seg.dcm")
         (folder / "sr.part").replace(folder / "sr.dcm")
         return {each.concept.region: round(each.volume_ml, 3) for each in measure(seg)}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pydicom
 from highdicom import sr
 from highdicom.sr import CodedConcept, EnhancedSR
 from pydicom.sr.codedict import codes
 
+from node.errors import VerificationError
 from node.identity import stamp, with_valid_identity
 from node.sr_writer.codes import (
     ARTIFICIAL_INTELLIGENCE,
@@ -27,6 +29,8 @@ from node.study import ResultIdentity, Selection
 from node.uids import derived_uid
 
 SERIES_NUMBER = 9802
+
+_VOLUME_TOLERANCE_ML = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,38 @@ def comment_lines(content: ReportContent, identity: ResultIdentity) -> Sequence[
     lines.append(f"Method: {identity.software.name} {identity.software.version} ({parameters})")
     lines += [f"Caution: {text}" for text in content.cautions]
     return [*lines, "Automatic result for research; not a medical device. Check against the images."]
+
+
+def verify_report(file: Path, seg: pydicom.Dataset, source: pydicom.Dataset) -> None:
+    """Read the report back from its bytes and compare it with the SEG it measures and with its source.
+
+    Raises:
+        VerificationError: a volume, the reference to the SEG, or the patient's or study's identity differ.
+    """
+    document = pydicom.dcmread(file)
+    told = read_volumes(document)
+    for each in measure(seg):
+        label = each.concept.label
+        if abs(told.get(label, -1.0) - each.volume_ml) > _VOLUME_TOLERANCE_ML:
+            raise VerificationError(
+                f"SR: volume of '{label}' is {told.get(label)} mL, the SEG's {each.volume_ml:.3f} mL"
+            )
+    segs = {
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for item in _items(document)
+        if item.ConceptNameCodeSequence[0].CodeValue == codes.DCM.ReferencedSegment.value
+    }
+    if segs != {seg.SOPInstanceUID}:
+        raise VerificationError("SR does not reference the SEG that it measures, and that alone")
+    for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
+        if str(document.get(keyword, "")) != str(source.get(keyword) or ""):
+            raise VerificationError(f"SR: {keyword} is not the source's")
+
+
+def _items(content: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
+    for item in content.get("ContentSequence", ()):
+        yield item
+        yield from _items(item)
 
 
 def read_volumes(document: pydicom.Dataset) -> dict[str, float]:

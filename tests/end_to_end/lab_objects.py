@@ -120,7 +120,7 @@ def make_sr(images: list[Dataset], seg: Dataset) -> Dataset:
         finding_type=codes.SCT.Neoplasm,
         measurements=[volume],
     )
-    procedure = coding.CodedConcept("25056-3", "LN", "MR Brain WO and W contrast IV")
+    procedure = coding.CodedConcept("25056-3", "LN", "MRI unspecified body region")
     report = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=device),
         procedure_reported=procedure,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,11 +15,12 @@ import pytest
 from phantoms import Geometry
 from pydicom import Dataset
 
+from node.errors import VerificationError
 from node.segmentation.seg_writer import write_seg
 from node.segmentation.volume import SourceVolume, read_volume
 from node.sr_writer.codes import REPORT_TITLE, SEGMENTS
 from node.sr_writer.measurements import measure
-from node.sr_writer.report import ReportContent, comment_lines, read_volumes, write_report
+from node.sr_writer.report import ReportContent, comment_lines, read_volumes, verify_report, write_report
 from node.study import Contrast, ResultIdentity, Selection, Software
 
 GEOMETRY = Geometry(size=(48, 44, 20), spacing_between_slices_mm=3.0, centre_mm=(13, -11, 8))
@@ -194,6 +195,47 @@ def test_highdicom_reads_the_report_back(tmp_path: Path) -> None:
     report = highdicom.sr.srread(tmp_path / "sr.dcm")
     groups = report.content.get_volumetric_roi_measurement_groups()
     assert [group.tracking_identifier for group in groups] == [concept.label for concept in SEGMENTS]
+
+
+def set_volume(report: Dataset) -> None:
+    named(report, "118565006")[0].MeasuredValueSequence[0].NumericValue = "1.5"
+
+
+def reference_another_seg(report: Dataset) -> None:
+    named(report, "121191")[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+
+
+def give_to_another_patient(report: Dataset) -> None:
+    report.PatientID = "OTHER"
+
+
+def move_to_another_study(report: Dataset) -> None:
+    report.StudyInstanceUID = "1.2.3"
+
+
+def drop_a_group(report: Dataset) -> None:
+    container = next(item for item in items(report) if named(item, "125007"))
+    container.ContentSequence = container.ContentSequence[:-1]
+
+
+def test_a_right_report_passes_its_check(objects: tuple[SourceVolume, Dataset, Dataset], tmp_path: Path) -> None:
+    """What was written is what was meant."""
+    source, seg, _ = objects
+    verify_report(tmp_path / "sr.dcm", seg, pydicom.dcmread(source.sources[0][0], stop_before_pixels=True))
+
+
+@pytest.mark.parametrize(
+    "break_it", [set_volume, reference_another_seg, give_to_another_patient, move_to_another_study, drop_a_group]
+)
+def test_a_broken_report_is_never_sent(
+    break_it: Callable[[Dataset], None], objects: tuple[SourceVolume, Dataset, Dataset], tmp_path: Path
+) -> None:
+    """A wrong number, reference, patient or study is found when the report is read back."""
+    source, seg, report = objects
+    break_it(report)
+    report.save_as(tmp_path / "broken.dcm", enforce_file_format=True)
+    with pytest.raises(VerificationError, match="SR"):
+        verify_report(tmp_path / "broken.dcm", seg, pydicom.dcmread(source.sources[0][0], stop_before_pixels=True))
 
 
 @pytest.mark.slow
