@@ -71,7 +71,8 @@ def _cascade(config: Config, progress: Progress | None = None) -> Cascade:
 
     section = config.segmentation
     device = prepare_device(section.device, section.threads)
-    networks = load_networks(read_card(section.model), config.models_folder, device, config.memory_bytes)
+    card = read_card(section.model)
+    networks = load_networks(card, config.models_folder, device, config.memory_bytes, section.precision)
     return Cascade(networks, section.mode, progress)
 
 

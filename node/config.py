@@ -73,6 +73,7 @@ class SegmentationSection(_Section):
 
     model: str = "anisotropic_nets_brats17"
     mode: Literal["slab", "published"] = "slab"
+    precision: Literal["float32", "bfloat16"] = "float32"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     memory_mebibytes: Annotated[int, Field(ge=0)] = 2048

@@ -46,7 +46,8 @@ def order_study(study_folder: Path, config: Config, study_instance_uid: str = ""
         every = sorted(f"{path.relative_to(study_folder)} {path.stat().st_size}" for path in files)
         digest = uids.digest(("unreadable", study_instance_uid, *every))
         return Order(digest[:32], study_instance_uid, None, str(error), created)
-    settings = (config.segmentation.model, config.segmentation.mode, METHOD_VERSION)
+    section = config.segmentation
+    settings = (section.model, section.mode, section.precision, METHOD_VERSION)
     try:
         selection = select(study, load_vocabulary(dict(config.series.rules)))
     except RefusedError as error:

@@ -195,7 +195,11 @@ class Pipeline:
             section = self._config.segmentation
             self._device = prepare_device(section.device, section.threads)
             networks = load_networks(
-                read_card(section.model), self._config.models_folder, self._device, self._config.memory_bytes
+                read_card(section.model),
+                self._config.models_folder,
+                self._device,
+                self._config.memory_bytes,
+                section.precision,
             )
             self._cascade = Cascade(networks, section.mode, self._cascade_progress)
         return self._cascade
@@ -211,7 +215,7 @@ class Pipeline:
         return ResultIdentity(
             workflow_id=order.workflow_id,
             created=order.created,
-            software=read_card(section.model).software(mode=section.mode),
+            software=read_card(section.model).software(mode=section.mode, precision=section.precision),
             node_version=__version__,
             station_name=self._config.node.station_name,
             device_serial_number=self._config.node.device_serial_number,

@@ -84,28 +84,33 @@ class Activation:
         return torch.maximum(out, negative, out=out)
 
 
+def _cast(block: Tensor, weight: Tensor) -> Tensor:
+    """[S, H, W, C] as a convolution wants it: channels second, in the weights' precision."""
+    return block.permute(0, 3, 1, 2).to(weight.dtype)
+
+
 def conv(block: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
     """1x3x3 convolution, zero padding "same", of [S, H, W, C]."""
-    out = torch.conv2d(block.permute(0, 3, 1, 2), weight, padding=dilation, dilation=dilation)
-    return out.permute(0, 2, 3, 1)
+    out = torch.conv2d(_cast(block, weight), weight, padding=dilation, dilation=dilation)
+    return out.permute(0, 2, 3, 1).float()
 
 
 def conv_stride2(block: Tensor, weight: Tensor) -> Tensor:
     """1x3x3 convolution of stride 2; TensorFlow's "same" pads even sizes with 0 before and 1 after."""
     padded = functional.pad(block, (0, 0, 0, 1, 0, 1))
-    return torch.conv2d(padded.permute(0, 3, 1, 2), weight, stride=2).permute(0, 2, 3, 1)
+    return torch.conv2d(_cast(padded, weight), weight, stride=2).permute(0, 2, 3, 1).float()
 
 
 def deconv(block: Tensor, weight: Tensor) -> Tensor:
     """Transposed 1x3x3 convolution of stride 2; the last row and column of the full result are dropped."""
     height, width = block.shape[1:3]
-    out = functional.conv_transpose2d(block.permute(0, 3, 1, 2), weight, stride=2)
-    return out.permute(0, 2, 3, 1)[:, : 2 * height, : 2 * width].contiguous()
+    out = functional.conv_transpose2d(_cast(block, weight), weight, stride=2)
+    return out.permute(0, 2, 3, 1)[:, : 2 * height, : 2 * width].float().contiguous()
 
 
 def mix(slices: Tensor, weight: Tensor) -> Tensor:
     """3x1x1 convolution without padding: [D, H, W, C] to [D-2, H, W, C]; as one 2-D image of D rows, without a copy."""
     depth, height, width, channels = slices.shape
-    image = slices.reshape(1, depth, height * width, channels).permute(0, 3, 1, 2)
-    out = torch.conv2d(image, weight).permute(0, 2, 3, 1)
+    image = slices.reshape(1, depth, height * width, channels)
+    out = torch.conv2d(_cast(image, weight), weight).permute(0, 2, 3, 1).float()
     return out.reshape(depth - 2, height, width, -1)

@@ -13,6 +13,7 @@ PReLU is written max(y, alpha*y), which is equal for alpha <= 1; larger alphas a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ LOST_SLICES = 8
 
 _CPU_BLOCK_PIXELS = 32_768
 _CUDA_BLOCK_PIXELS = 4_194_304
+Precision = Literal["float32", "bfloat16"]
+
 _FUSED_SLICES = 4
 """Slices mixed at once: each group is copied together with two more."""
 
@@ -45,15 +48,21 @@ class MSNet:
 
     Args:
         memory_bytes: what feature maps may take before they are parked elsewhere (see ``parking``).
+        precision: of the convolutions' operands; their results, batch statistics and activations are float32 always.
 
     Raises:
         ModelPackError: a tensor is missing, superfluous or of another shape.
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], device: torch.device | str = "cpu", memory_bytes: int | None = None
+        self,
+        weights: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        memory_bytes: int | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self.device = torch.device(device)
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._memory_bytes = memory_bytes
         self.is_twice = "downsample1.weight" in weights
         self._weights = {name: self._prepared(name, tensor) for name, tensor in weights.items()}
@@ -69,7 +78,7 @@ class MSNet:
             return tensor.to(self.device)
         # 3x1x1 kernels become 3x1 over (slice, pixel); 1x3x3 kernels lose their first axis
         flat = tensor.squeeze(-1) if tensor.shape[2] == 3 else tensor.squeeze(2)
-        return flat.to(self.device).contiguous(memory_format=torch.channels_last)
+        return flat.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from node.study import Software
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from node.segmentation.network import MSNet
+    from node.segmentation.network import MSNet, Precision
 
 _WEIGHTS = "weights.safetensors"
 _TRAINING_ONLY = ("Adam", "moving_mean", "moving_variance", "biased", "local_step", "beta1_power", "beta2_power")
@@ -219,13 +219,17 @@ def load_weights(card: Card, models_folder: Path) -> dict[str, dict[str, Tensor]
 
 
 def load_networks(
-    card: Card, models_folder: Path, device: str = "cpu", memory_bytes: int | None = None
+    card: Card,
+    models_folder: Path,
+    device: str = "cpu",
+    memory_bytes: int | None = None,
+    precision: Precision = "float32",
 ) -> dict[str, MSNet]:
-    """All networks of a pack, ready to run. Errors as ``load_weights``; ``memory_bytes`` as ``network.MSNet``."""
+    """All networks of a pack, ready to run. Errors as ``load_weights``; the rest as ``network.MSNet``."""
     from node.segmentation.network import MSNet
 
     weights = load_weights(card, models_folder)
-    return {net: MSNet(tensors, device, memory_bytes) for net, tensors in weights.items()}
+    return {net: MSNet(tensors, device, memory_bytes, precision) for net, tensors in weights.items()}
 
 
 def verify(name: str, models_folder: Path) -> None:
