@@ -61,6 +61,15 @@ def test_two_evaluations_are_bit_identical(networks: dict[str, MSNet], fixture: 
     assert torch.equal(net.logits(x), net.logits(x))
 
 
+def test_bfloat16_operands_stay_close(models_folder: Path, fixture: dict[str, np.ndarray]) -> None:
+    """Lower precision moves logits by tenths of their range of +-20, not by more, and the answer is float32."""
+    nets = load_networks(read_card("anisotropic_nets_brats17"), models_folder, precision="bfloat16")
+    for checkpoint, name in NETWORKS.items():
+        logits = nets[name].logits(torch.from_numpy(fixture["x"]).float())
+        assert logits.dtype == torch.float32
+        assert 0 < np.abs(logits.numpy() - fixture[f"logits_{checkpoint}"]).mean() < 0.1
+
+
 def test_statistics_stay_exact_far_from_zero(networks: dict[str, MSNet], fixture: dict[str, np.ndarray]) -> None:
     """An offset that batch normalisation removes does not cost precision, as a naive sum of squares would."""
     x = torch.from_numpy(fixture["x"]).float()
