@@ -67,7 +67,7 @@ def running_receiver(config: Config) -> Iterator[None]:
     from node.scp.handlers import StorageHandlers
     from node.scp.server import Receiver
     from node.scp.spool import Spool
-    from node.web.page import running_page
+    from node.web.page import Sources, running_page
 
     metrics = Metrics()
     spool = Spool(config.spool_folder)
@@ -81,7 +81,10 @@ def running_receiver(config: Config) -> Iterator[None]:
     log.info("spool_opened", studies=len(spool.studies()), leftovers=leftovers)
     try:
         loop.start({study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()})
-        with Receiver(config.scp, handlers, metrics), running_page(config, client, metrics):
+        with (
+            Receiver(config.scp, handlers, metrics),
+            running_page(config, Sources(client, metrics, lambda: loop.is_alive)),
+        ):
             yield
     finally:
         loop.stop()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import uvicorn
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -24,39 +25,48 @@ from node.metrics import Metrics
 _START_SECONDS = 10.0
 
 
-def build_page(config: Config, client: WorkflowClient, metrics: Metrics) -> Starlette:
-    """The web application: ``/``, ``/studies.json``, ``/health``, ``/metrics``."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the page shows. ``is_well``: whether stable studies are still being handed over."""
+
+    client: WorkflowClient
+    metrics: Metrics
+    is_well: Callable[[], bool]
+
+
+def build_page(config: Config, sources: Sources) -> Starlette:
+    """The web application: ``/``, ``/studies.json``, ``/health`` (503 if the node needs a restart), ``/metrics``."""
     environment = Environment(loader=PackageLoader("node.web"), autoescape=select_autoescape())
     template = environment.get_template("status.html")
 
     def lines() -> list[LedgerLine]:
-        return read_ledger(config, client)[::-1]
+        shown = read_ledger(config, sources.client)[::-1]
+        return [_hidden(line) for line in shown] if config.log.hide_uids else shown
 
     def status(_: Request) -> Response:
-        shown = [_hidden(line) if config.log.hide_uids else line for line in lines()]
-        return HTMLResponse(template.render(lines=shown, scp=config.scp, version=__version__))
+        return HTMLResponse(template.render(lines=lines(), scp=config.scp, version=__version__))
 
     def studies(_: Request) -> Response:
         return JSONResponse([line.as_dict() for line in lines()])
 
     def health(_: Request) -> Response:
-        return PlainTextResponse("ok")
+        if sources.is_well():
+            return PlainTextResponse("ok")
+        return PlainTextResponse("studies are no longer handed over; see the log and restart the node", 503)
 
     def measured(_: Request) -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(sources.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     routes = {"/": status, "/studies.json": studies, "/health": health, "/metrics": measured}
     return Starlette(routes=[Route(path, endpoint) for path, endpoint in routes.items()])
 
 
 def _hidden(line: LedgerLine) -> LedgerLine:
-    from dataclasses import replace
-
     return replace(line, study_instance_uid=f"…{line.study_instance_uid[-4:]}")
 
 
 @contextmanager
-def running_page(config: Config, client: WorkflowClient, metrics: Metrics) -> Iterator[None]:
+def running_page(config: Config, sources: Sources) -> Iterator[None]:
     """Serve the page in a thread until the block ends, if the config wants it.
 
     Raises:
@@ -65,7 +75,7 @@ def running_page(config: Config, client: WorkflowClient, metrics: Metrics) -> It
     if not config.web.enabled:
         yield
         return
-    app = build_page(config, client, metrics)
+    app = build_page(config, sources)
     server = uvicorn.Server(uvicorn.Config(app, host=config.web.host, port=config.web.port, log_config=None))
     thread = threading.Thread(target=server.run, name="status-page")
     thread.start()
