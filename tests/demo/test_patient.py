@@ -1,6 +1,5 @@
 """The synthetic patient and its examination: truth, geometry, contrast, valid and repeatable DICOM."""
 
-import shutil
 import subprocess
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.spatial import PixelToReferenceTransformer
+from lab import needs
 
 from node.demo.mr_writer import STANDARD_EXAM, sample_label, write_study
 from node.demo.patient import ENHANCING, NECROSIS, OEDEMA, TRUE_VOLUME_ML, make_patient
@@ -166,7 +166,7 @@ def test_the_same_seed_makes_the_same_patient(patient):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
+@needs("dciodvfy")
 @pytest.mark.parametrize("number", BY_DESCRIPTION)
 def test_the_instances_are_valid_mr_images(study, number):
     """dciodvfy finds an MR Image Storage instance without errors in first, middle and last instance."""
