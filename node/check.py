@@ -98,7 +98,7 @@ def _destination(config: Config, name: str) -> Finding:
     from node.scu import echo
 
     section = next(section for section in config.destination if section.name == name)
-    reason = echo(section.destination(), config.scp.ae_title, config.delivery.timeout_seconds)
+    reason = echo(section.destination(config.tls), config.scp.ae_title, config.delivery.timeout_seconds)
     address = f"{section.ae_title} at {section.host}:{section.port}"
     text = f"{address} answers C-ECHO" if reason is None else f"{address}: {reason}"
     return Finding(f"destination {name}", reason is None, text)

@@ -18,10 +18,13 @@ from rich.text import Text
 
 from node import __version__
 from node.cli_method import bench, evaluate, segment
-from node.cli_options import ConfigOption, JsonOption, StudyFolder, configure, progress_bar
-from node.config import Config, LogSection
+from node.cli_options import ConfigOption, StudyFolder, configure, progress_bar
+from node.cli_series import classify, series
+from node.cli_studies import show, studies
+from node.config import Config
 from node.errors import GlionodeError, RefusedError
 from node.log import set_up_log
+from node.sections import LogSection
 
 MIRROR_VARIABLE = "GLIONODE_MODEL_MIRROR"
 
@@ -49,9 +52,8 @@ def glionode() -> None:
     """PACS integration node for brain-tumour MR: receive, select, segment, report."""
 
 
-glionode.add_command(segment)
-glionode.add_command(evaluate)
-glionode.add_command(bench)
+for command in (segment, evaluate, bench, series, classify, studies, show):
+    glionode.add_command(command)
 
 
 def _mirror(config: Config) -> str:
@@ -114,39 +116,6 @@ def _print_result(result: dict[str, Any], out: Path) -> None:
     click.echo(f"written to {out}: seg.dcm, sr.dcm, label_map.nii.gz, result.json")
 
 
-@glionode.command()
-@click.argument("study_dir", type=StudyFolder)
-@JsonOption
-@ConfigOption
-def series(study_dir: Path, as_json: bool, config_file: Path | None) -> None:
-    """Which series is which, why, and what was passed over."""
-    from node.series.explain import selection_as_dict, selection_table
-    from node.series.headers import read_study
-    from node.series.select import select
-    from node.series.vocabulary import load_vocabulary
-
-    config = configure(config_file, quiet=True)
-    selection = select(read_study(study_dir), load_vocabulary(dict(config.series.rules)))
-    if as_json:
-        click.echo(json.dumps(selection_as_dict(selection), indent=2, ensure_ascii=False))
-    else:
-        Console().print(selection_table(selection))
-
-
-@glionode.command()
-@click.option("--csv", "source", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
-@ConfigOption
-def classify(source: Path, out: Path, config_file: Path | None) -> None:
-    """Add column "predicted" (T1, T1c, T2, FLAIR, other) to a CSV with column "description" and optional tags."""
-    from node.series.classify import classify_csv
-    from node.series.vocabulary import load_vocabulary
-
-    config = configure(config_file, quiet=True)
-    count = classify_csv(source, out, load_vocabulary(dict(config.series.rules)))
-    click.echo(f"{count} descriptions classified: {out}")
-
-
 @glionode.group()
 def models() -> None:
     """Model packs: list, pull, verify."""
@@ -197,40 +166,6 @@ def verify_models(name: str | None, config_file: Path | None) -> None:
         click.echo(f"{each}: every file matches its card")
     if not names:
         click.echo("no pack is installed")
-
-
-@glionode.command()
-@JsonOption
-@ConfigOption
-def studies(as_json: bool, config_file: Path | None) -> None:
-    """Every study the node has seen, its state, and the reason if it has no result."""
-    from node.ledger import read_ledger
-
-    lines = read_ledger(configure(config_file, quiet=True))
-    if as_json:
-        click.echo(json.dumps([line.as_dict() for line in lines], indent=2, ensure_ascii=False))
-        return
-    table = Table("study", "state", "since", "reason")
-    for line in lines:
-        table.add_row(line.study_instance_uid, line.state, f"{line.since:%Y-%m-%d %H:%M:%S}", Text(line.reason or ""))
-    Console().print(table)
-
-
-@glionode.command()
-@click.argument("study_instance_uid")
-@ConfigOption
-def show(study_instance_uid: str, config_file: Path | None) -> None:
-    """One study: its state, its workflows and its result, as JSON."""
-    from node.ledger import read_ledger
-
-    config = configure(config_file, quiet=True)
-    found = [line for line in read_ledger(config) if line.study_instance_uid == study_instance_uid]
-    if not found:
-        raise click.UsageError(f"no study {study_instance_uid}")
-    shown = found[0].as_dict()
-    file = config.work_folder / (found[0].workflow_id or "") / "result.json"
-    shown["result"] = json.loads(file.read_text("utf-8")) if file.is_file() else None
-    click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
 
 
 @glionode.command()

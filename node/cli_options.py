@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from node.config import Config, LogSection, load_config
+from node.config import Config, load_config
 from node.log import set_up_log
+from node.sections import LogSection
 
 if TYPE_CHECKING:
     from node.pipeline import Progress

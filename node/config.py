@@ -7,130 +7,34 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from node.errors import ConfigError
-from node.study import Destination
+from node.sections import (
+    AssemblySection,
+    DeliverySection,
+    DestinationSection,
+    EngineSection,
+    LogSection,
+    ModelsSection,
+    NodeSection,
+    NotifySection,
+    RetentionSection,
+    ScpSection,
+    Section,
+    SegmentationSection,
+    SeriesSection,
+    TlsSection,
+    WebSection,
+)
+from node.study import Destination, WebDestination
 
 DEFAULT_FILE = Path("config.toml")
 
 
-def _check_ae_title(value: str) -> str:
-    """AE value representation (PS3.5 6.2): 1-16 characters, no backslash or control characters, not only spaces."""
-    if not 1 <= len(value) <= 16 or not value.strip() or "\\" in value or not (value.isascii() and value.isprintable()):
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash, not only spaces")
-    return value
-
-
-AeTitle = Annotated[str, AfterValidator(_check_ae_title)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NodeSection(_Section):
-    """Where the node keeps what it must not lose, and who it is."""
-
-    folder: Path = Path("var")
-    station_name: str = Field(default="GLIONODE", min_length=1, max_length=16)
-    device_serial_number: str = Field(default="unset", min_length=1, max_length=64)
-
-
-class ScpSection(_Section):
-    """The storage SCP."""
-
-    ae_title: AeTitle = "GLIONODE"
-    host: str = "127.0.0.1"
-    port: Port = 11112
-    calling_ae_titles: tuple[AeTitle, ...] = ()
-    max_associations: Annotated[int, Field(ge=1, le=1024)] = 64
-    max_pdu_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 131072
-    network_timeout_seconds: Seconds = 60.0
-    watermark_mebibytes: Annotated[int, Field(ge=1)] = 2048
-
-
-class AssemblySection(_Section):
-    """When a study is processed."""
-
-    stable_seconds: Seconds = 60.0
-    series_stable_seconds: Seconds = 15.0
-    ceiling_seconds: Seconds = 3600.0
-
-
-class SeriesSection(_Section):
-    """Which series is which: own rules beside the shipped vocabulary."""
-
-    rules: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-
-
-class SegmentationSection(_Section):
-    """Method, device and its limits."""
-
-    model: str = "anisotropic_nets_brats17"
-    mode: Literal["slab", "published"] = "slab"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    threads: Annotated[int, Field(ge=0, le=256)] = 0
-    memory_mebibytes: Annotated[int, Field(ge=0)] = 2048
-
-
-class ModelsSection(_Section):
-    """Where model packs are installed, and where they are fetched from instead of their published URLs."""
-
-    folder: Path = Path("models")
-    mirror: str = ""
-
-
-class EngineSection(_Section):
-    """The durable workflow engine's database."""
-
-    database: str = Field(default="", pattern=r"^(|sqlite:///.+|postgresql(\+psycopg)?://.+)$")
-
-
-class DeliverySection(_Section):
-    """How results are sent, and sent again."""
-
-    first_retry_seconds: Seconds = 30.0
-    longest_retry_seconds: Seconds = 3600.0
-    give_up_days: Annotated[float, Field(gt=0)] = 7.0
-    timeout_seconds: Seconds = 60.0
-
-
-class WebSection(_Section):
-    """The status page."""
-
-    enabled: bool = True
-    host: str = "127.0.0.1"
-    port: Port = 8042
-
-
-class LogSection(_Section):
-    """The log on standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["console", "json"] = "console"
-    hide_uids: bool = False
-
-
-class DestinationSection(_Section):
-    """One peer that results are sent to."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    ae_title: AeTitle
-    host: str = Field(min_length=1)
-    port: Port
-
-    def destination(self) -> Destination:
-        """The frozen fact that the sender works with."""
-        return Destination(self.name, self.ae_title, self.host, self.port)
-
-
-class Config(_Section):
+class Config(Section):
     """All settings."""
 
     node: NodeSection = NodeSection()
@@ -141,6 +45,9 @@ class Config(_Section):
     models: ModelsSection = ModelsSection()
     engine: EngineSection = EngineSection()
     delivery: DeliverySection = DeliverySection()
+    retention: RetentionSection = RetentionSection()
+    notify: NotifySection = NotifySection()
+    tls: TlsSection = TlsSection()
     web: WebSection = WebSection()
     log: LogSection = LogSection()
     destination: tuple[DestinationSection, ...] = ()
@@ -156,6 +63,10 @@ class Config(_Section):
             return self.model_copy(update={"segmentation": SegmentationSection.model_validate(values)})
         except ValidationError as error:
             raise ConfigError(_reason(error, None).replace("config: ", "segmentation.")) from None
+
+    def destinations(self) -> tuple[Destination | WebDestination, ...]:
+        """Every configured destination."""
+        return tuple(section.destination(self.tls) for section in self.destination)
 
     def without_destinations(self) -> Config:
         """A config that sends nothing."""
@@ -175,6 +86,16 @@ class Config(_Section):
     def work_folder(self) -> Path:
         """Results, one folder per workflow."""
         return self.folder / "work"
+
+    @property
+    def commitments_folder(self) -> Path:
+        """Storage commitments asked for and not yet answered: one file per Transaction UID."""
+        return self.folder / "commitments"
+
+    @property
+    def unknown_descriptions_file(self) -> Path:
+        """Series descriptions that no word of the vocabulary decides."""
+        return self.folder / "unknown_descriptions.json"
 
     @property
     def models_folder(self) -> Path:
@@ -212,6 +133,8 @@ def build_config(values: dict[str, Any], file: Path | None = None) -> Config:
     names = [destination.name for destination in config.destination]
     if len(names) != len(set(names)):
         raise ConfigError(f"{file or 'config'}: destination.name: each destination needs a name of its own")
+    if config.scp.tls and not (config.tls.certificate_file and config.tls.key_file):
+        raise ConfigError(f"{file or 'config'}: tls.certificate_file and tls.key_file are needed by scp.tls")
     base = file.parent if file else Path()
     folder = (base / config.node.folder).absolute()
     return config.model_copy(update={"node": config.node.model_copy(update={"folder": folder})})

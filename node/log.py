@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from node.config import LogSection
+from node.sections import LogSection
 
 _UID_KEYS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 

@@ -178,7 +178,7 @@ class Pipeline:
         """One attempt to store the results at destination ``name``."""
         from node.scu import send_instances
 
-        found = [section.destination() for section in self._config.destination if section.name == name]
+        found = [each for each in self._config.destinations() if each.name == name]
         if not found:
             raise DeliveryError(f"destination {name} is no longer in the config")
         files = [Path(folder) / file for file in RESULT_FILES]

@@ -111,13 +111,36 @@ class ResultIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of DICOM TLS (PS3.15 B): own certificate and key, and the authorities a peer is checked against."""
+
+    certificate_file: Path | None
+    key_file: Path | None
+    ca_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class Destination:
-    """A DICOM peer that results are sent to."""
+    """A DICOM peer that results are sent to; ``tls`` None: plain; ``commitment``: it is asked to commit."""
 
     name: str
     ae_title: str
     host: str
     port: int
+    tls: TlsFiles | None = None
+    commitment: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WebDestination:
+    """A DICOMweb peer (STOW-RS, PS3.18 10.5) under ``url``, with basic authentication or a bearer token, or neither."""
+
+    name: str
+    url: str
+    user: str = ""
+    password_file: Path | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from node.config import AssemblySection
 from node.errors import GlionodeError
+from node.sections import AssemblySection
 
 log = structlog.get_logger()
 

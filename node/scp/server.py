@@ -19,10 +19,10 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification
 from pynetdicom.transport import ThreadedAssociationServer
 
-from node.config import ScpSection
 from node.errors import ConfigError
 from node.metrics import Metrics
 from node.scp.handlers import StorageHandlers
+from node.sections import ScpSection
 
 log = structlog.get_logger()
 

@@ -35,13 +35,13 @@ from pydicom.uid import (
 from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import Verification
 
-from node.config import ScpSection
 from node.errors import ConfigError
 from node.metrics import Metrics
 from node.scp.handlers import StorageHandlers
 from node.scp.server import Receiver
 from node.scp.spool import Spool
 from node.scu import echo, send_instances
+from node.sections import ScpSection
 from node.study import Destination
 
 SECONDS = 20.0

@@ -1,0 +1,207 @@
+"""The sections of the config: every setting, once, with its type, unit and default. ``config.toml`` documents each."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from node.study import Destination, TlsFiles, WebDestination
+
+
+def _check_ae_title(value: str) -> str:
+    """AE value representation (PS3.5 6.2): 1-16 characters, no backslash or control characters, not only spaces."""
+    if not 1 <= len(value) <= 16 or not value.strip() or "\\" in value or not (value.isascii() and value.isprintable()):
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash, not only spaces")
+    return value
+
+
+def _check_network(value: str) -> str:
+    """An IP address or network in CIDR form."""
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError("neither an IP address nor a network such as 10.1.2.0/24") from None
+    return value
+
+
+Network = Annotated[str, AfterValidator(_check_network)]
+AeTitle = Annotated[str, AfterValidator(_check_ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeSection(Section):
+    """Where the node keeps what it must not lose, and who it is."""
+
+    folder: Path = Path("var")
+    station_name: str = Field(default="GLIONODE", min_length=1, max_length=16)
+    device_serial_number: str = Field(default="unset", min_length=1, max_length=64)
+
+
+class ScpSection(Section):
+    """The storage SCP."""
+
+    ae_title: AeTitle = "GLIONODE"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    tls: bool = False
+    calling_ae_titles: tuple[AeTitle, ...] = ()
+    allowed_addresses: tuple[Network, ...] = ()
+    max_associations: Annotated[int, Field(ge=1, le=1024)] = 64
+    max_pdu_bytes: Annotated[int, Field(ge=4096, le=1048576)] = 131072
+    max_instance_mebibytes: Annotated[int, Field(ge=1)] = 4096
+    max_study_mebibytes: Annotated[int, Field(ge=1)] = 32768
+    network_timeout_seconds: Seconds = 60.0
+    watermark_mebibytes: Annotated[int, Field(ge=1)] = 2048
+
+
+class AssemblySection(Section):
+    """When a study is processed."""
+
+    stable_seconds: Seconds = 60.0
+    series_stable_seconds: Seconds = 15.0
+    ceiling_seconds: Seconds = 3600.0
+
+
+class SeriesSection(Section):
+    """Which series is which: own rules beside the shipped vocabulary."""
+
+    rules: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    shortfall: Literal["caution", "refuse"] = "caution"
+    compare_images: bool = True
+    collect_unknown: bool = True
+
+
+class SegmentationSection(Section):
+    """Method, device and its limits."""
+
+    model: str = "anisotropic_nets_brats17"
+    t1c_only_model: str = ""
+    mode: Literal["slab", "published"] = "slab"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    memory_mebibytes: Annotated[int, Field(ge=0)] = 2048
+
+
+class ModelsSection(Section):
+    """Where model packs are installed, and where they are fetched from instead of their published URLs."""
+
+    folder: Path = Path("models")
+    mirror: str = ""
+
+
+class EngineSection(Section):
+    """The durable workflow engine: its database, and how often failed work is tried again."""
+
+    database: str = Field(default="", pattern=r"^(|sqlite:///.+|postgresql(\+psycopg)?://.+)$")
+    attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    attempt_pause_seconds: Seconds = 60.0
+    max_recoveries: Annotated[int, Field(ge=1, le=100000)] = 20
+    heartbeat_seconds: Seconds = 5.0
+    dead_seconds: Seconds = 30.0
+
+    @model_validator(mode="after")
+    def _check_heartbeat(self) -> EngineSection:
+        if self.dead_seconds <= 3 * self.heartbeat_seconds:
+            raise ValueError("dead_seconds is not more than three times heartbeat_seconds")
+        return self
+
+
+class DeliverySection(Section):
+    """How results are sent, and sent again."""
+
+    first_retry_seconds: Seconds = 30.0
+    longest_retry_seconds: Seconds = 3600.0
+    give_up_days: Annotated[float, Field(gt=0)] = 7.0
+    timeout_seconds: Seconds = 60.0
+    commitment_wait_seconds: Seconds = 3600.0
+    send_refusals: bool = False
+
+
+class RetentionSection(Section):
+    """What is deleted, and when."""
+
+    enabled: bool = True
+    after: Literal["delivered", "committed"] = "delivered"
+    input_days: Annotated[float, Field(ge=0)] = 30.0
+    refused_days: Annotated[float, Field(ge=0)] = 0.0
+    result_days: Annotated[float, Field(ge=0)] = 365.0
+
+
+class NotifySection(Section):
+    """Who is told when a study has no result."""
+
+    urls: tuple[str, ...] = ()
+    states: tuple[Literal["refused", "failed", "reported"], ...] = ("refused", "failed")
+
+
+class TlsSection(Section):
+    """Certificates of DICOM TLS, for the storage SCP and for destinations alike."""
+
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    ca_file: Path | None = None
+
+
+class WebSection(Section):
+    """The status page."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8042
+
+
+class LogSection(Section):
+    """The log on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+    hide_uids: bool = False
+
+
+class DestinationSection(Section):
+    """One peer that results are sent to: by DICOM (C-STORE), or by DICOMweb (STOW-RS)."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.]{1,64}$")
+    protocol: Literal["dicom", "dicomweb"] = "dicom"
+    ae_title: AeTitle | None = None
+    host: str | None = Field(default=None, min_length=1)
+    port: Port | None = None
+    tls: bool = False
+    commitment: bool = False
+    url: str | None = Field(default=None, pattern=r"^https?://.+")
+    user: str = ""
+    password_file: Path | None = None
+    token_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _check_protocol(self) -> DestinationSection:
+        dicom, web = ("ae_title", "host", "port"), ("url",)
+        needed = dicom if self.protocol == "dicom" else web
+        missing = [key for key in needed if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing: protocol {self.protocol} needs it")
+        strange = {*dicom, "tls", "commitment", *web, "user", "password_file", "token_file"} & self.model_fields_set
+        strange -= (
+            {*dicom, "tls", "commitment"} if self.protocol == "dicom" else {*web, "user", "password_file", "token_file"}
+        )
+        if strange:
+            raise ValueError(f"{min(strange)} does not belong to protocol {self.protocol}")
+        return self
+
+    def destination(self, tls: TlsSection) -> Destination | WebDestination:
+        """The frozen fact that the sender works with."""
+        if self.protocol == "dicomweb":
+            return WebDestination(
+                self.name, self.url or "", self.user, self.password_file, self.token_file, tls.ca_file
+            )
+        files = TlsFiles(tls.certificate_file, tls.key_file, tls.ca_file) if self.tls else None
+        return Destination(self.name, self.ae_title or "", self.host or "", self.port or 0, files, self.commitment)
