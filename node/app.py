@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from node.config import Config
-from node.engine import STUDY_QUEUE, WorkflowClient
+from node.desk import StudyDesk
+from node.engine import WorkflowClient
 from node.metrics import Metrics
-from node.order import Order, order_study
 from node.pipeline import Pipeline
+from node.series.vocabulary import load_vocabulary
 
 log = structlog.get_logger()
 
@@ -32,57 +36,36 @@ _STEP_GRACE_SECONDS = 5.0
 _PARENT_WATCH_SECONDS = 1.0
 
 
-class StudyDesk:
-    """Turns stable studies into workflows. Handed to the assembly; knows spool folders and the engine's client."""
-
-    def __init__(self, config: Config, client: WorkflowClient, metrics: Metrics) -> None:
-        self._config = config
-        self._client = client
-        self._metrics = metrics
-
-    def is_complete(self, study_instance_uid: str) -> bool:
-        """True if every contrast the method needs is there."""
-        return self._order(study_instance_uid).selection is not None
-
-    def start(self, study_instance_uid: str) -> None:
-        """Enqueue the study's workflow; the same instances never run twice."""
-        order = self._order(study_instance_uid)
-        if self._client.is_known(order.workflow_id):
-            log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=order.workflow_id)
-            return
-        folder = str(self._config.work_folder / order.workflow_id)
-        about = {"study_instance_uid": study_instance_uid}
-        self._client.enqueue(STUDY_QUEUE, "process", order.workflow_id, order, folder, about=about)
-        self._metrics.studies.inc()
-        log.info("study_started", study_instance_uid=study_instance_uid, workflow_id=order.workflow_id)
-
-    def _order(self, study_instance_uid: str) -> Order:
-        return order_study(self._config.spool_folder / study_instance_uid, self._config, study_instance_uid)
-
-
 @contextmanager
 def running_receiver(config: Config) -> Iterator[None]:
     """Spool, assembly, SCP and status page, until the block ends."""
+    from node.commitment import Commitments
+    from node.delivery import COMMITMENT_TOPIC
     from node.scp.assembly import Assembly, AssemblyLoop
+    from node.scp.commitment import CommitmentHandler
     from node.scp.handlers import StorageHandlers
     from node.scp.server import Receiver
     from node.scp.spool import Spool
     from node.web.page import Sources, running_page
 
     metrics = Metrics()
-    spool = Spool(config.spool_folder)
+    # several receivers may share one spool: each has its own place for what is arriving
+    spool = Spool(config.spool_folder, f"{socket.gethostname()}-{config.scp.port}")
     metrics.free_bytes.set_function(spool.free_bytes)
     leftovers = spool.remove_incoming_leftovers()
     client = WorkflowClient(config)
     desk = StudyDesk(config, client, metrics)
     loop = AssemblyLoop(Assembly(config.assembly, desk.is_complete), desk.start)
-    watermark_bytes = config.scp.watermark_mebibytes * 2**20
-    handlers = StorageHandlers(spool, metrics, watermark_bytes, loop.instance_stored)
+    handlers = StorageHandlers(spool, metrics, config.scp, loop.instance_stored)
+    reports = CommitmentHandler(
+        Commitments(config.commitments_folder),
+        lambda workflow_id, message, key: client.send(workflow_id, COMMITMENT_TOPIC, message, key),
+    )
     log.info("spool_opened", studies=len(spool.studies()), leftovers=leftovers)
     try:
         loop.start({study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()})
         with (
-            Receiver(config.scp, handlers, metrics),
+            Receiver(config.scp, handlers, metrics, config.tls, reports),
             running_page(config, Sources(client, metrics, lambda: loop.is_alive)),
         ):
             yield
@@ -91,15 +74,22 @@ def running_receiver(config: Config) -> Iterator[None]:
         client.close()
 
 
-def run_worker(config: Config, stop: threading.Event, parent: int | None) -> None:
+def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeline: Pipeline | None = None) -> None:
     """Run workflows until ``stop`` is set, or ``parent`` (process id) is gone.
 
     A step under way is left; it is idempotent and runs again later.
     """
+    from node.delivery import Delivery
     from node.engine import running_worker
+    from node.notices import Notices
 
-    pipeline = Pipeline(config)
-    with running_worker(config, {"process": pipeline.process, "deliver": pipeline.deliver}):
+    pipeline = pipeline or Pipeline(config)
+    workflows: dict[str, Callable[..., Any]] = {
+        "process": pipeline.process,
+        "deliver": Delivery(config).deliver,
+        "notice": Notices(config).notice,
+    }
+    with running_worker(config, workflows, _hourly(config)):
         log.info("worker_ready", device=config.segmentation.device, model=config.segmentation.model)
         while not stop.wait(_PARENT_WATCH_SECONDS):
             if parent is not None and os.getppid() != parent:
@@ -109,6 +99,14 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None) -> Non
         threading.Timer(_STEP_GRACE_SECONDS, os._exit, (0,)).start()
     log.info("worker_stopped")
     os._exit(0)
+
+
+def _hourly(config: Config) -> Callable[[], Any] | None:
+    if not config.retention.enabled:
+        return None
+    from node.retention import retention_round
+
+    return partial(retention_round, config)
 
 
 class WorkerProcess:
@@ -163,6 +161,7 @@ def stop_event() -> threading.Event:
 def serve(config: Config, role: str, config_file: Path | None, parent: int | None = None) -> None:
     """Run the node (``role``: all, receive, work) until SIGTERM; a worker also ends when process ``parent`` is gone."""
     begun = time.monotonic()
+    load_vocabulary(dict(config.series.rules))  # a wrong rule is told now, not when the first study comes
     stop = stop_event()
     if role == "work":
         run_worker(config, stop, parent)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from node.config import Config
 from node.errors import GlionodeError
+from node.study import WebDestination
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Finding:
 def check(config: Config) -> Iterator[Finding]:
     """Look at each part in turn. Nothing is changed but that folders are made."""
     yield Finding("config", True, f"valid; folder {config.folder}")
+    yield _rules(config)
     yield _port("scp.port", config.scp.host, config.scp.port)
     if config.web.enabled:
         yield _port("web.port", config.web.host, config.web.port)
@@ -30,10 +32,25 @@ def check(config: Config) -> Iterator[Finding]:
     yield _database(config)
     yield _model(config)
     yield _device(config)
+    if config.notify.urls:
+        yield _notify(config)
     if not config.destination:
         yield Finding("destination", False, "none configured: results would go nowhere")
     for section in config.destination:
         yield _destination(config, section.name)
+
+
+def _rules(config: Config) -> Finding:
+    from node.series.vocabulary import load_vocabulary
+
+    try:
+        load_vocabulary(dict(config.series.rules))
+    except GlionodeError as error:
+        return Finding("series.rules", False, str(error).removeprefix("series.rules").lstrip(".: "))
+    count = sum(len(terms) for terms in config.series.rules.values())
+    return Finding(
+        "series.rules", True, f"{count} terms beside the shipped ones" if count else "the shipped terms alone"
+    )
 
 
 def _port(key: str, host: str, port: int) -> Finding:
@@ -94,11 +111,24 @@ def _device(config: Config) -> Finding:
     return Finding("segmentation.device", True, describe_device(device))
 
 
+def _notify(config: Config) -> Finding:
+    from node.notify import unknown_services
+
+    unknown = unknown_services(config.notify)
+    text = f"no service understands {', '.join(unknown)}" if unknown else f"{len(config.notify.urls)} service(s)"
+    return Finding("notify", not unknown, text)
+
+
 def _destination(config: Config, name: str) -> Finding:
     from node.scu import echo
+    from node.stow import probe
 
-    section = next(section for section in config.destination if section.name == name)
-    reason = echo(section.destination(config.tls), config.scp.ae_title, config.delivery.timeout_seconds)
-    address = f"{section.ae_title} at {section.host}:{section.port}"
-    text = f"{address} answers C-ECHO" if reason is None else f"{address}: {reason}"
-    return Finding(f"destination {name}", reason is None, text)
+    part, timeout_seconds = f"destination {name}", config.delivery.timeout_seconds
+    destination = next(each for each in config.destinations() if each.name == name)
+    if isinstance(destination, WebDestination):
+        reason = probe(destination, timeout_seconds)
+        return Finding(part, reason is None, reason or "answers DICOMweb")
+    reason = echo(destination, config.scp.ae_title, timeout_seconds)
+    address = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    answers = "answers C-ECHO over TLS" if destination.tls else "answers C-ECHO"
+    return Finding(part, reason is None, f"{address} {answers}" if reason is None else f"{address}: {reason}")

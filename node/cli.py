@@ -20,7 +20,8 @@ from node import __version__
 from node.cli_method import bench, evaluate, segment
 from node.cli_options import ConfigOption, StudyFolder, configure, progress_bar
 from node.cli_series import classify, series
-from node.cli_studies import show, studies
+from node.cli_spool import spool
+from node.cli_studies import cancel, retry, send, show, studies
 from node.config import Config
 from node.errors import GlionodeError, RefusedError
 from node.log import set_up_log
@@ -52,7 +53,7 @@ def glionode() -> None:
     """PACS integration node for brain-tumour MR: receive, select, segment, report."""
 
 
-for command in (segment, evaluate, bench, series, classify, studies, show):
+for command in (segment, evaluate, bench, series, classify, studies, show, retry, cancel, send, spool):
     glionode.add_command(command)
 
 
@@ -92,16 +93,20 @@ def check(config_file: Path | None) -> None:
 @ConfigOption
 def process(study_dir: Path, out: Path, model: str | None, device: str | None, config_file: Path | None) -> None:
     """The whole pipeline on a folder of DICOM, without a network: seg.dcm, sr.dcm, label_map.nii.gz, result.json."""
-    from node.engine import DirectSteps
     from node.order import order_study, with_earlier_moment
     from node.pipeline import Pipeline
+    from node.steps import DirectSteps
 
     config = configure(config_file, quiet=True).with_segmentation(model=model, device=device)
-    order = with_earlier_moment(order_study(study_dir, config), out)
+    from node.segmentation.enhancement import compare_enhancement
+
+    order = with_earlier_moment(order_study(study_dir, config, compare=compare_enhancement), out)
     with progress_bar() as progress:
-        outcome = Pipeline(config.without_destinations(), progress).process(DirectSteps(), order, str(out))
+        outcome = Pipeline(config.without_destinations(), progress).process(DirectSteps(), order.as_json(), str(out))
     if outcome["state"] == "refused":
         raise RefusedError(outcome["reason"])
+    if outcome["state"] == "failed":
+        raise GlionodeError(outcome["reason"])
     result = json.loads((out / "result.json").read_text("utf-8"))
     _print_result(result, out)
 

@@ -102,6 +102,21 @@ def bench_cascade(case_dir: Path, devices: tuple[str, ...], config_file: Path | 
     Console(width=140).print(table)
 
 
+@bench.command("series")
+@click.argument("labelled_csv", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@ConfigOption
+def bench_series(labelled_csv: Path, config_file: Path | None) -> None:
+    """How often the words of a description name the right contrast; also with whole groups left out."""
+    from node.bench.series import COLUMNS
+    from node.bench.series import bench as run
+
+    configure(config_file, quiet=True)
+    table = Table(*COLUMNS)
+    for score in run(labelled_csv):
+        table.add_row(*score.cells())
+    Console(width=140).print(table)
+
+
 @bench.command("form", hidden=True)
 @click.argument("form")
 @click.argument("case_dir", type=StudyFolder)

@@ -3,42 +3,109 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from node.cli_options import ConfigOption, JsonOption, StudyFolder, configure
+from node.study import Comparison, Series
 
 
-@click.command()
+class _StudyByDefault(click.Group):
+    """``glionode series STUDY_DIR`` is ``glionode series study STUDY_DIR``."""
+
+    default = "study"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_StudyByDefault, subcommand_metavar="STUDY_DIR [--json] [--config F] | unknown [--json] [--config F]")
+def series() -> None:
+    """Which series of the study in STUDY_DIR is which, why, and what was passed over."""
+
+
+@series.command("study", hidden=True)
 @click.argument("study_dir", type=StudyFolder)
 @JsonOption
 @ConfigOption
-def series(study_dir: Path, as_json: bool, config_file: Path | None) -> None:
+def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) -> None:
     """Which series is which, why, and what was passed over."""
     from node.series.explain import selection_as_dict, selection_table
     from node.series.headers import read_study
-    from node.series.select import select
+    from node.series.select import Choice, select
     from node.series.vocabulary import load_vocabulary
 
-    config = configure(config_file, quiet=True)
-    selection = select(read_study(study_dir), load_vocabulary(dict(config.series.rules)))
+    section = configure(config_file, quiet=True).series
+    choice = Choice(shortfall=section.shortfall)
+    compare = _images if section.compare_images else None
+    selection = select(read_study(study_dir), load_vocabulary(dict(section.rules)), choice, compare)
     if as_json:
         click.echo(json.dumps(selection_as_dict(selection), indent=2, ensure_ascii=False))
     else:
         Console().print(selection_table(selection))
 
 
-@click.command()
-@click.option("--csv", "source", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+def _images(one: Series, other: Series) -> Comparison:
+    # imported only if a study needs it: it takes seconds
+    from node.segmentation.enhancement import compare_enhancement
+
+    return compare_enhancement(one, other)
+
+
+@series.command("unknown")
+@JsonOption
 @ConfigOption
-def classify(source: Path, out: Path, config_file: Path | None) -> None:
-    """Add column "predicted" (T1, T1c, T2, FLAIR, other) to a CSV with column "description" and optional tags."""
-    from node.series.classify import classify_csv
+def unknown_series(as_json: bool, config_file: Path | None) -> None:
+    """Descriptions that no known word decided, each with a line for [series.rules] of the config that would."""
+    from node.series.unknown import proposed_rule, read_unknown
     from node.series.vocabulary import load_vocabulary
 
     config = configure(config_file, quiet=True)
-    count = classify_csv(source, out, load_vocabulary(dict(config.series.rules)))
-    click.echo(f"{count} descriptions classified: {out}")
+    vocabulary = load_vocabulary(dict(config.series.rules))
+    found = [(one, proposed_rule(one, vocabulary)) for one in read_unknown(config.unknown_descriptions_file)]
+    if as_json:
+        click.echo(json.dumps([{**asdict(one), "rule": rule} for one, rule in found], indent=2, ensure_ascii=False))
+        return
+    caption = "? stands for the group that fits: T1, T2, FLAIR, other, ..." if found else "none so far"
+    table = Table(title="Descriptions that no known word decided", caption=caption)
+    for column in ("description", "series", "first seen", "last seen", "timing of", "line for [series.rules]"):
+        table.add_column(column)
+    for one, rule in found:
+        days = (one.first_seen, one.last_seen)
+        cells = (one.description, str(one.count), *days, one.physics or "", rule or "no word to go by")
+        table.add_row(*(Text(cell) for cell in cells))
+    Console().print(table)
+
+
+@click.command()
+@click.option("--csv", "source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dicom", "folder", type=StudyFolder, help="Folder of any number of studies: one row per series.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@ConfigOption
+def classify(source: Path | None, folder: Path | None, out: Path, config_file: Path | None) -> None:
+    """Add column "predicted" (T1, T1c, T2, FLAIR, other) to a CSV with column "description" and optional tags.
+
+    With --dicom the CSV is made from the headers of a folder instead; it holds no attribute of the patient.
+    """
+    from node.series.audit import audit_folder
+    from node.series.classify import classify_csv
+    from node.series.vocabulary import load_vocabulary
+
+    if (source is None) == (folder is None):
+        raise click.UsageError("give either --csv or --dicom")
+    vocabulary = load_vocabulary(dict(configure(config_file, quiet=True).series.rules))
+    if source is not None:
+        click.echo(f"{classify_csv(source, out, vocabulary)} descriptions classified: {out}")
+    elif folder is not None:
+        audit = audit_folder(folder, out, vocabulary)
+        for file, reason in audit.unreadable:
+            click.echo(f"unreadable: {file}: {reason}", err=True)
+        lost = f", {len(audit.unreadable)} files unreadable" if audit.unreadable else ""
+        click.echo(f"{audit.series_count} series classified{lost}: {out}")

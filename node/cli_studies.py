@@ -1,9 +1,13 @@
-"""The admin's hands: studies, show."""
+"""The admin's hands: studies, show, retry, cancel, send. All work while the node runs."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -11,6 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from node.cli_options import ConfigOption, JsonOption, configure
+from node.config import Config
+from node.study import Contrast
+
+if TYPE_CHECKING:
+    from node.engine import WorkflowClient
 
 
 @click.command()
@@ -30,18 +39,95 @@ def studies(as_json: bool, config_file: Path | None) -> None:
     Console().print(table)
 
 
+StudyUid = click.argument("study_instance_uid")
+
+
 @click.command()
-@click.argument("study_instance_uid")
+@StudyUid
 @ConfigOption
 def show(study_instance_uid: str, config_file: Path | None) -> None:
-    """One study: its state, its workflows and its result, as JSON."""
-    from node.ledger import read_ledger
+    """One study: its state, its whole history and its result, as JSON."""
+    from node.ledger import read_history, read_ledger
 
     config = configure(config_file, quiet=True)
-    found = [line for line in read_ledger(config) if line.study_instance_uid == study_instance_uid]
-    if not found:
-        raise click.UsageError(f"no study {study_instance_uid}")
+    with _client(config) as client:
+        found = [line for line in read_ledger(config, client) if line.study_instance_uid == study_instance_uid]
+        if not found:
+            raise click.UsageError(f"no study {study_instance_uid}")
+        history = read_history(config, client, study_instance_uid)
     shown = found[0].as_dict()
-    file = config.work_folder / (found[0].workflow_id or "") / "result.json"
+    shown["history"] = [{"time": moment.isoformat(), "event": event} for moment, event in history]
+    file = config.work_folder / (found[0].folder or "none") / "result.json"
     shown["result"] = json.loads(file.read_text("utf-8")) if file.is_file() else None
     click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def _client(config: Config) -> Iterator[WorkflowClient]:
+    from node.engine import WorkflowClient
+
+    client = WorkflowClient(config)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _use(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[Contrast, str]:
+    """``t1c=SERIES`` as contrast and series."""
+    names = {contrast.casefold(): contrast for contrast in Contrast}
+    found = {}
+    for value in values:
+        name, _, series = value.partition("=")
+        if name.casefold() not in names or not series:
+            raise click.BadParameter(f"'{value}' is not like t1c=SERIES; the contrasts are {', '.join(names)}")
+        found[names[name.casefold()]] = series
+    return found
+
+
+@click.command()
+@StudyUid
+@click.option("--use", multiple=True, callback=_use, help="CONTRAST=SERIES (UID or number): take that series.")
+@ConfigOption
+def retry(study_instance_uid: str, use: dict[Contrast, str], config_file: Path | None) -> None:
+    """Try a study again, by its own words or with series chosen by hand (--use t1c=801)."""
+    from node.desk import StudyDesk
+    from node.metrics import Metrics
+
+    config = configure(config_file, quiet=True)
+    with _client(config) as client:
+        workflow_id = StudyDesk(config, client, Metrics()).retry(study_instance_uid, use)
+    click.echo(f"ordered again: {workflow_id}")
+
+
+@click.command()
+@StudyUid
+@ConfigOption
+def cancel(study_instance_uid: str, config_file: Path | None) -> None:
+    """End what is under way for a study, deliveries included. Nothing is deleted."""
+    from node.desk import StudyDesk
+    from node.metrics import Metrics
+
+    config = configure(config_file, quiet=True)
+    with _client(config) as client:
+        for workflow_id in StudyDesk(config, client, Metrics()).cancel(study_instance_uid):
+            click.echo(f"cancelled: {workflow_id}")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("destination")
+@ConfigOption
+def send(files: tuple[Path, ...], destination: str, config_file: Path | None) -> None:
+    """Send DICOM files to a destination of the config, once; one line for each answer."""
+    from node.delivery import send_results
+
+    config = configure(config_file, quiet=True)
+    found = [each for each in config.destinations() if each.name == destination]
+    if not found:
+        names = ", ".join(each.name for each in config.destinations()) or "none"
+        raise click.UsageError(f"no destination '{destination}' in the config; there are: {names}")
+    outcomes = send_results(found[0], config.scp.ae_title, list(files), config.delivery.timeout_seconds)
+    for file, outcome in zip(files, outcomes, strict=True):
+        click.echo(f"{'ok  ' if outcome.is_delivered else 'FAIL'} {file.name}: {outcome.reason}")
+    sys.exit(0 if all(outcome.is_delivered for outcome in outcomes) else 1)

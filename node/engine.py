@@ -11,70 +11,46 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from node.config import Config
 from node.errors import ConfigError, EngineError, GlionodeError
+from node.steps import Steps
+from node.takeover import watching_others
 
 if TYPE_CHECKING:
-    from dbos import DBOSClient, EnqueueOptions
+    from dbos import DBOSClient, EnqueueOptions, ScheduleInput, WorkflowStatus
 
 T = TypeVar("T")
 
 APPLICATION_VERSION = "1"
 """Raised only when a change makes recorded steps unusable; else an upgrade orphans pending workflows."""
 
-STUDY_QUEUE, DELIVERY_QUEUE = "gpu", "deliver"
+STUDY_QUEUE, NOTICE_QUEUE = "gpu", "notice"
 ACTIVE = ("ENQUEUED", "PENDING", "DELAYED")
 """The engine's words for a workflow that is not over."""
 
 _POLLING_SECONDS = 0.5
+_WAITING_WORKFLOWS = 16  # a destination that is down for days holds so many threads of a worker, no more
 _SLASH_FREE = str.maketrans("/:", "__")
-
-
-class Steps(Protocol):
-    """What a workflow may do besides computing."""
-
-    def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
-        """Call ``function``; its result is recorded and given back instead of calling again after a restart."""
-
-    def tell(self, state: str) -> None:
-        """Publish how far the study is (a word of the study's way)."""
-
-    def sleep(self, seconds: float) -> None:
-        """Wait; what remains of the wait survives a restart."""
-
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any) -> None:
-        """Start another workflow on ``queue``; once, however often this is called with one id."""
-
-
-class DirectSteps:
-    """Runs steps at once and records nothing: for ``glionode process``, which has no queue and no restart."""
-
-    def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
-        """Call ``function``."""
-        return function(*arguments)
-
-    def tell(self, state: str) -> None:
-        """Nobody listens."""
-
-    def sleep(self, seconds: float) -> None:
-        """Never needed: nothing is delivered."""
-
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any) -> None:
-        """Never needed: nothing is delivered."""
 
 
 class DurableSteps:
     """Steps recorded by the engine; usable inside a running workflow only."""
 
-    def __init__(self, workflows: dict[str, Callable[..., Any]]) -> None:
-        self._workflows = workflows
+    @property
+    def workflow_id(self) -> str:
+        """The id of the workflow that runs in this thread."""
+        from dbos import DBOS
+
+        return str(DBOS.workflow_id)
 
     def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
         """Record ``function``'s result under its position in the workflow."""
@@ -89,17 +65,34 @@ class DurableSteps:
         DBOS.set_event("state", state)
 
     def sleep(self, seconds: float) -> None:
-        """A durable sleep."""
+        """Wait until a recorded moment.
+
+        Not the engine's own sleep: after a restart that one trusts the clock, and waits for ever if it was set back.
+        """
+        until = self.step("sleep", lambda: time.time() + seconds)
+        threading.Event().wait(min(seconds, max(0.0, until - time.time())))
+
+    def receive(self, topic: str, timeout_seconds: float) -> Any | None:
+        """A durable message; recorded, so that a restart receives the same."""
         from dbos import DBOS
 
-        DBOS.sleep(seconds)
+        return DBOS.recv(topic, timeout_seconds)
 
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any) -> None:
-        """Enqueue a child workflow."""
-        from dbos import DBOS, SetWorkflowID
+    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
+        """Enqueue a child workflow, with the words its parent was enqueued with."""
+        from dbos import DBOS
 
-        with SetWorkflowID(workflow_id):
-            DBOS.enqueue_workflow(queue, self._workflows[name], *arguments)
+        about = DBOS.get_workflow_status(self.workflow_id)
+        options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
+        options["attributes"] = dict((about and about.attributes) or {})
+        if delay_seconds > 0:
+            options["delay_seconds"] = delay_seconds
+        DBOS.enqueue_workflow_with_options(options, *arguments)
+
+
+def delivery_queue(destination: str) -> str:
+    """The queue of one destination: what waits for one that is down does not hold up the others."""
+    return f"deliver-{destination}"
 
 
 def executor_id(config: Config, role: str) -> str:
@@ -108,10 +101,13 @@ def executor_id(config: Config, role: str) -> str:
 
 
 @contextmanager
-def running_worker(config: Config, workflows: dict[str, Callable[..., Any]]) -> Iterator[None]:
+def running_worker(
+    config: Config, workflows: Mapping[str, Callable[..., Any]], hourly: Callable[[], Any] | None = None
+) -> Iterator[None]:
     """Run ``workflows`` (name to function taking ``Steps`` first) from the queues until the block ends.
 
-    Workflows that this worker left unfinished are taken up again at once.
+    Workflows that this worker left unfinished are taken up again at once, those of workers that died after
+    ``engine.dead_seconds``. ``hourly`` is called once an hour by one of all workers.
 
     Raises:
         ConfigError: another worker of this host and device runs on this folder.
@@ -120,27 +116,45 @@ def running_worker(config: Config, workflows: dict[str, Callable[..., Any]]) -> 
 
     identity = executor_id(config, "work")
     with _lock(config.folder / f"{identity}.lock"):
-        registered: dict[str, Callable[..., Any]] = {}
-        steps = DurableSteps(registered)
         DBOS(
             config={
                 "name": "glionode",
                 "system_database_url": config.database_url,
                 "executor_id": identity,
                 "application_version": APPLICATION_VERSION,
-                "log_level": "ERROR",
+                "log_level": "CRITICAL",
                 "notification_listener_polling_interval_sec": _POLLING_SECONDS,
             }
         )
+        steps = DurableSteps()
+        attempts = config.engine.max_recoveries
         for name, function in workflows.items():
-            registered[name] = DBOS.workflow(name=name)(_bound(function, steps))
+            DBOS.workflow(name=name, max_recovery_attempts=attempts)(_bound(function, steps))
+        schedule = _scheduled(hourly)
         DBOS.launch()
         try:
             DBOS.register_queue(STUDY_QUEUE, worker_concurrency=1, polling_interval_sec=_POLLING_SECONDS)
-            DBOS.register_queue(DELIVERY_QUEUE, worker_concurrency=16, polling_interval_sec=_POLLING_SECONDS)
-            yield
+            for queue in (NOTICE_QUEUE, *(delivery_queue(section.name) for section in config.destination)):
+                DBOS.register_queue(queue, worker_concurrency=_WAITING_WORKFLOWS, polling_interval_sec=_POLLING_SECONDS)
+            if schedule:
+                DBOS.apply_schedules([schedule])
+            with watching_others(config, identity):
+                yield
         finally:
             DBOS.destroy(destroy_registry=True)
+
+
+def _scheduled(hourly: Callable[[], Any] | None) -> ScheduleInput | None:
+    from dbos import DBOS
+
+    if hourly is None:
+        return None
+
+    def once_an_hour(_planned: datetime, _context: Any) -> None:
+        DBOS.run_step({"name": "hourly"}, hourly)
+
+    registered = DBOS.workflow(name="hourly")(once_an_hour)
+    return {"schedule_name": "hourly", "workflow_fn": registered, "schedule": "17 * * * *"}
 
 
 def _bound(function: Callable[..., Any], steps: Steps) -> Callable[..., Any]:
@@ -185,11 +199,12 @@ class WorkflowRecord:
 
 @contextmanager
 def _database_errors() -> Iterator[None]:
+    from dbos import error as dbos_errors
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, dbos_errors.DBOSException, OSError) as error:
         raise EngineError(f"engine.database: {getattr(error, 'strerror', None) or type(error).__name__}") from None
 
 
@@ -230,22 +245,46 @@ class WorkflowClient:
         with _database_errors():
             return bool(self._client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False))
 
-    def workflows(self, name: str, prefix: str | None = None) -> list[WorkflowRecord]:
-        """All workflows called ``name`` (whose id starts with ``prefix``), oldest first."""
+    def send(self, workflow_id: str, topic: str, message: Any, key: str) -> None:
+        """Send a message to a workflow, which ``receive``s it; once for each ``key``."""
         with _database_errors():
-            return [
-                WorkflowRecord(
-                    workflow_id=status.workflow_id,
-                    engine_status=status.status,
-                    state=self._state(status.workflow_id) if status.status in ACTIVE else None,
-                    about=status.attributes or {},
-                    output=status.output,
-                    error=None if status.error is None else _reason(status.error),
-                    created=_moment(status.created_at),
-                    updated=_moment(status.updated_at),
-                )
-                for status in self._client.list_workflows(name=name, workflow_id_prefix=prefix, load_input=False)
-            ]
+            self._client.send(workflow_id, message, topic, idempotency_key=key)
+
+    def cancel(self, workflow_id: str) -> None:
+        """End a workflow before its next step; one that is over stays as it is."""
+        with _database_errors():
+            self._client.cancel_workflow(workflow_id)
+
+    def workflows(
+        self, name: str, prefix: str | None = None, about: Mapping[str, str] | None = None
+    ) -> list[WorkflowRecord]:
+        """All workflows called ``name`` (whose id starts with ``prefix``, enqueued with ``about``), oldest first."""
+        with _database_errors():
+            light = self._client.list_workflows(
+                name=name, workflow_id_prefix=prefix, load_input=False, load_output=about is None
+            )
+            if about is not None:  # SQLite cannot be asked for attributes
+                ids = [each.workflow_id for each in light if (each.attributes or {}) == about]
+                light = self._client.list_workflows(workflow_ids=ids, load_input=False) if ids else []
+            return [self._record(status) for status in light]
+
+    def steps(self, workflow_id: str) -> list[tuple[str, datetime]]:
+        """The finished steps of a workflow: name and moment, in their order."""
+        with _database_errors():
+            found = self._client.list_workflow_steps(workflow_id, load_output=False)
+        return [(step["function_name"], _moment(step["completed_at_epoch_ms"])) for step in found]
+
+    def _record(self, status: WorkflowStatus) -> WorkflowRecord:
+        return WorkflowRecord(
+            workflow_id=status.workflow_id,
+            engine_status=status.status,
+            state=self._state(status.workflow_id) if status.status in ACTIVE else None,
+            about=status.attributes or {},
+            output=status.output,
+            error=None if status.error is None else _reason(status.error),
+            created=_moment(status.created_at),
+            updated=_moment(status.updated_at),
+        )
 
     def _state(self, workflow_id: str) -> str | None:
         state = self._client.get_event(workflow_id, "state", timeout_seconds=0)

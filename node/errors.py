@@ -4,8 +4,10 @@
 
     GlionodeError
      ├── ConfigError            the admin can mend it: names the key                       exit 2
+     ├── StudyError             what the admin asked for a study cannot be done           exit 1
      ├── RefusedError           this study cannot be processed; a plain reason             exit 3
      │    ├── SelectionRefused      a contrast is missing or undecided
+     │    │    └── SelectionUndecided   headers do not tell T1 from T1c; the images may
      │    ├── GeometryRefused       missing, irregular or contradicting geometry
      │    ├── InstanceRefused       an instance cannot be read
      │    └── ContentRefused        the images do not hold what the method needs (empty brain, NaN, ...)
@@ -13,6 +15,9 @@
           ├── EngineError           the workflow engine's database does not answer
           ├── ModelPackError        weights missing, unverifiable or unreachable
           ├── DeliveryError         a destination did not take a result
+          ├── CommitmentReportError a peer's report of storage commitment cannot be read
+          ├── NotifyError           a service did not take a notice
+          ├── UnforeseenError       an error that glionode does not know
           └── VerificationError     a result read back differs from what was meant; never sent
 
 *Refused* tells the humans and is final for this input; *retryable* is the node's or its surroundings' trouble.
@@ -34,6 +39,10 @@ class ConfigError(GlionodeError):
     exit_code = 2
 
 
+class StudyError(GlionodeError):
+    """What the admin asked for cannot be done with this study; the text says why."""
+
+
 class RefusedError(GlionodeError):
     """The study cannot be processed; ``str(error)`` is the reason shown to humans."""
 
@@ -42,6 +51,10 @@ class RefusedError(GlionodeError):
 
 class SelectionRefused(RefusedError):  # noqa: N818 - reads as what happened: the selection was refused
     """A required contrast is missing, ambiguous or contradicting."""
+
+
+class SelectionUndecided(SelectionRefused):
+    """T1-weighted twins whose headers do not tell before from after contrast; asking their images may settle it."""
 
 
 class GeometryRefused(RefusedError):  # noqa: N818
@@ -72,5 +85,17 @@ class DeliveryError(RetryableError):
     """A destination refused, aborted or did not answer."""
 
 
+class CommitmentReportError(RetryableError):
+    """A report of storage commitment lacks what the standard asks for; the text names the tag."""
+
+
+class NotifyError(RetryableError):
+    """A service did not take a notice; the text names scheme and host, never credentials."""
+
+
 class VerificationError(RetryableError):
     """A result, read back from its bytes, is not what was meant to be written; it is not sent."""
+
+
+class UnforeseenError(RetryableError):
+    """An error that glionode does not know; its kind and place are told, its text is not."""

@@ -13,8 +13,16 @@ from node.scp.spool import Spool
 
 @dataclass(frozen=True, slots=True)
 class LedgerLine:
-    """One study: its latest workflow's state (receiving, stable, selected, segmented, reported, delivered; refused,
-    failed) and, for the last two, the reason.
+    """One study as its latest workflow left it.
+
+    Attributes:
+        state: receiving, stable, comparing, selected, segmented, reported, delivered, committed; refused, failed,
+            cancelled, or waiting to be tried again.
+        reason: why there is no result.
+        deliveries: destination name to its state.
+        ordered: when the workflow was ordered; None: not yet.
+        kind: name of the error that the reason came from.
+        folder: name of the results' folder in ``work/``.
     """
 
     study_instance_uid: str
@@ -23,22 +31,34 @@ class LedgerLine:
     reason: str | None
     since: datetime
     deliveries: dict[str, str]
+    ordered: datetime | None = None
+    kind: str | None = None
+    folder: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; stable: keys are only ever added."""
-        return asdict(self) | {"since": self.since.isoformat()}
+        ordered = None if self.ordered is None else self.ordered.isoformat()
+        return asdict(self) | {"since": self.since.isoformat(), "ordered": ordered}
 
 
 def read_ledger(config: Config, client: WorkflowClient | None = None) -> list[LedgerLine]:
     """Every study, oldest first. ``client``: one to use instead of opening the database anew."""
     own = client or WorkflowClient(config)
     try:
-        latest = {record.about["study_instance_uid"]: record for record in own.workflows("process")}
+        latest: dict[str, WorkflowRecord] = {}
+        earlier: dict[str, WorkflowRecord] = {}
+        for record in own.workflows("process"):
+            uid = record.about["study_instance_uid"]
+            if uid in latest:
+                earlier[uid] = latest[uid]
+            latest[uid] = record
         deliveries = _by_study_workflow(own.workflows("deliver"))
     finally:
         if client is None:
             own.close()
-    lines = [_line(uid, record, deliveries.get(record.workflow_id, {})) for uid, record in latest.items()]
+    lines = [
+        _line(uid, record, earlier.get(uid), deliveries.get(record.workflow_id, {})) for uid, record in latest.items()
+    ]
     spool = Spool(config.spool_folder)
     for uid in spool.studies():
         if uid not in latest:
@@ -56,18 +76,26 @@ def _by_study_workflow(deliveries: list[WorkflowRecord]) -> dict[str, dict[str, 
     return found
 
 
-def _line(uid: str, record: WorkflowRecord, children: dict[str, WorkflowRecord]) -> LedgerLine:
+def _line(
+    uid: str, record: WorkflowRecord, earlier: WorkflowRecord | None, children: dict[str, WorkflowRecord]
+) -> LedgerLine:
     state, reason = _state(record)
+    if record.engine_status == "DELAYED" and earlier is not None:
+        state, reason = "waiting to be tried again", _state(earlier)[1]
     states = {name: _state(child) for name, child in children.items()}
     if state == "reported" and states:
         failed = [text for each, text in states.values() if each == "failed" and text]
         if failed:
             state, reason = "failed", "; ".join(failed)
-        elif all(each == "delivered" for each, _ in states.values()):
+        elif all(each == "committed" for each, _ in states.values()):
+            state = "committed"
+        elif all(each in ("delivered", "committed", "committing") for each, _ in states.values()):
             state = "delivered"
     texts = {name: each if text is None else f"{each}: {text}" for name, (each, text) in states.items()}
     since = max([record.updated, *(child.updated for child in children.values())])
-    return LedgerLine(uid, record.workflow_id, state, reason, since, texts)
+    kind = record.output.get("kind") if isinstance(record.output, dict) else None
+    folder = record.workflow_id.partition(".")[0]
+    return LedgerLine(uid, record.workflow_id, state, reason, since, texts, record.created, kind, folder)
 
 
 def _state(record: WorkflowRecord) -> tuple[str, str | None]:
@@ -75,4 +103,35 @@ def _state(record: WorkflowRecord) -> tuple[str, str | None]:
         return str(record.output["state"]), record.output["reason"]
     if record.engine_status in ACTIVE:
         return record.state or "stable", None
+    if record.engine_status == "CANCELLED":
+        return "cancelled", None
+    if record.engine_status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
+        return "failed", "the worker died at it too often (engine.max_recoveries)"
     return "failed", record.error or record.engine_status
+
+
+def read_history(config: Config, client: WorkflowClient, study_instance_uid: str) -> list[tuple[datetime, str]]:
+    """Everything recorded about a study, oldest first: moment and what happened."""
+    history: list[tuple[datetime, str]] = []
+    arrived = [
+        file.stat().st_mtime for file in Spool(config.spool_folder).study_folder(study_instance_uid).rglob("*.dcm")
+    ]
+    if arrived:
+        history.append((datetime.fromtimestamp(min(arrived), UTC), "first instance received"))
+        history.append((datetime.fromtimestamp(max(arrived), UTC), f"last of {len(arrived)} instances received"))
+    about = {"study_instance_uid": study_instance_uid}
+    for name in ("process", "deliver", "notice"):
+        for record in client.workflows(name, about=about):
+            history.append((record.created, f"{name} {record.workflow_id}: ordered"))
+            history += [(moment, f"{name} {record.workflow_id}: {step}") for step, moment in _told(client, record)]
+            if record.engine_status not in ACTIVE:
+                state, reason = _state(record)
+                history.append(
+                    (record.updated, f"{name} {record.workflow_id}: {state}" + (f": {reason}" if reason else ""))
+                )
+    return sorted(history)
+
+
+def _told(client: WorkflowClient, record: WorkflowRecord) -> list[tuple[str, datetime]]:
+    """The steps of a workflow that say something to humans: not the engine's own."""
+    return [(step, moment) for step, moment in client.steps(record.workflow_id) if not step.startswith("DBOS.")]

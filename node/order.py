@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from node import uids
 from node.config import Config
-from node.errors import RefusedError
+from node.errors import RefusedError, SelectionRefused, SelectionUndecided
 from node.series.headers import read_study
-from node.series.select import select
+from node.series.select import Choice, select
 from node.series.vocabulary import load_vocabulary
-from node.study import Contrast, Selection
+from node.study import Comparison, Contrast, Selection, Series, Study
+
+Compare = Callable[[Series, Series], Comparison]
 
 METHOD_VERSION = "1"
 """Raised when the method would answer otherwise. An upgrade that changes nothing about it runs no study again."""
@@ -23,7 +28,15 @@ METHOD_VERSION = "1"
 class Order:
     """One study to be processed: its selection, or the reason why there is none.
 
-    ``study_instance_uid`` is empty for a folder that holds no study, or several.
+    Attributes:
+        workflow_id: digest of what is to be done; also names the results' folder and gives their UIDs.
+        study_instance_uid: empty for a folder that holds no study, or several.
+        created: when it was first ordered.
+        model: the pack that is to run.
+        folder: where the study's instances lie.
+        is_undecided: only images can tell which T1 series is after contrast; the worker compares them.
+        use: series chosen by hand.
+        replaces: workflow id of the study's order before this one, if its selection was another.
     """
 
     workflow_id: str
@@ -31,36 +44,105 @@ class Order:
     selection: Selection | None
     refusal: str | None
     created: datetime
+    model: str = ""
+    folder: Path = Path()
+    is_undecided: bool = False
+    replaces: str | None = None
+    use: dict[Contrast, str] = field(default_factory=dict)
+
+    def as_json(self) -> str:
+        """Plain text for the engine's database, which the next version of glionode can read, too."""
+        return _ORDERS.dump_json(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> Order:
+        """What ``as_json`` gave."""
+        return _ORDERS.validate_json(text)
 
 
-def order_study(study_folder: Path, config: Config, study_instance_uid: str = "") -> Order:
+_ORDERS = TypeAdapter(Order)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the orderer asks for beyond the study itself.
+
+    Attributes:
+        study_instance_uid: what the study is called should none of its files be readable.
+        series: Series Instance UIDs to look at; None: all.
+        use: which series (UID or number) is to be taken for a contrast, whatever its words say.
+    """
+
+    study_instance_uid: str = ""
+    series: frozenset[str] | None = None
+    use: Mapping[Contrast, str] = field(default_factory=dict)
+
+
+def order_study(study_folder: Path, config: Config, wish: Wish | None = None, compare: Compare | None = None) -> Order:
     """Select the series of the study in ``study_folder``; the same input always gives the same workflow id.
 
-    ``study_instance_uid``: what the study is called should none of its files be readable.
+    ``compare``: tells by images which of two series is after contrast; without it such a study stays undecided.
     """
+    wish = wish or Wish()
     created = datetime.now(UTC).astimezone()  # dates in SEG and SR are the place's, as the study's are
+    model = config.segmentation.model
     try:
-        study = read_study(study_folder)
+        study = _only(read_study(study_folder), wish.series)
     except RefusedError as error:
         files = (path for path in study_folder.rglob("*") if path.is_file())
         every = sorted(f"{path.relative_to(study_folder)} {path.stat().st_size}" for path in files)
-        digest = uids.digest(("unreadable", study_instance_uid, *every))
-        return Order(digest[:32], study_instance_uid, None, str(error), created)
-    section = config.segmentation
-    settings = (section.model, section.mode, section.precision, METHOD_VERSION)
+        digest = uids.digest(("unreadable", wish.study_instance_uid, *every))
+        return Order(digest[:32], wish.study_instance_uid, None, str(error), created, model, study_folder)
+    by_hand = [f"{contrast}={wish.use[contrast]}" for contrast in Contrast if contrast in wish.use]
     try:
-        selection = select(study, load_vocabulary(dict(config.series.rules)))
+        selection, model = _selected(study, config, wish, compare)
     except RefusedError as error:
         every = sorted(instance.sop_instance_uid for series in study.series for instance in series.instances)
-        digest = uids.digest(("refused", study.study_instance_uid, *every, *(name for name, _ in study.unreadable)))
-        return Order(digest[:32], study.study_instance_uid, None, str(error), created)
+        names = [name for name, _ in study.unreadable]
+        digest = uids.digest(("refused", study.study_instance_uid, *every, *names, *by_hand))
+        refused = Order(digest[:32], study.study_instance_uid, None, str(error), created, model, study_folder)
+        return replace(refused, is_undecided=isinstance(error, SelectionUndecided), use=dict(wish.use))
     inputs = [
         f"{contrast} {instance.sop_instance_uid}"
         for contrast in Contrast
         if contrast in selection.chosen
         for instance in selection.chosen[contrast].instances
     ]
-    return Order(uids.digest((*inputs, *settings))[:32], study.study_instance_uid, selection, None, created)
+    settings = (model, config.segmentation.mode, config.segmentation.precision, METHOD_VERSION)
+    digest = uids.digest((*inputs, *settings))
+    return Order(digest[:32], study.study_instance_uid, selection, None, created, model, study_folder)
+
+
+def _only(study: Study, series: frozenset[str] | None) -> Study:
+    if series is None:
+        return study
+    return replace(study, series=tuple(each for each in study.series if each.series_instance_uid in series))
+
+
+def _selected(study: Study, config: Config, wish: Wish, compare: Compare | None) -> tuple[Selection, str]:
+    """The selection and the pack it is for: that of all four contrasts, else the one that needs T1c only."""
+    section, vocabulary = config.series, load_vocabulary(dict(config.series.rules))
+    choice = Choice(use=wish.use, shortfall=section.shortfall)
+    try:
+        return select(study, vocabulary, choice, compare), config.segmentation.model
+    except SelectionUndecided as error:
+        if section.compare_images:
+            raise
+        raise SelectionRefused(str(error)) from None
+    except SelectionRefused as error:
+        if not config.segmentation.t1c_only_model:
+            raise
+        try:
+            found = select(study, vocabulary, replace(choice, needed=(Contrast.T1C,)), compare)
+        except SelectionUndecided:
+            if section.compare_images:
+                raise
+            raise error from None
+        except SelectionRefused:
+            raise error from None
+        caution = f"the T1c-only model was used, for the four contrasts are not all there: {error}"
+        only = {Contrast.T1C: found.chosen[Contrast.T1C]}
+        return replace(found, chosen=only, cautions=(caution, *found.cautions)), config.segmentation.t1c_only_model
 
 
 def with_earlier_moment(order: Order, folder: Path) -> Order:
@@ -72,3 +154,13 @@ def with_earlier_moment(order: Order, folder: Path) -> Order:
     if result.get("workflow_id") != order.workflow_id:
         return order
     return replace(order, created=datetime.fromisoformat(result["created"]))
+
+
+def attempt_of(workflow_id: str) -> int:
+    """Which attempt at its study the workflow called so is: ``<digest>`` is the first, ``<digest>.2`` the second."""
+    return int(workflow_id.partition(".")[2] or 1)
+
+
+def attempt_id(order_workflow_id: str, attempt: int) -> str:
+    """The id that the engine knows an attempt by; its results keep the order's."""
+    return order_workflow_id if attempt == 1 else f"{order_workflow_id}.{attempt}"

@@ -5,22 +5,19 @@ Trouble on the network is an outcome here, never an exception: the pipeline deci
 
 from __future__ import annotations
 
-import contextlib
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config
 from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
-from node.errors import DeliveryError, InstanceRefused
+from node.errors import DeliveryError
+from node.outgoing import Outgoing, read_outgoing
+from node.scu_association import associate, why_not_established
 from node.study import Destination, InstanceDelivery
 
 log = structlog.get_logger()
@@ -39,30 +36,35 @@ class _Answers:
     meaning: str
 
 
-# PS3.4 B.2.3 and PS3.7 Annex C. What is not listed may pass: tried again.
+# The first that fits counts. PS3.4 B.2.3, and PS3.7 Annex C: a status of class Warning means that it was stored.
+# Permanent is what the same bytes will meet with again. What is not listed may pass: tried again.
 _ANSWERS = (
     _Answers(0x0000, 0x0000, True, False, "stored"),
     _Answers(0xB000, 0xB000, True, False, "stored, data elements coerced"),
     _Answers(0xB006, 0xB006, True, False, "stored, elements discarded"),
     _Answers(0xB007, 0xB007, True, False, "stored, data set does not match its SOP class"),
+    _Answers(0x0001, 0x0001, True, False, "stored, with a warning"),
+    _Answers(0x0107, 0x0107, True, False, "stored, with a warning about attributes"),
+    _Answers(0x0116, 0x0116, True, False, "stored, with a warning about a value"),
+    _Answers(0xB001, 0xBFFF, True, False, "stored, with a warning"),
     _Answers(0x0111, 0x0111, True, False, "stored before"),
+    _Answers(0x0106, 0x0106, False, True, "invalid attribute value"),
     _Answers(0x0117, 0x0117, False, True, "invalid SOP instance"),
+    _Answers(0x0118, 0x0118, False, True, "no such SOP class"),
+    _Answers(0x0119, 0x0119, False, True, "class and instance conflict"),
+    _Answers(0x0120, 0x0120, False, True, "missing attribute"),
+    _Answers(0x0121, 0x0121, False, True, "missing attribute value"),
     _Answers(0x0122, 0x0122, False, True, "SOP class not supported"),
+    _Answers(0x0211, 0x0211, False, True, "unrecognized operation"),
+    _Answers(0x0212, 0x0212, False, True, "mistyped argument"),
+    _Answers(0x0110, 0x0110, False, False, "processing failure"),
     _Answers(0x0124, 0x0124, False, False, "not authorized"),
+    _Answers(0x0210, 0x0210, False, False, "duplicate invocation"),
+    _Answers(0x0213, 0x0213, False, False, "resource limitation"),
     _Answers(0xA700, 0xA7FF, False, False, "out of resources"),
     _Answers(0xA900, 0xA9FF, False, True, "data set does not match its SOP class"),
     _Answers(0xC000, 0xCFFF, False, True, "cannot understand"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Outgoing:
-    """One file to be sent, as its file meta (PS3.10 7.1) describes it."""
-
-    path: Path
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
 
 
 def classify_status(sop_instance_uid: str, status: int) -> InstanceDelivery:
@@ -78,92 +80,6 @@ def _unanswered(sop_instance_uid: str, reason: str) -> InstanceDelivery:
     return InstanceDelivery(sop_instance_uid, None, is_delivered=False, is_permanent=False, reason=reason)
 
 
-def _read_outgoing(path: Path) -> _Outgoing:
-    try:
-        meta = read_file_meta_info(path)
-        return _Outgoing(
-            path,
-            str(meta.MediaStorageSOPClassUID),
-            str(meta.MediaStorageSOPInstanceUID),
-            str(meta.TransferSyntaxUID),
-        )
-    except (InvalidDicomError, EOFError, AttributeError) as error:
-        raise InstanceRefused(f"{path.name} has no complete file meta: {error}") from None
-
-
-def _give_stolen_responses_back(association: Association) -> None:
-    """Work around a race of pynetdicom 3.0.4, which `pyproject.toml` pins for this reason.
-
-    Its reactor thread says that it is paused before it is: it may still take one message off the queue, and a response
-    taken so is dropped as "unexpected" while the sender waits for it until the time-out. Here such a response goes back
-    to the queue. The reactor, now really paused, takes no second one.
-    """
-    serve_request = association._serve_request
-
-    def serve(message: Any, context_id: int) -> None:
-        if getattr(message, "MessageIDBeingRespondedTo", None) is None:
-            serve_request(message, context_id)
-        else:
-            association.dimse.msg_queue.put((context_id, message))
-
-    association._serve_request = serve
-
-
-@contextlib.contextmanager
-def _associate(
-    destination: Destination, calling_ae_title: str, contexts: list[PresentationContext], timeout_seconds: float
-) -> Iterator[Association]:
-    """An association, established or not; released and its socket closed on leaving.
-
-    Raises:
-        DeliveryError: the host has no address.
-    """
-    connections: list[socket.socket] = []
-
-    def keep_socket(event: evt.Event) -> None:
-        # before the connection is tried: if it fails, pynetdicom forgets to close the socket
-        if not connections:
-            connections.append(event.assoc.dul.socket.socket)
-
-    def set_up_socket(event: evt.Event) -> None:
-        connection = event.assoc.dul.socket.socket
-        # without it a peer that stops reading blocks pynetdicom's sender for ever
-        connection.settimeout(timeout_seconds)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    ae = AE(calling_ae_title)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout_seconds
-    try:
-        association = ae.associate(
-            destination.host,
-            destination.port,
-            contexts=contexts,
-            ae_title=destination.ae_title,
-            evt_handlers=[(evt.EVT_ACSE_SENT, keep_socket), (evt.EVT_CONN_OPEN, set_up_socket)],
-        )
-    except OSError as error:
-        raise DeliveryError(f"{destination.host}: {error.strerror}") from None
-    try:
-        _give_stolen_responses_back(association)
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
-        if association.ident is not None:
-            association.join()
-        for connection in connections:
-            connection.close()
-
-
-def _why_not_established(association: Association, destination: Destination) -> str:
-    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
-    if association.is_rejected:
-        return f"{where} rejected the association: {association.acceptor.primitive.reason_str}"
-    if association.rejected_contexts:
-        return f"{where} accepted no presentation context"
-    return f"{where} cannot be reached or does not answer"
-
-
 def send_instances(
     destination: Destination, calling_ae_title: str, files: Sequence[Path], timeout_seconds: float
 ) -> list[InstanceDelivery]:
@@ -175,13 +91,13 @@ def send_instances(
     Raises:
         InstanceRefused: a file has no file meta that names its SOP class, SOP instance and transfer syntax.
     """
-    outgoing = [_read_outgoing(path) for path in files]
+    outgoing = [read_outgoing(path) for path in files]
     # read by send_c_store: files are sent as they are instead of decoded and encoded again
     _config.STORE_SEND_CHUNKED_DATASET = True
     proposed = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for item in outgoing)
     contexts = [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in proposed]
     try:
-        with _associate(destination, calling_ae_title, contexts, timeout_seconds) as association:
+        with associate(destination, calling_ae_title, contexts, timeout_seconds) as association:
             deliveries = [_send(association, destination, item, timeout_seconds) for item in outgoing]
     except DeliveryError as error:
         deliveries = [_unanswered(item.sop_instance_uid, str(error)) for item in outgoing]
@@ -197,14 +113,14 @@ def send_instances(
 
 
 def _send(
-    association: Association, destination: Destination, item: _Outgoing, timeout_seconds: float
+    association: Association, destination: Destination, item: Outgoing, timeout_seconds: float
 ) -> InstanceDelivery:
     accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
     if association.rejected_contexts and (item.sop_class_uid, item.transfer_syntax_uid) not in accepted:
         reason = f"presentation context rejected: SOP class {item.sop_class_uid} in {item.transfer_syntax_uid}"
         return InstanceDelivery(item.sop_instance_uid, None, is_delivered=False, is_permanent=True, reason=reason)
     if not (association.is_established or association.accepted_contexts):
-        return _unanswered(item.sop_instance_uid, _why_not_established(association, destination))
+        return _unanswered(item.sop_instance_uid, why_not_established(association, destination))
     # the time-out runs from the first byte queued, not from the last one sent
     transfer_seconds = item.path.stat().st_size / _SLOWEST_LINK_BYTES_PER_SECOND
     association.dimse_timeout = timeout_seconds + transfer_seconds
@@ -221,9 +137,9 @@ def _send(
 def echo(destination: Destination, calling_ae_title: str, timeout_seconds: float) -> str | None:
     """C-ECHO (PS3.4 A). None if all is well, else the reason in words."""
     try:
-        with _associate(destination, calling_ae_title, [build_context(Verification)], timeout_seconds) as association:
+        with associate(destination, calling_ae_title, [build_context(Verification)], timeout_seconds) as association:
             if not association.is_established:
-                return _why_not_established(association, destination)
+                return why_not_established(association, destination)
             try:
                 answer = association.send_c_echo()
             except RuntimeError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 
 class Contrast(StrEnum):
@@ -79,6 +80,14 @@ class Selection:
     chosen: dict[Contrast, Series]
     verdicts: tuple[Verdict, ...]
     cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the images of two T1-weighted series say: which was acquired after contrast agent (None: undecided), why."""
+
+    after: Literal["one", "other"] | None
+    evidence: str
 
 
 @dataclass(frozen=True, slots=True)

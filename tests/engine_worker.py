@@ -10,8 +10,9 @@ from typing import Any
 
 from node.app import stop_event
 from node.config import load_config
-from node.engine import DELIVERY_QUEUE, Steps, running_worker
+from node.engine import NOTICE_QUEUE, running_worker
 from node.errors import DeliveryError
+from node.steps import Steps
 
 
 def note(folder: Path, name: str) -> int:
@@ -34,7 +35,7 @@ def two_steps(steps: Steps, folder: str) -> dict[str, int]:
     first = steps.step("first", note, Path(folder), "first")
     steps.tell("segmented")
     second = steps.step("second", wait_for_release, Path(folder), "second")
-    steps.start(DELIVERY_QUEUE, "child", f"{Path(folder).name}-child", folder)
+    steps.start(NOTICE_QUEUE, "child", f"{Path(folder).name}-child", folder)
     return {"first": first, "second": second}
 
 

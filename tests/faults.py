@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
+from typing import Any, Self
 
 from pydicom.uid import UID
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
@@ -56,7 +58,8 @@ class FakePacs:
 
     The n-th C-STORE is answered by the n-th entry of ``plan``: a DIMSE status, or a `Fault`; what comes after the plan
     is stored. ``sop_classes`` are the storage SOP classes accepted. ``is_rejecting``: every association is rejected.
-    ``is_deaf``: associations are accepted, but nothing is read from them afterwards.
+    ``is_deaf``: associations are accepted, but nothing is read from them afterwards. ``tls``: associations are
+    encrypted.
     """
 
     ae_title = "PACS"
@@ -68,6 +71,7 @@ class FakePacs:
         sop_classes: Sequence[str] = (),
         is_rejecting: bool = False,
         is_deaf: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.received: list[StoredInstance] = []
         self.association_count = 0
@@ -76,6 +80,7 @@ class FakePacs:
         self._sop_classes = sop_classes
         self._is_rejecting = is_rejecting
         self._is_deaf = is_deaf
+        self._tls = tls
         self._released = threading.Event()
         self._ae = AE(self.ae_title)
 
@@ -84,7 +89,7 @@ class FakePacs:
         """The PACS as a destination of results."""
         return Destination("pacs", self.ae_title, "127.0.0.1", self.port)
 
-    def __enter__(self) -> FakePacs:
+    def __enter__(self) -> Self:
         self._ae.require_calling_aet = ["NOBODY"] if self._is_rejecting else []
         self._ae.add_supported_context(Verification)
         for sop_class in self._sop_classes:
@@ -92,13 +97,17 @@ class FakePacs:
         self._ae.start_server(
             ("127.0.0.1", self.port),
             block=False,
-            evt_handlers=[
-                (evt.EVT_ESTABLISHED, self._established),
-                (evt.EVT_DATA_RECV, self._data_received),
-                (evt.EVT_C_STORE, self._store),
-            ],
+            evt_handlers=self._handlers(),
+            ssl_context=self._tls,
         )
         return self
+
+    def _handlers(self) -> list[Any]:
+        return [
+            (evt.EVT_ESTABLISHED, self._established),
+            (evt.EVT_DATA_RECV, self._data_received),
+            (evt.EVT_C_STORE, self._store),
+        ]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

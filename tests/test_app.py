@@ -17,13 +17,13 @@ from node_process import NodeProcess, running_node, write_config
 from pydicom.uid import MRImageStorage
 from small_study import make_small_study, study_instance_uid, write_small_study
 
-from node.app import StudyDesk
 from node.config import load_config
-from node.engine import DELIVERY_QUEUE, STUDY_QUEUE, WorkflowClient, WorkflowRecord
+from node.desk import StudyDesk
+from node.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
 from node.errors import EngineError
 from node.metrics import Metrics
 from node.order import Order
-from node.pipeline import RESULT_FILES
+from node.results import RESULT_FILES
 from node.scp.assembly import Assembly, AssemblyLoop
 from node.scp.spool import Spool
 from node.scu import send_instances
@@ -63,7 +63,12 @@ def put_refused_order(client: WorkflowClient, node_folder: Path, name: str) -> N
     """Enqueue a study that the worker has only to write down."""
     order = Order(name, "1.2.3", None, "a reason", datetime.now(UTC))
     client.enqueue(
-        STUDY_QUEUE, "process", name, order, str(node_folder / "work" / name), about={"study_instance_uid": "1.2.3"}
+        STUDY_QUEUE,
+        "process",
+        name,
+        order.as_json(),
+        str(node_folder / "work" / name),
+        about={"study_instance_uid": "1.2.3"},
     )
 
 
@@ -210,7 +215,7 @@ def put_delivery(client: WorkflowClient, folder: Path, workflow_id: str) -> None
     folder.mkdir()
     for number, name in enumerate(RESULT_FILES):
         write_instance_file(folder, make_instance(number)).rename(folder / name)
-    client.enqueue(DELIVERY_QUEUE, "deliver", workflow_id, "1.2.3", str(folder), "pacs")
+    client.enqueue(delivery_queue("pacs"), "deliver", workflow_id, "1.2.3", str(folder), "pacs", list(RESULT_FILES))
 
 
 def delivery(client: WorkflowClient) -> WorkflowRecord:
@@ -263,11 +268,11 @@ def test_study_is_offered_again_when_the_database_is_away(tmp_path: Path) -> Non
     class FirstAway(StudyDesk):
         is_away = True
 
-        def start(self, study_instance_uid: str) -> None:
+        def start(self, study_instance_uid: str, quiet_series: frozenset[str] | None = None) -> None:
             if self.is_away:
                 self.is_away = False
                 raise EngineError("engine.database: OperationalError")
-            super().start(study_instance_uid)
+            super().start(study_instance_uid, quiet_series)
             started.set()
 
     desk = FirstAway(config, client, metrics)
@@ -291,7 +296,7 @@ def test_desk_starts_a_study_once(tmp_path: Path) -> None:
     client, metrics = WorkflowClient(config), Metrics()
     desk = StudyDesk(config, client, metrics)
     for _ in range(3):
-        assert not desk.is_complete(study_instance_uid(study))
+        assert not desk.is_complete(study_instance_uid(study), frozenset())
         desk.start(study_instance_uid(study))
     records = client.workflows("process")
     client.close()

@@ -13,7 +13,16 @@ from node_process import write_config
 
 from node.study import Destination
 
-PARTS = ("config", "scp.port", "web.port", "spool", "engine.database", "segmentation.model", "segmentation.device")
+PARTS = (
+    "config",
+    "series.rules",
+    "scp.port",
+    "web.port",
+    "spool",
+    "engine.database",
+    "segmentation.model",
+    "segmentation.device",
+)
 
 
 def check(tmp_path: Path, *destinations: Destination, **sections: dict[str, Any]) -> tuple[int, dict[str, str]]:
@@ -45,6 +54,13 @@ def test_each_missing_part_is_named(tmp_path: Path) -> None:
     assert (code, failing(lines)) == (1, {"segmentation.model", "destination"})
     assert "glionode models pull anisotropic_nets_brats17" in lines["segmentation.model"]
     assert lines["destination"] == "FAIL none configured: results would go nowhere"
+
+
+def test_a_wrong_rule_is_named(tmp_path: Path) -> None:
+    """A group of [series.rules] that does not exist fails the check, and the line names it."""
+    code, lines = check(tmp_path, series={"rules": {"T3": ["haus"]}})
+    assert code == 1
+    assert lines["series.rules"].startswith("FAIL T3: unknown group")
 
 
 @pytest.mark.parametrize("section", ["scp", "web"])

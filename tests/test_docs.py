@@ -32,6 +32,8 @@ def commands(group: click.Group, prefix: str = "glionode") -> Iterator[str]:
     """Every command for people that does something, with the groups before it."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
+            if hasattr(command, "default"):  # the group does something by itself
+                yield f"{prefix} {name}"
             yield from commands(command, f"{prefix} {name}")
         elif not command.hidden:
             yield f"{prefix} {name}"
@@ -98,6 +100,7 @@ def test_readme_states_options_that_exist():
         command: click.Command = glionode
         for name in re.match(r"glionode((?: [a-z]+)+)", row)[1].split():
             command = command.commands[name]
+        command = command.commands[command.default] if hasattr(command, "default") else command
         known = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--\w+", row)) <= known, row
 

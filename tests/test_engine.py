@@ -16,8 +16,9 @@ from faults import wait_until
 from node_process import write_config
 
 from node.config import Config, load_config
-from node.engine import DELIVERY_QUEUE, STUDY_QUEUE, DirectSteps, WorkflowClient, WorkflowRecord, running_worker
+from node.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, WorkflowRecord, running_worker
 from node.errors import ConfigError, EngineError
+from node.steps import DirectSteps
 
 WORKER = Path(__file__).with_name("engine_worker.py")
 DEADLINE_SECONDS = 60.0
@@ -122,7 +123,7 @@ def test_killed_worker_computes_nothing_twice(config: Config, client: WorkflowCl
 def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None:
     """A sleep that a kill interrupts ends when it was meant to: not sooner, and not counted from the restart."""
     seconds = 5.0
-    client.enqueue(DELIVERY_QUEUE, "sleeping", "asleep", seconds)
+    client.enqueue(NOTICE_QUEUE, "sleeping", "asleep", seconds)
     with worker(config) as first:
         # the step before, and the sleep itself with its end, are recorded: nothing of it is to be done again
         wait_until(lambda: len(client._client.list_workflow_steps("asleep")) == 2, DEADLINE_SECONDS)
@@ -152,7 +153,7 @@ def test_second_worker_is_refused(config: Config) -> None:
 )
 def test_error_is_told_without_foreign_text(config: Config, client: WorkflowClient, is_ours: bool, error: str) -> None:
     """A failed workflow keeps our errors' text; of others only the kind, for their text may repeat a header."""
-    client.enqueue(DELIVERY_QUEUE, "failing", "failing", "pacs: 0xC000 cannot understand", is_ours)
+    client.enqueue(NOTICE_QUEUE, "failing", "failing", "pacs: 0xC000 cannot understand", is_ours)
     with worker(config):
         record = wait_for_end(client, "failing", "failing")
     assert (record.engine_status, record.error) == ("ERROR", error)
@@ -162,7 +163,7 @@ def test_workflows_are_listed_by_name_in_order(client: WorkflowClient) -> None:
     """The list holds the workflows of one name, oldest first, with what they are about; without a worker they wait."""
     for workflow_id in ("b", "a", "c"):
         client.enqueue(STUDY_QUEUE, "process", workflow_id, "folder", about={"study": workflow_id})
-    client.enqueue(DELIVERY_QUEUE, "child", "other", "folder")
+    client.enqueue(NOTICE_QUEUE, "child", "other", "folder")
     found = client.workflows("process")
     assert [record.workflow_id for record in found] == ["b", "a", "c"]
     assert {record.engine_status for record in found} == {"ENQUEUED"}
@@ -188,5 +189,5 @@ def test_direct_steps_compute_at_once() -> None:
     steps: Any = DirectSteps()
     assert steps.step("sum", lambda left, right: left + right, 2, 3) == 5
     steps.tell("selected")
-    steps.start(DELIVERY_QUEUE, "deliver", "id")
+    steps.start(NOTICE_QUEUE, "deliver", "id")
     steps.sleep(1e9)

@@ -107,8 +107,7 @@ def test_refused(config: Config) -> None:
     ("engine_status", "error", "reason"),
     [
         ("ERROR", "model pack x is not installed", "model pack x is not installed"),
-        ("CANCELLED", None, "CANCELLED"),
-        ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", None, "MAX_RECOVERY_ATTEMPTS_EXCEEDED"),
+        ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", None, "the worker died at it too often (engine.max_recoveries)"),
     ],
 )
 def test_failed(config: Config, engine_status: str, error: str | None, reason: str) -> None:
@@ -169,7 +168,41 @@ def test_line_as_json_values(config: Config) -> None:
         "reason": None,
         "since": "2024-01-02T03:04:05+00:00",
         "deliveries": {"a": "delivered"},
+        "ordered": "2024-01-02T03:04:05+00:00",
+        "kind": None,
+        "folder": "w",
     }
+
+
+def test_cancelled(config: Config) -> None:
+    """A study that the admin cancelled is neither failed nor on its way."""
+    line = only_line(config, process(engine_status="CANCELLED", state="selected"))
+    assert (line.state, line.reason) == ("cancelled", None)
+
+
+def test_next_attempt_keeps_the_reason_of_the_last(config: Config) -> None:
+    """While a study waits for its next attempt, its line says so, and why the one before failed."""
+    failed = process("w", engine_status="SUCCESS", output={"state": "failed", "reason": "no model", "kind": "X"})
+    line = only_line(config, failed, process("w.2", engine_status="DELAYED", minute=1))
+    assert (line.workflow_id, line.state, line.reason) == ("w.2", "waiting to be tried again", "no model")
+    assert line.folder == "w"
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        (("committed", "committed"), "committed"),
+        (("committed", "delivered"), "delivered"),
+        (("committing",) * 2, "delivered"),
+    ],
+)
+def test_committed(config: Config, states: tuple[str, str], state: str) -> None:
+    """A study is committed when every destination is; before that it is delivered."""
+    children = [
+        delivery(name, engine_status="SUCCESS", output={"state": each, "reason": None})
+        for name, each in zip("ab", states, strict=True)
+    ]
+    assert only_line(config, reported(), *children).state == state
 
 
 def test_own_client_is_opened_and_closed(config: Config) -> None:

@@ -1,47 +1,40 @@
-"""What becomes of a study: its order, the workflow around the steps, and delivery until it is taken."""
+"""What becomes of a study: its order, and the workflow around the steps."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
-from faults import FakePacs, Fault, free_port
 from instances import make_instance, write_instance_file
 from node_process import write_config
-from pydicom.uid import MRImageStorage
 from small_study import all_instances, make_small_study, study_instance_uid, write_small_study
 
 from node.config import Config, load_config
-from node.engine import DELIVERY_QUEUE
-from node.errors import ContentRefused, DeliveryError, ModelPackError
-from node.order import Order, order_study, with_earlier_moment
-from node.pipeline import RESULT_FILES, Pipeline
+from node.errors import ContentRefused, ModelPackError
+from node.order import Order, Wish, attempt_id, order_study, with_earlier_moment
+from node.pipeline import Pipeline
 from node.study import Contrast, Destination
-
-OUT_OF_RESOURCES, CANNOT_UNDERSTAND, COERCED = 0xA700, 0xC000, 0xB000
 
 
 class RecordingSteps:
-    """Runs each step at once, and keeps what a workflow did; its clock only moves when the workflow sleeps."""
+    """Runs each step at once, and keeps what a workflow did."""
 
-    def __init__(self, **instead: Callable[..., Any]) -> None:
+    def __init__(self, workflow_id: str = "w", **instead: Callable[..., Any]) -> None:
+        self.workflow_id = workflow_id
         self.names: list[str] = []
         self.told: list[str] = []
-        self.pauses: list[float] = []
         self.started: list[tuple[Any, ...]] = []
+        self.delays: list[float] = []
         self._instead = instead
-        self._now = time.time()
 
     def step(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call ``function``, or what stands in for the step of this name."""
-        if function is time.time:
-            return self._now
         self.names.append(name)
         return self._instead.get(name, function)(*arguments)
 
@@ -50,13 +43,17 @@ class RecordingSteps:
         self.told.append(state)
 
     def sleep(self, seconds: float) -> None:
-        """Let that time pass."""
-        self.pauses.append(seconds)
-        self._now += seconds
+        """A study waits for nothing."""
+        pytest.fail("a study must not wait in its queue")
 
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any) -> None:
+    def receive(self, topic: str, timeout_seconds: float) -> None:
+        """A study waits for nothing."""
+        pytest.fail("a study must not wait in its queue")
+
+    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
         """Keep what was started."""
         self.started.append((queue, name, workflow_id, *arguments))
+        self.delays.append(delay_seconds)
 
 
 @pytest.fixture
@@ -140,12 +137,12 @@ def test_unreadable_study_is_ordered_as_refused(tmp_path: Path, config: Config) 
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "1.2.3.dcm").write_bytes(b"not DICOM")
-    order = order_study(folder, config, "1.2.3.4")
+    order = order_study(folder, config, Wish("1.2.3.4"))
     assert (order.study_instance_uid, order.selection) == ("1.2.3.4", None)
     assert "1.2.3.dcm: not a DICOM Part 10 file" in (order.refusal or "")
-    assert order_study(folder, config, "1.2.3.4").workflow_id == order.workflow_id
+    assert order_study(folder, config, Wish("1.2.3.4")).workflow_id == order.workflow_id
     (folder / "1.2.4.dcm").write_bytes(b"nor this")
-    assert order_study(folder, config, "1.2.3.4").workflow_id != order.workflow_id
+    assert order_study(folder, config, Wish("1.2.3.4")).workflow_id != order.workflow_id
 
 
 def test_earlier_moment_is_kept(tmp_path: Path) -> None:
@@ -169,31 +166,61 @@ def order(tmp_path: Path, config: Config) -> Order:
     return order_study(write_small_study(tmp_path / "study", make_small_study()), config)
 
 
+def process(config: Config, steps: RecordingSteps, order: Order, folder: Path) -> dict[str, Any]:
+    """Run the workflow of one study."""
+    return Pipeline(config).process(steps, order.as_json(), str(folder))
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    """A step that ends so."""
+
+    def step(*_: object) -> None:
+        raise error
+
+    return step
+
+
+def test_order_survives_the_database(order: Order) -> None:
+    """An order read back from its text is the order: selection, paths, moment and all; unknown keys do no harm."""
+    assert Order.from_json(order.as_json()) == order
+    later = json.loads(order.as_json()) | {"key_of_a_later_version": 1}
+    assert Order.from_json(json.dumps(later)) == order
+
+
 def test_study_goes_its_way(tmp_path: Path, order: Order) -> None:
-    """Segment, report, then one delivery for each destination under an id of its own, in that order."""
+    """Segment, report, then one delivery for each destination in a queue and under an id of its own."""
     peers = [Destination(name, "PACS", "127.0.0.1", 104) for name in ("archive", "reading")]
-    steps = RecordingSteps(segment=lambda *_: {"facts": 1}, report=lambda *_: {"volumes_ml": {"whole_tumour": 2.0}})
-    outcome = Pipeline(config_with(tmp_path, *peers)).process(steps, order, "folder")
+    steps = RecordingSteps(
+        "w.2", segment=lambda *_: {"facts": 1}, report=lambda *_: {"volumes_ml": {"whole_tumour": 2.0}}
+    )
+    outcome = process(config_with(tmp_path, *peers), steps, order, tmp_path)
     assert outcome == {"state": "reported", "reason": None, "volumes_ml": {"whole_tumour": 2.0}}
     assert (steps.names, steps.told) == (["segment", "report"], ["selected", "segmented", "reported"])
+    files = ["seg.dcm", "sr.dcm"]
     assert steps.started == [
-        (DELIVERY_QUEUE, "deliver", f"{order.workflow_id}-{peer.name}", order.study_instance_uid, "folder", peer.name)
+        (
+            f"deliver-{peer.name}",
+            "deliver",
+            f"w.2-{peer.name}",
+            order.study_instance_uid,
+            str(tmp_path),
+            peer.name,
+            files,
+        )
         for peer in peers
     ]
 
 
 def test_refusal_by_a_step_ends_the_way(tmp_path: Path, config: Config, order: Order) -> None:
     """A study that a step refuses is refused with that reason; nothing is sent; the selection is kept."""
-
-    def refuse(*_: object) -> None:
-        raise ContentRefused("no brain was found")
-
-    steps = RecordingSteps(segment=refuse)
-    outcome = Pipeline(config).process(steps, order, str(tmp_path / "work"))
-    assert outcome == {"state": "refused", "reason": "no brain was found", "volumes_ml": None}
+    steps = RecordingSteps(segment=raising(ContentRefused("no brain was found")))
+    outcome = process(config, steps, order, tmp_path / "work")
+    assert outcome == {
+        "state": "refused", "reason": "no brain was found", "volumes_ml": None, "kind": "ContentRefused",
+    }  # fmt: skip
     assert (steps.names, steps.told, steps.started) == (["segment", "refuse"], ["selected", "refused"], [])
     result = json.loads((tmp_path / "work" / "result.json").read_text("utf-8"))
-    assert (result["state"], result["reason"]) == ("refused", "no brain was found")
+    assert (result["state"], result["reason"], result["files"]) == ("refused", "no brain was found", [])
     assert set(result["selection"]["chosen"]) == {str(contrast) for contrast in Contrast}
 
 
@@ -201,82 +228,103 @@ def test_refused_order_computes_nothing(tmp_path: Path, config: Config) -> None:
     """A study without a selection is only written down: its reason, its UID, and that there was none."""
     order = Order("a" * 32, "", None, "the folder holds 2 studies", datetime.now(UTC))
     steps = RecordingSteps()
-    assert Pipeline(config).process(steps, order, str(tmp_path / "work"))["state"] == "refused"
+    assert process(config, steps, order, tmp_path / "work")["state"] == "refused"
     assert steps.names == ["refuse"]
     result = json.loads((tmp_path / "work" / "result.json").read_text("utf-8"))
     assert result["study_instance_uid"] is result["selection"] is None
 
 
-def test_missing_model_is_no_refusal(tmp_path: Path, config: Config, order: Order) -> None:
-    """The node's own trouble is not the study's: a model that is not installed fails, naming the command."""
-    with pytest.raises(ModelPackError, match="glionode models pull"):
-        Pipeline(config).process(RecordingSteps(), order, str(tmp_path / "work"))
+def test_trouble_outside_the_study_orders_another_attempt(tmp_path: Path, config: Config, order: Order) -> None:
+    """A model that is not installed fails this attempt, naming the command; the next has a doubled pause."""
+    pause = config.engine.attempt_pause_seconds
+    for attempt in (1, 3):
+        steps = RecordingSteps(attempt_id(order.workflow_id, attempt))
+        outcome = process(config, steps, order, tmp_path / "work")
+        assert (outcome["state"], outcome["kind"]) == ("failed", "ModelPackError")
+        assert "glionode models pull" in outcome["reason"]
+        following = attempt_id(order.workflow_id, attempt + 1)
+        assert steps.started == [("gpu", "process", following, order.as_json(), str(tmp_path / "work"))]
+        assert steps.delays == [pause * 2 ** (attempt - 1)]
     assert not (tmp_path / "work" / "result.json").exists()
 
 
-# ---- delivery --------------------------------------------------------------------------------------------------
+def test_last_attempt_orders_no_other(tmp_path: Path, config: Config, order: Order) -> None:
+    """After engine.attempts attempts the study has failed, and stays so until a human tries it again."""
+    steps = RecordingSteps(attempt_id(order.workflow_id, config.engine.attempts))
+    assert process(config, steps, order, tmp_path / "work")["state"] == "failed"
+    assert steps.started == []
 
 
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    """A folder with two instances where SEG and SR would be."""
-    folder = tmp_path / "results"
-    folder.mkdir()
-    for number, name in enumerate(RESULT_FILES):
-        write_instance_file(folder, make_instance(number)).rename(folder / name)
-    return folder
+def test_unforeseen_error_tells_its_kind_only(
+    tmp_path: Path, config: Config, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error nobody thought of fails the attempt with its kind and place; its text may hold what a header held."""
+    monkeypatch.setattr(Pipeline, "_segment", raising(ZeroDivisionError("DOE^JOHN")))
+    outcome = process(config, RecordingSteps(), order, tmp_path / "work")
+    assert outcome["reason"].startswith("ZeroDivisionError in test_pipeline.py:")
+    assert "DOE" not in json.dumps(outcome)
 
 
-def deliver(config: Config, results: Path, steps: RecordingSteps) -> dict[str, Any]:
-    """Run the delivery workflow."""
-    return Pipeline(config).deliver(steps, "1.2.3", str(results), "pacs")
+@pytest.mark.parametrize(("state", "is_told"), [("refused", True), ("failed", False)])
+def test_humans_are_told_of_the_states_they_chose(tmp_path: Path, order: Order, state: str, is_told: bool) -> None:
+    """A state that notify.states lists starts a notice with its reason, another does not."""
+    notify = {"urls": ["json://127.0.0.1:1/"], "states": ["refused"]}
+    config = config_with(tmp_path, notify=notify, engine={"attempts": 1})
+    error = ContentRefused("no brain") if state == "refused" else ModelPackError("no model")
+    steps = RecordingSteps(segment=raising(error))
+    assert process(config, steps, order, tmp_path / "work")["state"] == state
+    expected = [("notice", "notice", f"w-notice-{state}", state, order.study_instance_uid, str(error))]
+    assert steps.started == (expected if is_told else [])
 
 
-def test_delivery_tries_again_with_growing_pauses(tmp_path: Path, results: Path) -> None:
-    """Refused, aborted, half answered and refused again: each pause doubles up to the longest, until all is taken."""
-    plan: list[int | Fault] = [OUT_OF_RESOURCES, 0, Fault.ABORT, 0, OUT_OF_RESOURCES, Fault.HALF_ANSWER, 0, COERCED]
-    section = {"first_retry_seconds": 30.0, "longest_retry_seconds": 100.0, "timeout_seconds": 2.0}
+def test_refusal_is_sent_if_the_config_wants_it(tmp_path: Path, order: Order) -> None:
+    """With delivery.send_refusals each destination gets one small SR that says why there is no result."""
+    pacs = Destination("pacs", "PACS", "127.0.0.1", 104)
+    config = config_with(tmp_path, pacs, delivery={"send_refusals": True})
+    steps = RecordingSteps(segment=raising(ContentRefused("no brain was found")))
+    process(config, steps, order, tmp_path / "work")
+    ((queue, name, _, *_, files),) = steps.started
+    assert (queue, name, files) == ("deliver-pacs", "deliver", ["refusal.dcm"])
+    document = pydicom.dcmread(tmp_path / "work" / "refusal.dcm")
+    assert "No result. no brain was found" in [item.get("TextValue") for item in document.ContentSequence]
+
+
+def test_images_decide_where_words_do_not(tmp_path: Path, config: Config) -> None:
+    """An undecided study is compared first; what images leave open, too, is refused with what they showed."""
+    study = make_small_study()
+    for instance in study["T1c"]:
+        instance.SeriesDescription = study["T1"][0].SeriesDescription
+    order = order_study(write_small_study(tmp_path / "study", study), config)
+    assert (order.selection, order.is_undecided) == (None, True)
     steps = RecordingSteps()
-    with FakePacs(plan, sop_classes=[MRImageStorage]) as pacs:
-        outcome = deliver(config_with(tmp_path, pacs.destination, delivery=section), results, steps)
-    assert outcome == {"state": "delivered", "reason": None, "attempts": 5}
-    assert steps.pauses == [30.0, 60.0, 100.0, 100.0]
-    assert [told.split(":")[0] for told in steps.told] == ["retrying"] * 4 + ["delivered"]
-    assert {instance.sop_instance_uid for instance in pacs.received} == {
-        str(make_instance(number).SOPInstanceUID) for number in range(len(RESULT_FILES))
-    }
+    outcome = process(config, steps, order, tmp_path / "work")
+    assert (steps.told, steps.names) == (["comparing", "refused"], ["compare", "refuse"])
+    assert outcome["kind"] == "SelectionRefused"
 
 
-def test_repeated_results_are_byte_identical(tmp_path: Path, results: Path) -> None:
-    """What is sent a second time, for the other half was refused, is the same to the byte."""
-    with FakePacs([0, OUT_OF_RESOURCES], sop_classes=[MRImageStorage]) as pacs:
-        deliver(config_with(tmp_path, pacs.destination), results, RecordingSteps())
-    first, again, _ = pacs.received
-    assert first == again
+def test_undecided_study_is_refused_where_images_may_not_be_compared(tmp_path: Path) -> None:
+    """With series.compare_images off, a study that only images could decide is refused at once."""
+    study = make_small_study()
+    for instance in study["T1c"]:
+        instance.SeriesDescription = study["T1"][0].SeriesDescription
+    config = config_with(tmp_path, series={"compare_images": False})
+    order = order_study(write_small_study(tmp_path / "study", study), config)
+    assert (order.selection, order.is_undecided) == (None, False)
+    assert "undecided" in (order.refusal or "")
 
 
-def test_permanent_refusal_ends_the_delivery(tmp_path: Path, results: Path) -> None:
-    """A refusal that will not pass ends as failed with destination and status, after one attempt, without a pause."""
-    steps = RecordingSteps()
-    with (
-        FakePacs([0, CANNOT_UNDERSTAND], sop_classes=[MRImageStorage]) as pacs,
-        pytest.raises(DeliveryError, match="pacs: 0xC000 cannot understand"),
-    ):
-        deliver(config_with(tmp_path, pacs.destination), results, steps)
-    assert (steps.names, steps.pauses) == (["send"], [])
-
-
-def test_delivery_gives_up_in_the_end(tmp_path: Path, results: Path) -> None:
-    """A PACS that never answers is tried for as long as the config says, then the delivery fails with the reason."""
-    nobody = Destination("pacs", "PACS", "127.0.0.1", free_port())
-    section = {"first_retry_seconds": 3600.0, "longest_retry_seconds": 43200.0, "give_up_days": 1.0}
-    steps = RecordingSteps()
-    with pytest.raises(DeliveryError, match=r"pacs: PACS at 127\.0\.0\.1:\d+ cannot be reached"):
-        deliver(config_with(tmp_path, nobody, delivery=section), results, steps)
-    assert 86400 < sum(steps.pauses) < 86400 + 43200
-
-
-def test_destination_that_was_removed_fails(results: Path, config: Config) -> None:
-    """A delivery to a destination that the config no longer has fails by naming it."""
-    with pytest.raises(DeliveryError, match="destination pacs is no longer in the config"):
-        deliver(config, results, RecordingSteps())
+def test_exam_with_t1c_only_goes_to_the_pack_for_it(tmp_path: Path) -> None:
+    """With segmentation.t1c_only_model a study without FLAIR is ordered for that pack, with T1c alone, and says so."""
+    study = make_small_study()
+    del study["FLAIR"]
+    folder = write_small_study(tmp_path / "study", study)
+    order = order_study(folder, config_with(tmp_path, segmentation={"t1c_only_model": "some_pack"}))
+    assert order.selection is not None
+    assert (order.model, list(order.selection.chosen)) == ("some_pack", [Contrast.T1C])
+    assert "no FLAIR" in order.selection.cautions[0]
+    del study["T1c"]
+    for file in folder.iterdir():
+        file.unlink()
+    write_small_study(folder, study)
+    refused = order_study(folder, config_with(tmp_path, segmentation={"t1c_only_model": "some_pack"}))
+    assert "no T1c" in (refused.refusal or "")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_archive import FakeArchive, Reaction
 from faults import FakePacs, Fault, free_port, wait_until
 from instances import data_set_bytes, make_instance, sop_instance_uid, write_instance_file
 from pydicom.uid import (
@@ -22,7 +23,10 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 
 from node.errors import InstanceRefused
+from node.outgoing import read_outgoing
 from node.scu import classify_status, echo, send_instances
+from node.scu_commitment import CommitmentState, request_commitment
+from node.scu_query import QueryState, find_instances
 from node.study import Destination
 
 SHORT_SECONDS = 1.0
@@ -84,11 +88,23 @@ def test_all_files_go_over_one_association_in_order(files):
         (0xB000, True, False),
         (0xB006, True, False),
         (0xB007, True, False),
+        (0x0001, True, False),
+        (0x0107, True, False),
+        (0x0116, True, False),
+        (0xB001, True, False),
+        (0xBFFF, True, False),
         (0x0111, True, False),
+        (0x0106, False, True),
         (0x0110, False, False),
         (0x0117, False, True),
+        (0x0120, False, True),
+        (0x0121, False, True),
         (0x0122, False, True),
         (0x0124, False, False),
+        (0x0210, False, False),
+        (0x0211, False, True),
+        (0x0212, False, True),
+        (0x0213, False, False),
         (0xA700, False, False),
         (0xA7FF, False, False),
         (0xA900, False, True),
@@ -194,30 +210,97 @@ def test_file_that_is_no_dicom_is_refused(tmp_path):
     assert pacs.association_count == 0
 
 
-def test_response_taken_by_the_reactor_is_not_lost(files, monkeypatch):
-    """Although pynetdicom's reactor is slow to pause and takes responses off the queue, every instance is delivered."""
+@pytest.fixture
+def stolen_responses(monkeypatch) -> list[object]:
+    """Responses that pynetdicom's reactor, slow to pause, took off the queue."""
     run_reactor, get_msg = Association._run_reactor, DIMSEServiceProvider.get_msg
+    get_valid_context = Association._get_valid_context
     taken_by_reactor = []
 
     def run_slow_reactor(association):
         wait = association._reactor_checkpoint.wait
-        association._reactor_checkpoint.wait = lambda: (wait(), time.sleep(0.05))
+        if association.is_requestor:
+            association._reactor_checkpoint.wait = lambda: (wait(), time.sleep(0.3))
         run_reactor(association)
 
     def record_what_is_taken(dimse, block=False):
         if dimse.assoc.is_requestor and block:
-            time.sleep(0.1)
+            time.sleep(0.5)
         context_id, message = get_msg(dimse, block)
         if message is not None and dimse.assoc.is_requestor and not block:
             taken_by_reactor.append(message)
         return context_id, message
 
+    def send_once_the_reactor_loops(association, *arguments, **options):
+        time.sleep(0.1)
+        return get_valid_context(association, *arguments, **options)
+
+    monkeypatch.setattr(Association, "_get_valid_context", send_once_the_reactor_loops)
     monkeypatch.setattr(DIMSEServiceProvider, "get_msg", record_what_is_taken)
     monkeypatch.setattr(Association, "_run_reactor", run_slow_reactor)
+    return taken_by_reactor
+
+
+def test_response_taken_by_the_reactor_is_not_lost(files, stolen_responses):
+    """Although pynetdicom's reactor is slow to pause and takes responses off the queue, every instance is delivered."""
     with FakePacs(sop_classes=[MRImageStorage]) as pacs:
-        deliveries = send(pacs, files * 3, timeout_seconds=5.0)
-    assert [delivery.is_delivered for delivery in deliveries] == [True] * 6
-    assert taken_by_reactor
+        deliveries = send(pacs, files, timeout_seconds=5.0)
+    assert [delivery.is_delivered for delivery in deliveries] == [True] * 2
+    assert stolen_responses
+
+
+@pytest.mark.parametrize(("where", "state"), [("same", "reported"), ("nowhere", "asked")])
+def test_commitment_survives_the_reactor(files, stolen_responses, where, state):
+    """A response to the N-ACTION that the reactor takes is not lost; a report on that association is answered."""
+    with FakeArchive(reactions=[Reaction(where)]) as pacs:
+        outgoing = [read_outgoing(file) for file in files]
+        outcome = request_commitment(pacs.destination, "GLIONODE", "2.25.1", outgoing, 5.0)
+    assert outcome.state == state
+    assert pacs.report_answers == ([0x0000] if where == "same" else [])
+    assert stolen_responses
+
+
+def test_query_survives_the_reactor(files, stolen_responses):
+    """A match that the reactor takes off the queue is not lost, and does not come after the end of the responses."""
+    with FakeArchive() as pacs:
+        send(pacs, files)
+        outcome = find_instances(pacs.destination, "GLIONODE", [read_outgoing(file) for file in files], 5.0)
+    assert (outcome.state, outcome.held) == (QueryState.ANSWERED, {sop_instance_uid(1), sop_instance_uid(2)})
+    assert stolen_responses
+
+
+def test_query_lists_only_what_was_asked_for(files):
+    """Only an instance that the PACS lists under its own UID counts as held."""
+    with FakeArchive() as pacs:
+        send(pacs, files[:1])
+        outcome = find_instances(pacs.destination, "GLIONODE", [read_outgoing(file) for file in files], LONG_SECONDS)
+    assert outcome.held == {sop_instance_uid(1)}
+
+
+@pytest.mark.parametrize("trouble", ["down", "rejecting", "unsupported"])
+def test_commitment_and_query_say_what_is_wrong(files, trouble):
+    """A PACS that is down or rejects the association may answer later; one without the service is told apart."""
+    outgoing = [read_outgoing(file) for file in files]
+    with FakePacs(is_rejecting=trouble == "rejecting") as pacs:
+        if trouble == "down":
+            pacs._ae.shutdown()
+        commitment = request_commitment(pacs.destination, "GLIONODE", "2.25.1", outgoing, SHORT_SECONDS)
+        query = find_instances(pacs.destination, "GLIONODE", outgoing, SHORT_SECONDS)
+    expected = "unsupported" if trouble == "unsupported" else "unanswered"
+    assert (commitment.state, query.state) == (expected, expected)
+    assert commitment.reason
+    assert query.reason
+
+
+def test_foreign_report_on_the_association_is_refused(files):
+    """A report on another transaction, brought on the association of the request, is refused and changes nothing."""
+    with FakeArchive(reactions=[Reaction("same")]) as pacs:
+        pacs.report_transaction = "2.25.99"
+        outgoing = [read_outgoing(file) for file in files]
+        outcome = request_commitment(pacs.destination, "GLIONODE", "2.25.1", outgoing, LONG_SECONDS)
+        wait_until(lambda: pacs.report_answers)
+    assert outcome.state is CommitmentState.ASKED
+    assert pacs.report_answers == [0x0112]
 
 
 def test_echo_is_answered():

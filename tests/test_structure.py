@@ -27,52 +27,87 @@ SEES = {  # who may import what; a package stands for all its modules
     "node.sections": {"node.study"},
     "node.config": {"node.errors", "node.sections", "node.study"},
     "node.log": {"node.sections"},
-    "node.scp": {"node.scp", "node.sections", "node.errors", "node.metrics", "node.study", "node.uids"},
-    "node.scu": {"node.errors", "node.study"},
+    "node.scp": {
+        "node.scp", "node.commitment", "node.sections", "node.errors", "node.metrics", "node.study", "node.uids",
+    },
+    "node.outgoing": {"node.errors"},
+    "node.commitment": {"node.errors", "node.uids"},
+    "node.scu_association": {"node.errors", "node.study"},
+    "node.scu": {"node.scu_association", "node.outgoing", "node.errors", "node.study"},
+    "node.scu_commitment": {
+        "node.scu_association", "node.commitment", "node.outgoing", "node.errors", "node.study",
+    },
+    "node.scu_query": {"node.scu_association", "node.outgoing", "node.errors", "node.study"},
+    "node.stow": {"node.scu", "node.outgoing", "node.errors", "node.study"},
+    "node.course": {"node.sections", "node.steps"},
+    "node.delivery": {
+        "node.scu", "node.scu_commitment", "node.scu_query", "node.stow", "node.commitment", "node.outgoing",
+        "node.course", "node.steps", "node.config", "node.errors", "node.log", "node.study", "node.uids",
+    },
     "node.series": {"node.series", "node.errors", "node.study", "node.uids"},
     "node.sr_writer": {"node.sr_writer", "node.errors", "node.identity", "node.study", "node.uids"},
     "node.segmentation": {
         "node.segmentation", "node.sr_writer.codes", "node.errors", "node.identity", "node.study", "node.uids",
     },
-    "node.engine": {"node.config", "node.errors"},
+    "node.steps": frozenset(),
+    "node.takeover": {"node.config"},
+    "node.engine": {"node.config", "node.errors", "node.steps", "node.takeover"},
     "node.order": {"node.series", "node.config", "node.errors", "node.study", "node.uids"},
+    "node.results": {
+        "node.series", "node.segmentation", "node.sr_writer", "node.order", "node.config", "node.study",
+    },
     "node.pipeline": {
-        "node.series", "node.segmentation", "node.sr_writer", "node.scu", "node.engine", "node.order",
-        "node.config", "node.errors", "node.log", "node.study", "node.uids",
+        "node.segmentation", "node.engine", "node.order", "node.results", "node.steps",
+        "node.config", "node.errors", "node.log", "node.study",
+    },
+    "node.notices": {"node.config", "node.errors", "node.log", "node.notify", "node.steps"},
+    "node.desk": {
+        "node.series", "node.config", "node.engine", "node.errors", "node.metrics", "node.order", "node.study",
     },
     "node.ledger": {"node.config", "node.engine", "node.scp.spool"},
-    "node.web": {"node.web", "node.config", "node.engine", "node.errors", "node.ledger", "node.metrics"},
+    "node.removal": {"node.errors", "node.scp.spool", "node.uids"},
+    "node.retention": {
+        "node.commitment", "node.config", "node.engine", "node.ledger", "node.order", "node.removal", "node.uids",
+    },
+    "node.web": {
+        "node.web", "node.config", "node.engine", "node.errors", "node.ledger", "node.metrics", "node.scp.spool",
+    },
     "node.check": {
-        "node.config", "node.errors", "node.engine", "node.scp.spool", "node.scu", "node.segmentation",
+        "node.config", "node.errors", "node.engine", "node.scp.spool", "node.scu", "node.stow",
+        "node.segmentation", "node.series.vocabulary", "node.study",
     },
     "node.app": EVERYTHING,
     "node.demo": EVERYTHING,
-    "node.bench": {"node.bench", "node.segmentation", "node.errors"},
+    "node.bench": {"node.bench", "node.segmentation", "node.series", "node.errors"},
     "node.cli": EVERYTHING,
     "node.cli_method": EVERYTHING,
     "node.cli_series": EVERYTHING,
+    "node.cli_spool": EVERYTHING,
     "node.cli_studies": EVERYTHING,
     "node.cli_options": {"node.config", "node.log", "node.pipeline", "node.sections"},
     "node.__main__": {"node.cli"},
 }  # fmt: skip
 
 FENCES = {  # library: where it may be imported
-    "pynetdicom": ("scp/", "scu.py", "demo/pacs.py"),
+    "pynetdicom": ("scp/", "scu.py", "scu_", "demo/pacs.py"),
+    "dicomweb_client": ("stow.py",),
+    "requests": ("stow.py",),
     "torch": (
         *(f"segmentation/{name}.py" for name in ("network", "layers", "parking", "views", "packs", "brain", "device")),
         "bench/",
     ),
     "SimpleITK": (
-        *(f"segmentation/{name}.py" for name in ("volume", "align", "grid", "brain", "method")),
+        *(f"segmentation/{name}.py" for name in ("volume", "align", "grid", "brain", "method", "enhancement")),
         "demo/overlay.py",
     ),
     "dicom2nifti": ("segmentation/volume.py",),
     "highdicom": ("segmentation/volume.py", "segmentation/seg_writer.py", "sr_writer/"),
-    "dbos": ("engine.py",),
+    "dbos": ("engine.py", "takeover.py"),
+    "sqlalchemy": ("engine.py", "takeover.py"),
 }
 
-BOUNDARIES = {("scp/assembly.py", "_hand_over")}
-"""Where any exception may be caught: one study must not end the loop for all others."""
+BOUNDARIES = {("scp/assembly.py", "_hand_over"), ("pipeline.py", "_guarded")}
+"""Where any exception may be caught: one study must not end the loop, or the worker's way, for all others."""
 
 RECEIVER = ("node.app", "node.cli", "node.check", "node.ledger", "node.pipeline", "node.web.page")
 

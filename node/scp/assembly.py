@@ -24,22 +24,28 @@ _POLL_SECONDS = 0.2
 
 @dataclass(slots=True)
 class _Round:
-    """From a study's first instance to its being offered."""
+    """From a study's first instance until it is stable or at the ceiling."""
 
     first: float
     last_by_series: dict[str, float] = field(default_factory=dict)
-    is_judged: bool = False  # completeness was asked for, and nothing changed since
+    judged: set[str] = field(default_factory=set)  # quiet series that completeness was last asked of
+    is_handed_over: bool = False  # as complete
+    is_open: bool = True  # something came, or was still coming, that was not handed over
 
 
 class Assembly:
     """Which studies are due. Time is passed in, in monotonic seconds. For one thread.
 
-    A study is due once it is stable (no instance for ``stable_seconds``), or complete (each of its series quiet for
-    ``series_stable_seconds`` and ``is_complete`` says so), or at the ceiling (``ceiling_seconds`` after the first
-    instance). Being due ends the round; a later instance starts another.
+    A study is due once it is stable (no instance for ``stable_seconds``), or complete (``is_complete`` says so of its
+    series that were quiet for ``series_stable_seconds``, while others may still arrive), or at the ceiling
+    (``ceiling_seconds`` after the first instance). What arrives beside or after a study handed over as complete makes
+    it due once more, when it is stable. Being stable or at the ceiling ends the round; a later instance starts another.
+
+    Args:
+        is_complete: asked with the study and its quiet series whenever those grew; it may read files.
     """
 
-    def __init__(self, section: AssemblySection, is_complete: Callable[[str], bool]) -> None:
+    def __init__(self, section: AssemblySection, is_complete: Callable[[str, frozenset[str]], bool]) -> None:
         self._section = section
         self._is_complete = is_complete
         self._rounds: dict[str, _Round] = {}
@@ -48,7 +54,8 @@ class Assembly:
         """An instance was received at ``now``, be it new or a duplicate: its sender is still at work."""
         assembled = self._rounds.setdefault(study_instance_uid, _Round(now))
         assembled.last_by_series[series_instance_uid] = now
-        assembled.is_judged = False
+        assembled.judged.discard(series_instance_uid)
+        assembled.is_open = True
 
     def resume(self, studies_with_series: Mapping[str, Iterable[str]], now: float) -> None:
         """Take up what the spool holds after a restart, as if it had all arrived ``now``."""
@@ -57,27 +64,39 @@ class Assembly:
                 self.instance_stored(study_instance_uid, series_instance_uid, now)
 
     def offer_again(self, study_instance_uid: str, now: float) -> None:
-        """Make a study that could not be taken over due once more, ``stable_seconds`` from ``now``."""
-        self._rounds.setdefault(study_instance_uid, _Round(now, is_judged=True))
+        """Make a study that could not be taken over due once more: when it is stable, or would be if it came ``now``."""
+        self._rounds.setdefault(study_instance_uid, _Round(now)).is_open = True
 
-    def due(self, now: float) -> list[str]:
-        """Studies to be processed, each once per quiet period."""
-        due = [study for study, assembled in self._rounds.items() if self._is_due(study, assembled, now)]
-        for study in due:
-            del self._rounds[study]
+    def due(self, now: float) -> list[tuple[str, frozenset[str] | None]]:
+        """Studies to be processed, each with the quiet series that it is complete with; None: with all it has."""
+        due: list[tuple[str, frozenset[str] | None]] = []
+        for study_instance_uid, assembled in list(self._rounds.items()):
+            if self._is_over(assembled, now):
+                del self._rounds[study_instance_uid]
+                if assembled.is_open:
+                    due.append((study_instance_uid, None))
+            elif not assembled.is_handed_over:
+                quiet = self._quiet(assembled, now)
+                if self._is_complete_with(study_instance_uid, assembled, quiet):
+                    assembled.is_handed_over = True
+                    assembled.is_open = quiet != assembled.last_by_series.keys()
+                    due.append((study_instance_uid, quiet))
         return due
 
-    def _is_due(self, study_instance_uid: str, assembled: _Round, now: float) -> bool:
-        section, last_by_series = self._section, assembled.last_by_series
-        if now - max(last_by_series.values(), default=assembled.first) >= section.stable_seconds:
-            return True
-        if now - assembled.first >= section.ceiling_seconds:
-            return True
-        if assembled.is_judged or any(now - last < section.series_stable_seconds for last in last_by_series.values()):
+    def _is_over(self, assembled: _Round, now: float) -> bool:
+        last = max(assembled.last_by_series.values(), default=assembled.first)
+        return now - last >= self._section.stable_seconds or now - assembled.first >= self._section.ceiling_seconds
+
+    def _quiet(self, assembled: _Round, now: float) -> frozenset[str]:
+        seconds = self._section.series_stable_seconds
+        return frozenset(series for series, last in assembled.last_by_series.items() if now - last >= seconds)
+
+    def _is_complete_with(self, study_instance_uid: str, assembled: _Round, quiet: frozenset[str]) -> bool:
+        if quiet <= assembled.judged:
             return False
-        assembled.is_judged = True
+        assembled.judged = set(quiet)
         try:
-            return self._is_complete(study_instance_uid)
+            return self._is_complete(study_instance_uid, quiet)
         except GlionodeError as error:
             # not to be judged now; the study's own timer decides
             log.warning("completeness_unknown", study_instance_uid=study_instance_uid, reason=str(error))
@@ -85,10 +104,17 @@ class Assembly:
 
 
 class AssemblyLoop:
-    """Asks an `Assembly` what is due, and hands each study over. ``instance_stored`` may be called by any thread."""
+    """Asks an `Assembly` what is due, and hands each study over. ``instance_stored`` may be called by any thread.
+
+    Args:
+        on_ready: takes a study over, with the quiet series that it is complete with; None: with all it has.
+    """
 
     def __init__(
-        self, assembly: Assembly, on_ready: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        assembly: Assembly,
+        on_ready: Callable[[str, frozenset[str] | None], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._assembly = assembly
         self._on_ready = on_ready
@@ -125,9 +151,9 @@ class AssemblyLoop:
     def _hand_over(self) -> None:
         while not self._arrivals.empty():
             self._assembly.instance_stored(*self._arrivals.get())
-        for study_instance_uid in self._assembly.due(self._clock()):
+        for study_instance_uid, series in self._assembly.due(self._clock()):
             try:
-                self._on_ready(study_instance_uid)
+                self._on_ready(study_instance_uid, series)
             except GlionodeError as error:
                 self._postpone(study_instance_uid, str(error))
             except Exception as error:  # noqa: BLE001 - a boundary: one study must not end the loop for all others

@@ -7,9 +7,7 @@ import errno
 import socket
 import threading
 import time
-from socketserver import BaseServer
 from types import TracebackType
-from weakref import WeakKeyDictionary
 
 import structlog
 from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
@@ -17,12 +15,15 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification
-from pynetdicom.transport import ThreadedAssociationServer
 
 from node.errors import ConfigError
 from node.metrics import Metrics
+from node.scp.arrival import StreamingProvider
+from node.scp.commitment import CommitmentHandler, commitment_context
+from node.scp.connection import Connection, WakingQueue
 from node.scp.handlers import StorageHandlers
-from node.sections import ScpSection
+from node.scp.listener import Doorkeeper, Listener, server_tls_context
+from node.sections import ScpSection, TlsSection
 
 log = structlog.get_logger()
 
@@ -31,25 +32,15 @@ STORAGE_SOP_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 3.0  # how long open associations get to end in good order before they are cut ...
 _GIVE_UP_SECONDS = 10.0  # ... and before a thread that hangs in the disk is left behind
+_SPARE_CONNECTIONS = 64  # beyond max_associations, so that a peer too many is told so instead of being cut
 
 
-class _Server(ThreadedAssociationServer):  # type: ignore[misc]
-    """pynetdicom's server with room for a whole scanner fleet to connect at once (its default is 5)."""
-
-    request_queue_size = 128
-
-    def shutdown(self) -> None:
-        """Stop listening. pynetdicom's own expects to have been started by ``AE.start_server``."""
-        BaseServer.shutdown(self)
-        self.server_close()
-
-
-def _support_what_is_proposed(event: evt.Event) -> None:
+def _support_what_is_proposed(event: evt.Event, others: list[PresentationContext]) -> None:
     """Accept each storage context in the first transfer syntax proposed, private ones included.
 
     pynetdicom has fixed lists of transfer syntaxes, and the acceptor's order wins. Here, before the negotiation of one
     association, each proposal is cut to its first transfer syntax and the supported contexts are made to match. The
-    instances are kept undecoded, so nothing needs to be understood.
+    instances are kept undecoded, so nothing needs to be understood. ``others``: what is supported besides storage.
     """
     first_proposed: dict[UID, list[UID]] = {}
     for context in event.assoc.requestor.primitive.presentation_context_definition_list:
@@ -57,26 +48,34 @@ def _support_what_is_proposed(event: evt.Event) -> None:
             context.transfer_syntax = context.transfer_syntax[:1]
             first_proposed.setdefault(context.abstract_syntax, []).extend(context.transfer_syntax)
     event.assoc.acceptor.supported_contexts = [
-        build_context(Verification),
+        *others,
         *(build_context(sop_class, transfer_syntaxes) for sop_class, transfer_syntaxes in first_proposed.items()),
     ]
 
 
-def _supported_contexts() -> list[PresentationContext]:
-    return [build_context(sop_class) for sop_class in (Verification, *STORAGE_SOP_CLASSES)]
-
-
 class Receiver:
-    """The storage SCP, from `start` to `stop`; also a context manager."""
+    """The storage SCP, from `start` to `stop`; also a context manager.
 
-    def __init__(self, section: ScpSection, handlers: StorageHandlers, metrics: Metrics) -> None:
+    ``tls``: its files, if ``section.tls``. ``commitment``: who takes reports of storage commitment; None: nobody.
+    """
+
+    def __init__(
+        self,
+        section: ScpSection,
+        handlers: StorageHandlers,
+        metrics: Metrics,
+        tls: TlsSection | None = None,
+        commitment: CommitmentHandler | None = None,
+    ) -> None:
         self._section = section
         self._handlers = handlers
         self._metrics = metrics
-        self._server: _Server | None = None
+        self._tls = tls or TlsSection()
+        self._commitment = commitment
+        self._server: Listener | None = None
         self._thread: threading.Thread | None = None
-        # pynetdicom forgets to close a socket whose peer was faster
-        self._sockets: WeakKeyDictionary[Association, socket.socket] = WeakKeyDictionary()
+        # pynetdicom forgets to close a socket whose peer was faster: what an association holds is put away here
+        self._open: dict[Association, tuple[socket.socket, Connection]] = {}
 
     def __enter__(self) -> Receiver:
         self.start()
@@ -91,7 +90,7 @@ class Receiver:
         """Bind and listen.
 
         Raises:
-            ConfigError: the address cannot be listened on; names the key.
+            ConfigError: the address cannot be listened on, or a TLS file cannot be used; names the key.
         """
         section = self._section
         ae = AE(section.ae_title)
@@ -100,20 +99,28 @@ class Receiver:
         ae.maximum_associations = section.max_associations
         ae.maximum_pdu_size = section.max_pdu_bytes
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = section.network_timeout_seconds
+        others = [build_context(Verification)]
         bindings = [
             (evt.EVT_CONN_OPEN, self._connection_opened),
-            (evt.EVT_CONN_CLOSE, self._connection_closed),
-            (evt.EVT_REQUESTED, _support_what_is_proposed),
+            (evt.EVT_REQUESTED, _support_what_is_proposed, [others]),
             (evt.EVT_REJECTED, self._association_rejected),
             (evt.EVT_C_ECHO, self._handlers.handle_echo),
             (evt.EVT_C_STORE, self._handlers.handle_store),
         ]
+        if self._commitment:
+            others.append(commitment_context())
+            bindings.append((evt.EVT_N_EVENT_REPORT, self._commitment.handle_event_report))
+        tls = server_tls_context(self._tls) if section.tls else None
+        most_connections = section.max_associations + _SPARE_CONNECTIONS
         try:
             self._server = ae.make_server(
                 (section.host, section.port),
-                contexts=_supported_contexts(),
+                contexts=[*others, *(build_context(sop_class) for sop_class in STORAGE_SOP_CLASSES)],
                 evt_handlers=bindings,
-                server_class=_Server,
+                server_class=Listener,
+                doorkeeper=Doorkeeper(section.allowed_addresses, most_connections, self._connection_count),
+                tls=tls,
+                on_tick=self._put_away_ended,
             )
         except OSError as error:
             key = "scp.port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "scp.host"
@@ -121,7 +128,7 @@ class Receiver:
         self._metrics.associations.set_function(self._established_associations)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="receiver")
         self._thread.start()
-        log.info("receiver_listening", ae_title=section.ae_title, host=section.host, port=section.port)
+        log.info("receiver_listening", ae_title=section.ae_title, host=section.host, port=section.port, tls=section.tls)
 
     def stop(self) -> None:
         """Stop listening, abort open associations, wait for their threads. Senders repeat what was not answered."""
@@ -132,11 +139,11 @@ class Receiver:
         server.shutdown()
         thread.join()
         self._end_associations(server)
-        for connection in list(self._sockets.values()):
-            connection.close()
+        for association in list(self._open):
+            self._put_away(association)
         log.info("receiver_stopped")
 
-    def _end_associations(self, server: _Server) -> None:
+    def _end_associations(self, server: Listener) -> None:
         """Abort what is established; cut connections that never asked for an association, or do not end in time."""
         started = time.monotonic()
         while associations := server.active_associations:
@@ -152,24 +159,44 @@ class Receiver:
             time.sleep(_POLL_SECONDS)
 
     def _cut(self, association: Association) -> None:
-        connection = self._sockets.get(association)
-        if connection is not None:
+        if association in self._open:
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                self._open[association][0].shutdown(socket.SHUT_RDWR)
         # its thread may wait for an A-ASSOCIATE-RQ; None is what a time-out gives
         association.dul.to_user_queue.put(None)
 
     def _connection_opened(self, event: evt.Event) -> None:
-        connection = event.assoc.dul.socket.socket
-        # without it a peer that stops in the middle of a PDU blocks pynetdicom's reader for ever
-        connection.settimeout(self._section.network_timeout_seconds)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sockets[event.assoc] = connection
+        """Give the association our own connection and DIMSE provider, before its threads start."""
+        association = event.assoc
+        dul, plain = association.dul, association.dul.socket.socket
+        try:
+            connection = Connection(association, plain, self._section.network_timeout_seconds)
+        except OSError as error:  # out of descriptors, or the peer is gone
+            log.error("connection_failed", address=event.address[0], reason=error.strerror)
+            plain.close()
+            return
+        dul.event_queue.get_nowait()  # the connection was announced twice, the second time by the one in its place
+        association.dimse = StreamingProvider(association, self._handlers.begin)
+        dul.socket = connection
+        dul.to_provider_queue = WakingQueue(connection.wake)
+        dul.to_user_queue = WakingQueue(association.dimse.wake)
+        dul._run_loop_delay = 0  # Connection.ready waits
+        self._open[association] = (plain, connection)
 
-    def _connection_closed(self, event: evt.Event) -> None:
-        connection = self._sockets.pop(event.assoc, None)
-        if connection is not None:
-            connection.close()
+    def _put_away_ended(self) -> None:
+        for association in list(self._open):
+            # one without an ident is about to start
+            if association.ident is not None and not association.is_alive() and not association.dul.is_alive():
+                self._put_away(association)
+
+    def _put_away(self, association: Association) -> None:
+        plain, connection = self._open.pop(association)
+        plain.close()
+        connection.close_bell()
+        association.dimse.discard_arrivals()
+
+    def _connection_count(self) -> int:
+        return len(self._open) + (self._server.handshake_count if self._server else 0)
 
     def _association_rejected(self, event: evt.Event) -> None:
         request = event.assoc.requestor.primitive

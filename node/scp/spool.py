@@ -4,17 +4,18 @@
 
     <folder>/<study>/<series>/<sop>.dcm                          each instance once
     <folder>/.conflicts/<study>/<series>/<sop>.<sha256[:16]>.dcm   other bytes under a UID that was already there
-    <folder>/.incoming/                                          being written; worthless after a crash
+    <folder>/.incoming/<receiver>/                               being written; worthless after a crash
 
 The spool is the truth about what was received: nothing else needs to survive a restart.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
-import struct
+import time
 import uuid
 from enum import StrEnum
 from pathlib import Path
@@ -22,11 +23,13 @@ from pathlib import Path
 import structlog
 
 from node.errors import InstanceRefused
+from node.scp.incoming import IncomingFile, length_of_head
 from node.uids import is_valid_uid
 
 log = structlog.get_logger()
 
-_GROUP_LENGTH_END = 144  # preamble 128, "DICM" 4, (0002,0000) UL 12 bytes (PS3.10 7.1)
+_STRANGE_SECONDS = 86400.0  # no instance takes a day to arrive: what another receiver left behind may go
+_MOST_FOLDERS_KNOWN = 4096
 
 
 class StoreOutcome(StrEnum):
@@ -45,25 +48,26 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def data_set_digest(content: bytes) -> str:
+def data_set_digest(path: Path) -> str:
     """Hex SHA-256 of the data set of a DICOM file; its file meta may name another sender and does not count.
 
     Raises:
         InstanceRefused: there is no file meta with its group length.
     """
-    head = content[:_GROUP_LENGTH_END]
-    if len(head) < _GROUP_LENGTH_END or head[128:138] != b"DICM\x02\x00\x00\x00UL":
-        raise InstanceRefused("(0002,0000) File Meta Information Group Length is missing")
-    (meta_length_bytes,) = struct.unpack_from("<I", head, 140)
-    return hashlib.sha256(memoryview(content)[_GROUP_LENGTH_END + meta_length_bytes :]).hexdigest()
+    with path.open("rb") as file:
+        file.seek(length_of_head(file.read(144)))
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Spool:
-    """Instances by study and series. Safe for use by many threads, and by many processes on one file system."""
+    """Instances by study and series. Safe for use by many threads, and by many processes on one file system.
 
-    def __init__(self, folder: Path) -> None:
+    ``receiver`` names the one that writes, where several share the folder: each has its own place in ``.incoming``.
+    """
+
+    def __init__(self, folder: Path, receiver: str = "receiver") -> None:
         self.folder = folder
-        self._incoming = folder / ".incoming"
+        self._incoming = folder / ".incoming" / receiver
         self._conflicts = folder / ".conflicts"
         missing = [parent for parent in self._incoming.parents if not parent.exists()]
         self._incoming.mkdir(parents=True, exist_ok=True)
@@ -71,39 +75,37 @@ class Spool:
             _sync_folder(created.parent)
         self._durable_folders: set[Path] = set()
 
-    def write_instance(
-        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, content: bytes
-    ) -> StoreOutcome:
-        """Keep ``content`` (a DICOM file with file meta); when this returns, it survives a power cut.
+    def open_incoming(self, head: bytes) -> IncomingFile:
+        """A new file of this receiver for an instance that is arriving. ``head``: its preamble and file meta.
 
         Raises:
-            InstanceRefused: a UID is invalid (the tag is named), or ``content`` has no file meta.
             OSError: the disk did not take it; nothing of it is left.
         """
-        for tag, uid in (
-            ("(0020,000D) Study Instance UID", study_instance_uid),
-            ("(0020,000E) Series Instance UID", series_instance_uid),
-            ("(0008,0018) SOP Instance UID", sop_instance_uid),
-        ):
-            if not is_valid_uid(uid):
-                raise InstanceRefused(f"{tag} is not a valid UID")
-        digest = data_set_digest(content)
-        series = Path(study_instance_uid, series_instance_uid)
-        incoming = self._incoming / uuid.uuid4().hex
+        path = self._incoming / uuid.uuid4().hex
         try:
-            with incoming.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            final = self.folder / series / f"{sop_instance_uid}.dcm"
-            if self._link(incoming, final):
-                return StoreOutcome.STORED
-            if data_set_digest(final.read_bytes()) == digest:
-                return StoreOutcome.DUPLICATE
-            # the name carries the digest: if it is taken, these bytes are already kept
-            self._link(incoming, self._conflicts / series / f"{sop_instance_uid}.{digest[:16]}.dcm")
-        finally:
-            incoming.unlink(missing_ok=True)
+            return IncomingFile(path, head)
+        except FileNotFoundError:  # tidied away by another receiver, as a day had passed
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            return IncomingFile(path, head)
+
+    def keep(
+        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, incoming: IncomingFile
+    ) -> StoreOutcome:
+        """Give a written file its place; when this returns, it survives a power cut. The caller discards ``incoming``.
+
+        Raises:
+            InstanceRefused: a UID is invalid (the tag is named).
+            OSError: the disk did not take it.
+        """
+        final = self._instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
+        incoming.sync()
+        if self._link(incoming.path, final):
+            return StoreOutcome.STORED
+        if data_set_digest(final) == incoming.digest:
+            return StoreOutcome.DUPLICATE
+        # the name carries the digest: if it is taken, these bytes are already kept
+        aside = f"{sop_instance_uid}.{incoming.digest[:16]}.dcm"
+        self._link(incoming.path, self._conflicts / study_instance_uid / series_instance_uid / aside)
         log.warning(
             "instance_conflict",
             study_instance_uid=study_instance_uid,
@@ -111,6 +113,27 @@ class Spool:
             sop_instance_uid=sop_instance_uid,
         )
         return StoreOutcome.CONFLICT
+
+    def holds(
+        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, incoming: IncomingFile
+    ) -> bool:
+        """True if the same data set already lies in the spool under these UIDs.
+
+        Raises:
+            InstanceRefused: a UID is invalid (the tag is named).
+        """
+        final = self._instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
+        return final.exists() and data_set_digest(final) == incoming.digest
+
+    def _instance_path(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Path:
+        for tag, uid in (
+            ("(0020,000D) Study Instance UID", study_instance_uid),
+            ("(0020,000E) Series Instance UID", series_instance_uid),
+            ("(0008,0018) SOP Instance UID", sop_instance_uid),
+        ):
+            if not is_valid_uid(uid):
+                raise InstanceRefused(f"{tag} is not a valid UID")
+        return self.folder / study_instance_uid / series_instance_uid / f"{sop_instance_uid}.dcm"
 
     def _link(self, incoming: Path, final: Path) -> bool:
         """Give the finished file its name, durably; False if it is taken. Unlike a rename, a link never replaces."""
@@ -134,6 +157,8 @@ class Spool:
                 _sync_folder(parent)
                 if parent == self.folder:
                     break
+            if len(self._durable_folders) >= _MOST_FOLDERS_KNOWN:  # a node runs for years
+                self._durable_folders.clear()
             self._durable_folders.add(folder)
 
     def studies(self) -> list[str]:
@@ -155,6 +180,19 @@ class Spool:
         folder = self.study_folder(study_instance_uid)
         return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
+    def study_bytes(self, study_instance_uid: str) -> int:
+        """Bytes of all that was received of the study, what is kept aside included.
+
+        Raises:
+            InstanceRefused: the UID is invalid.
+        """
+        folders = (self.study_folder(study_instance_uid), self._conflicts / study_instance_uid)
+        total = 0
+        for path in (path for folder in folders for path in folder.rglob("*.dcm")):
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                total += path.stat().st_size
+        return total
+
     def free_bytes(self) -> int:
         """Free bytes of the spool's disk, as an unprivileged process may use them."""
         return shutil.disk_usage(self.folder).free
@@ -162,9 +200,16 @@ class Spool:
     def remove_incoming_leftovers(self) -> int:
         """Delete what a crash left, which was never acknowledged; how many files. To be called before listening.
 
-        On a shared file system, what another receiver is just writing is refused with A700 and sent again.
+        What another receiver of a shared folder is just writing stays, unless it is a day old.
         """
-        leftovers = list(self._incoming.iterdir())
-        for leftover in leftovers:
-            leftover.unlink(missing_ok=True)
-        return len(leftovers)
+        strange_before = time.time() - _STRANGE_SECONDS
+        count = 0
+        for path in sorted(self._incoming.parent.rglob("*"), reverse=True):  # files before their folders
+            with contextlib.suppress(OSError):  # gone, or a folder that is in use
+                if path.is_dir():
+                    if path != self._incoming and path.stat().st_mtime < strange_before:
+                        path.rmdir()
+                elif path.parent == self._incoming or path.stat().st_mtime < strange_before:
+                    path.unlink()
+                    count += 1
+        return count

@@ -27,6 +27,12 @@ DATA_SET_DOES_NOT_MATCH = Status(
 CANNOT_UNDERSTAND = Status(0xC000, "Error: cannot understand", "the data set cannot be parsed in its transfer syntax")
 MISSING_UID = Status(0xC010, "Error: cannot understand", "a Study, Series, SOP Instance or SOP Class UID is missing")
 INVALID_UID = Status(0xC011, "Error: cannot understand", "a UID is none by PS3.5 9.1; it never becomes a path")
+INSTANCE_TOO_LARGE = Status(
+    0xC020, "Error: cannot understand", "the instance is larger than `scp.max_instance_mebibytes` and never taken"
+)
+STUDY_TOO_LARGE = Status(
+    0xC021, "Error: cannot understand", "the study would be larger than `scp.max_study_mebibytes` with the instance"
+)
 
 STATUSES = (
     SUCCESS,
@@ -36,4 +42,6 @@ STATUSES = (
     CANNOT_UNDERSTAND,
     MISSING_UID,
     INVALID_UID,
+    INSTANCE_TOO_LARGE,
+    STUDY_TOO_LARGE,
 )

@@ -31,13 +31,13 @@ def _prepared(image: sitk.Image, name: str) -> sitk.Image:
     return clamped
 
 
-def align_rigid(fixed: sitk.Image, moving: sitk.Image, name: str) -> sitk.Transform:
+def align_rigid(fixed: sitk.Image, moving: sitk.Image, name: str, fixed_name: str = "T1c") -> sitk.Transform:
     """The rigid transform that maps points of ``fixed`` to points of ``moving``.
 
     It starts from the scanner's own coordinates, which are right unless the patient moved.
 
     Args:
-        name: what ``moving`` is called in an error.
+        name: what ``moving`` is called in an error; ``fixed_name``: what ``fixed`` is called.
 
     Raises:
         ContentRefused: an image is empty.
@@ -64,21 +64,24 @@ def align_rigid(fixed: sitk.Image, moving: sitk.Image, name: str) -> sitk.Transf
     method.SetInitialTransform(initial, inPlace=True)
     method.SetNumberOfWorkUnits(_WORK_UNITS)
     try:
-        method.Execute(_prepared(fixed, "T1c"), _prepared(moving, name))
+        method.Execute(_prepared(fixed, fixed_name), _prepared(moving, name))
     except RuntimeError as error:
-        raise GeometryRefused(f"{name} cannot be registered to T1c: {str(error).strip().splitlines()[-1]}") from None
-    _check_extent(initial, name)
+        reason = str(error).strip().splitlines()[-1]
+        raise GeometryRefused(f"{name} cannot be registered to {fixed_name}: {reason}") from None
+    _check_extent(initial, name, fixed_name)
     if method.GetOptimizerIteration() >= MOST_STEPS:
-        raise GeometryRefused(f"{name} does not settle on T1c in {MOST_STEPS} steps: not the same anatomy, or turned")
+        raise GeometryRefused(
+            f"{name} does not settle on {fixed_name} in {MOST_STEPS} steps: not the same anatomy, or turned"
+        )
     return initial
 
 
-def _check_extent(transform: sitk.Euler3DTransform, name: str) -> None:
+def _check_extent(transform: sitk.Euler3DTransform, name: str, fixed_name: str) -> None:
     *angles, dx, dy, dz = transform.GetParameters()
     shift_mm = (dx**2 + dy**2 + dz**2) ** 0.5
     rotation_degrees = max(abs(angle) for angle in angles) * 57.2958
     if shift_mm > LONGEST_SHIFT_MM or rotation_degrees > LARGEST_ROTATION_DEGREES:
         raise GeometryRefused(
-            f"{name} lies {shift_mm:.0f} mm and {rotation_degrees:.0f} degrees away from T1c after registration: "
-            "not the same position, or not the same anatomy"
+            f"{name} lies {shift_mm:.0f} mm and {rotation_degrees:.0f} degrees away from {fixed_name} "
+            "after registration: not the same position, or not the same anatomy"
         )

@@ -62,6 +62,13 @@ def classify_description(description: str | None, facts: SeriesFacts | None, voc
     return _with_agent(_with_physics(found, facts), facts)
 
 
+def is_unknown(description: str, facts: SeriesFacts, vocabulary: Vocabulary) -> bool:
+    """True if neither a word nor the header tells which of the four, or which sort of other, a series is."""
+    found = [_classify_words(text or "", vocabulary) for text in (description, facts.protocol_name)]
+    is_told = any(one.contrast is not None or one.kind is not None for one in found)
+    return not is_told and physics.kind_by_header(facts) is None
+
+
 def classify_text(description: str, columns: Mapping[str, str], vocabulary: Vocabulary | None = None) -> str:
     """The label for ``glionode classify``: T1, T1c, T2, FLAIR or other.
 

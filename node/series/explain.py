@@ -7,7 +7,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from node.study import Selection
+from node.series.by_hand import EVIDENCE
+from node.study import Contrast, Selection, Verdict
+
+_ABOUT_AGENT = ("contrast", "overlay", "agent", "bolus")
 
 
 def selection_as_dict(selection: Selection) -> dict[str, Any]:
@@ -50,3 +53,33 @@ def selection_table(selection: Selection) -> Table:
             style="bold" if verdict.chosen else None,
         )
     return table
+
+
+def short_lines(selection: Selection) -> tuple[str, ...]:
+    """One line per chosen contrast: the series, the evidence that told most, and among how many it was chosen.
+
+    For example ``T1c: series 801 'T1 3D C': 'C' says after contrast; chosen of 2 (3-D with 1.5 mm slices)``.
+    """
+    by_uid = {verdict.series_instance_uid: verdict for verdict in selection.verdicts}
+    lines = []
+    for contrast, series in selection.chosen.items():
+        verdict = by_uid[series.series_instance_uid]
+        reasons = dict.fromkeys((_telling(verdict, contrast), _among(verdict)))
+        lines.append(f"{contrast}: {series.label}: {'; '.join(reasons)}")
+    return tuple(lines)
+
+
+def _telling(verdict: Verdict, contrast: Contrast) -> str:
+    """For T1c that which tells of the contrast agent, else what tells the weighting."""
+    if contrast is Contrast.T1C and verdict.evidence[:1] != (EVIDENCE,):
+        about_agent = [text for text in verdict.evidence if any(word in text.casefold() for word in _ABOUT_AGENT)]
+        if about_agent:
+            return about_agent[0]
+    return verdict.evidence[0] if verdict.evidence else "no evidence"
+
+
+def _among(verdict: Verdict) -> str:
+    """``chosen of 2: thinner; runner-up ...`` as ``chosen of 2 (thinner)``; ``chosen: the only T1`` as it stands."""
+    first = verdict.note.partition("; runner-up")[0]
+    head, _, reason = first.partition(": ")
+    return f"{head} ({reason})" if head.startswith("chosen of") else reason or head

@@ -13,7 +13,8 @@ class SeriesFacts:
     Names are DICOM keywords in snake case. ``acquisition_datetime`` is the earliest instance's. ``slice_count`` counts
     distinct positions along the slice normal, ``images_per_position`` how often each occurs; ``slice_step_mm`` is the
     median distance between them and ``coverage_mm`` their extent plus one step. ``has_overlay`` is True when a graphic
-    overlay plane (60xx,3000) with at least one set bit lies over the image.
+    overlay plane (60xx,3000) with at least one set bit lies over the first, middle or last image. ``irregularity`` says
+    why the planes form no regular volume; ``made_by_software`` is (kind, evidence) if the images are not as acquired.
     """
 
     description: str | None = None
@@ -45,6 +46,8 @@ class SeriesFacts:
     frame_of_reference_uid: str | None = None
     is_multiframe: bool = False
     has_overlay: bool = False
+    irregularity: str | None = None
+    made_by_software: tuple[str, str] | None = None
 
     @property
     def is_derived(self) -> bool:

@@ -10,9 +10,8 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from pydicom import Dataset
@@ -22,7 +21,10 @@ from pydicom.tag import BaseTag, Tag
 
 from node.errors import InstanceRefused, SelectionRefused
 from node.series.facts import SeriesFacts
+from node.series.functional import frame_lookups, instance_lookup
+from node.series.origin import made_by_software
 from node.series.pixels import truncation
+from node.series.stack import Lookup, describe_stack
 from node.series.values import coordinates, date_time, earliest, integer, number, text, texts
 from node.study import Instance, Series, Study
 from node.uids import is_valid_uid
@@ -40,23 +42,22 @@ _STUDY_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
 )]  # fmt: skip
 _LAST_STUDY_TAG = 0x00280103
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
-_PLACE_TAGS: list[BaseTag | int] = [
-    Tag(keyword) for keyword in ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "ImagePositionPatient")
-]
-_LAST_PLACE_TAG = 0x00200032
-_SAME_PLACE_MM = 0.01
-_OVERLAY_DATA = [(group << 16) | 0x3000 for group in range(0x6000, 0x6020, 2)]
+_PLACE_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
+    "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "ImagePositionPatient", "ImageOrientationPatient",
+    "FrameOfReferenceUID", "Rows", "Columns", "PixelSpacing",
+)]  # fmt: skip
+_LAST_PLACE_TAG = 0x00280030
+_OVERLAY_DATA: list[BaseTag | int] = [(group << 16) | 0x3000 for group in range(0x6000, 0x6020, 2)]
 _FACT_TAGS = [Tag(tag) for tag in (
     "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName", "ScanningSequence", "EchoPulseSequence",
     "EchoPlanarPulseSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime",
     "InversionTime", "FlipAngle", "ImageType", "ContrastBolusAgent", "ContrastBolusAgentSequence",
     "ContrastBolusStartTime", "DiffusionBValue", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime",
     "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImageOrientationPatient", "ImagePositionPatient",
-    "BodyPartExamined", "Manufacturer", "FrameOfReferenceUID", "SharedFunctionalGroupsSequence",
+    "BodyPartExamined", "Manufacturer", "ManufacturerModelName", "FrameOfReferenceUID", "SyntheticData",
+    "ContributingEquipmentSequence", "DerivationCodeSequence", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )] + [Tag(tag) for tag in _OVERLAY_DATA]  # fmt: skip
-
-Lookup = Callable[[str], Any]
 
 
 def read_study(folder: Path) -> Study:
@@ -69,6 +70,18 @@ def read_study(folder: Path) -> Study:
         SelectionRefused: the folder holds several studies (named by UID).
         InstanceRefused: the folder holds no readable DICOM instance.
     """
+    studies, unreadable = read_studies(folder)
+    if len(studies) > 1:
+        names = ", ".join(study.study_instance_uid for study in studies)
+        raise SelectionRefused(f"the folder holds {len(studies)} studies: {names}; give one at a time")
+    if not studies:
+        reason = f"; first unreadable file: {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
+        raise InstanceRefused(f"the folder holds no readable DICOM instance{reason}")
+    return replace(studies[0], unreadable=unreadable)
+
+
+def read_studies(folder: Path) -> tuple[tuple[Study, ...], tuple[tuple[str, str], ...]]:
+    """Every study inside ``folder``, sorted by UID, and (file, reason) of what :func:`read_study` calls unreadable."""
     found: dict[str, tuple[Dataset, Path]] = {}
     unreadable: list[tuple[str, str]] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -86,13 +99,10 @@ def read_study(folder: Path) -> Study:
             unreadable.append(
                 (str(path.relative_to(folder)), f"other bytes under the SOP Instance UID of {found[uid][1].name}")
             )
-    studies = sorted({str(dataset.StudyInstanceUID) for dataset, _ in found.values()})
-    if len(studies) > 1:
-        raise SelectionRefused(f"the folder holds {len(studies)} studies: {', '.join(studies)}; give one at a time")
-    if not studies:
-        reason = f"; first unreadable file: {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
-        raise InstanceRefused(f"the folder holds no readable DICOM instance{reason}")
-    return Study(studies[0], _series_of(found.values()), tuple(unreadable))
+    studies: dict[str, list[tuple[Dataset, Path]]] = {}
+    for dataset, path in found.values():
+        studies.setdefault(str(dataset.StudyInstanceUID), []).append((dataset, path))
+    return tuple(Study(uid, _series_of(studies[uid])) for uid in sorted(studies)), tuple(unreadable)
 
 
 def _read_identity(path: Path) -> Dataset | None:
@@ -159,69 +169,68 @@ def read_facts(series: Series) -> SeriesFacts:
     Raises:
         InstanceRefused: an instance can no longer be read.
     """
-    first = series.instances[0]
+    instances = series.instances
+    first = instances[0]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = dcmread(first.path, stop_before_pixels=True, specific_tags=_FACT_TAGS)
             is_multiframe = first.sop_class_uid in ENHANCED_MR
-            lookup = _functional_groups(dataset) if is_multiframe else dataset.get
-            places = [_frame_places(dataset)] if is_multiframe else [_instance_places(one) for one in series.instances]
+            lookup = instance_lookup(dataset) if is_multiframe else dataset.get
+            planes = frame_lookups(dataset) if is_multiframe else [_plane(one) for one in instances]
+            has_overlay = _is_marked(dataset) or any(
+                _is_marked(dcmread(one.path, stop_before_pixels=True, specific_tags=_OVERLAY_DATA))
+                for one in {instances[len(instances) // 2], instances[-1]} - {first}
+            )
+            facts = _facts(_lenient(lookup), [_lenient(plane) for plane in planes])
+            software = made_by_software(_lenient(lookup), first.sop_class_uid)
     except DICOM_UNREADABLE as error:
         raise InstanceRefused(f"{first.path.name} of {series.label} cannot be read: {type(error).__name__}") from None
-    return _facts(dataset, lookup, [place for several in places for place in several], is_multiframe)
+    mixture = _mixture(instances) if is_multiframe or len({one.sop_class_uid for one in instances}) > 1 else None
+    return replace(
+        facts,
+        is_multiframe=is_multiframe,
+        has_overlay=has_overlay,
+        made_by_software=software,
+        irregularity=mixture or facts.irregularity,
+    )
 
 
-def _instance_places(instance: Instance) -> list[Lookup]:
+def read_first_facts(series: Series) -> SeriesFacts:
+    """The header facts of a series' first instance alone: enough for its words and timing.
+
+    Raises:
+        InstanceRefused: it can no longer be read.
+    """
+    return read_facts(replace(series, instances=series.instances[:1]))
+
+
+def _mixture(instances: tuple[Instance, ...]) -> str | None:
+    """Why ``instances``, not all of them single-frame, are no one volume."""
+    if len({one.sop_class_uid for one in instances}) > 1:
+        return "holds instances of different SOP Classes"
+    return f"holds {len(instances)} multi-frame instances: not one volume" if len(instances) > 1 else None
+
+
+def _plane(instance: Instance) -> Lookup:
     with instance.path.open("rb") as file:
         dataset = read_partial(file, lambda tag, vr, length: tag > _LAST_PLACE_TAG, specific_tags=_PLACE_TAGS)
-    return [dataset.get]
+    return dataset.get
 
 
-def _flat(groups: Dataset) -> dict[str, Any]:
-    """Attributes of all functional group macros of one item (PS3.3 C.7.6.16), by keyword; private ones left out."""
-    values: dict[str, Any] = {}
-    for element in groups:
-        if element.VR == "SQ" and not element.tag.is_private and element.value:
-            values.update({inner.keyword: inner.value for inner in element.value[0] if inner.VR != "SQ"})
-            if element.keyword == "MRDiffusionSequence":
-                values.setdefault("DiffusionBValue", element.value[0].get("DiffusionBValue"))
-    return values
+def _lenient(lookup: Lookup) -> Lookup:
+    """``lookup`` with None for a value that is not of its value representation."""
+
+    def find(keyword: str) -> Any:
+        try:
+            return lookup(keyword)
+        except DICOM_UNREADABLE:
+            return None
+
+    return find
 
 
-def _functional_groups(dataset: Dataset) -> Lookup:
-    """Attribute by keyword for an enhanced instance: its own, else shared, else of the first frame."""
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    values = {**_flat(per_frame[0]), **_flat(shared[0])}
-    values["EchoTime"] = values.get("EffectiveEchoTime")
-    values["InversionTime"] = values.get("InversionTimes")
-    pulse = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}.get(
-        text(dataset.get("EchoPulseSequence")) or "", []
-    )
-    values["ScanningSequence"] = pulse + (["EP"] if text(dataset.get("EchoPlanarPulseSequence")) == "YES" else [])
-    values["SequenceName"] = dataset.get("PulseSequenceName")
-    agents = dataset.get("ContrastBolusAgentSequence")
-    values["ContrastBolusAgent"] = agents[0].get("CodeMeaning") if agents else None
-
-    def lookup(keyword: str) -> Any:
-        value = dataset.get(keyword)
-        return values.get(keyword) if value is None or value == "" else value
-
-    return lookup
-
-
-def _frame_places(dataset: Dataset) -> list[Lookup]:
-    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    places: list[Lookup] = []
-    for frame in frames:
-        values = _flat(frame)
-        values["AcquisitionDateTime"] = values.get("FrameAcquisitionDateTime") or dataset.get("AcquisitionDateTime")
-        places.append(values.get)
-    return places
-
-
-def _facts(dataset: Dataset, lookup: Lookup, places: list[Lookup], is_multiframe: bool) -> SeriesFacts:
+def _facts(lookup: Lookup, planes: list[Lookup]) -> SeriesFacts:
     def get(keyword: str, convert: Callable[[Any], Any]) -> Any:
         try:
             return convert(lookup(keyword))
@@ -232,11 +241,11 @@ def _facts(dataset: Dataset, lookup: Lookup, places: list[Lookup], is_multiframe
         warnings.simplefilter("ignore")
         orientation = get("ImageOrientationPatient", lambda value: coordinates(value, 6))
         moments = [
-            date_time(place("AcquisitionDateTime"), place("AcquisitionDate"), place("AcquisitionTime"))
-            for place in places
+            date_time(plane("AcquisitionDateTime"), plane("AcquisitionDate"), plane("AcquisitionTime"))
+            for plane in planes
         ]
         moment = earliest(moments)
-        count, step, coverage, per_position = _stack(orientation, places)
+        stack = describe_stack(orientation, planes)
         day = moment.strftime("%Y%m%d") if moment else None
         return SeriesFacts(
             description=get("SeriesDescription", text),
@@ -258,38 +267,19 @@ def _facts(dataset: Dataset, lookup: Lookup, places: list[Lookup], is_multiframe
             pixel_spacing_mm=get("PixelSpacing", lambda value: coordinates(value, 2)),
             slice_thickness_mm=get("SliceThickness", number),
             spacing_between_slices_mm=get("SpacingBetweenSlices", number),
-            slice_count=count,
-            slice_step_mm=step,
-            coverage_mm=coverage,
-            images_per_position=per_position,
+            slice_count=stack.slice_count,
+            slice_step_mm=stack.slice_step_mm,
+            coverage_mm=stack.coverage_mm,
+            images_per_position=stack.images_per_position,
             image_orientation_patient=orientation,
             body_part_examined=get("BodyPartExamined", text),
             manufacturer=get("Manufacturer", text),
             frame_of_reference_uid=get("FrameOfReferenceUID", text),
-            is_multiframe=is_multiframe,
-            has_overlay=any(_is_marked(dataset, tag) for tag in _OVERLAY_DATA),
+            irregularity=stack.irregularity,
         )
 
 
-def _is_marked(dataset: Dataset, tag: int) -> bool:
-    data = dataset[tag].value if tag in dataset else None
-    return isinstance(data, bytes) and any(data)
-
-
-def _stack(
-    orientation: tuple[float, ...] | None, places: list[Lookup]
-) -> tuple[int | None, float | None, float | None, float | None]:
-    """(positions, step in mm, coverage in mm, images per position) along the slice normal (PS3.3 C.7.6.2.1.1)."""
-    if orientation is None:
-        return len(places) or None, None, None, None
-    ax, ay, az, bx, by, bz = orientation
-    normal = (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
-    points = [coordinates(place("ImagePositionPatient"), 3) for place in places]
-    distances = sorted(sum(n * p for n, p in zip(normal, point, strict=True)) for point in points if point)
-    if not distances:
-        return len(places) or None, None, None, None
-    gaps = [later - sooner for sooner, later in pairwise(distances) if later - sooner > _SAME_PLACE_MM]
-    count = len(gaps) + 1
-    step = round(median(gaps), 3) if gaps else None
-    coverage = round(distances[-1] - distances[0] + step, 1) if step else None
-    return count, step, coverage, len(distances) / count
+def _is_marked(dataset: Dataset) -> bool:
+    """True if a graphic overlay plane has a set bit."""
+    planes = (dataset[tag].value for tag in _OVERLAY_DATA if tag in dataset)
+    return any(isinstance(data, bytes) and any(data) for data in planes)

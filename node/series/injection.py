@@ -2,50 +2,29 @@
 
 Evidence in this order: words; Contrast/Bolus Start Time; a bolus agent that not all T1 series of the study state; an
 overlay mark that the series' twin lacks; acquisition order around a series already known; acquisition order between
-twins when the study shows by a subtraction or perfusion series that contrast was given. What stays open is None.
+twins when the study shows by a subtraction or perfusion series that contrast was given; last, if it may be asked, a
+comparison of the twins' images. What stays open is None.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
-from node.series.classify import Classification, named_agent
-from node.series.facts import SeriesFacts
+from node.series.by_images import Compare, settle_by_images
+from node.series.classify import named_agent
 from node.series.marker import Marker
-from node.study import Series
+from node.series.twins import T1Series, are_twins, comparable, sooner
 
 GIVEN_KINDS = frozenset(["subtraction", "perfusion"])
-_SAME_TIMING = 0.01  # relative difference of TE and TR between twins
 
 
-@dataclass(slots=True)
-class T1Series:
-    """One T1-weighted series while its contrast state is being found."""
-
-    series: Series
-    facts: SeriesFacts
-    classification: Classification
-    state: Marker | None = None
-    evidence: list[str] = field(default_factory=list)
-
-    @property
-    def acquired(self) -> datetime | None:
-        """When its first image was acquired."""
-        return self.facts.acquisition_datetime
-
-    def decide(self, state: Marker, evidence: str) -> None:
-        """Settle the state, once."""
-        if self.state is None:
-            self.state = state
-            self.evidence.append(evidence)
-
-
-def resolve(members: Sequence[T1Series], kinds: Sequence[str | None]) -> tuple[str, ...]:
+def resolve(
+    members: Sequence[T1Series], kinds: Sequence[str | None], compare: Compare | None = None
+) -> tuple[str, ...]:
     """Settle ``state`` and ``evidence`` of each T1 series of one study; ``kinds`` are those of its other series.
 
-    Returns cautions: where words and times disagree.
+    ``compare`` is asked about twins that all else leaves open. Returns cautions: where words and times disagree.
     """
     for member in members:
         _by_header(member)
@@ -54,30 +33,10 @@ def resolve(members: Sequence[T1Series], kinds: Sequence[str | None]) -> tuple[s
     _by_order(members)
     if any(kind in GIVEN_KINDS for kind in kinds):
         _by_twin_order(members, next(kind for kind in kinds if kind in GIVEN_KINDS) or "")
+    if compare:
+        _by_images(members, compare)
     _corroborate(members)
     return _disagreements(members)
-
-
-def are_twins(one: T1Series, other: T1Series) -> bool:
-    """Same name and same acquisition: what differs may be the contrast agent alone."""
-    a, b = one.facts, other.facts
-    return (
-        one is not other
-        and (one.series.series_description or "").casefold() == (other.series.series_description or "").casefold()
-        and a.scanning_sequence == b.scanning_sequence
-        and _close(a.echo_time_ms, b.echo_time_ms)
-        and _close(a.repetition_time_ms, b.repetition_time_ms)
-        and _plane(a) == _plane(b)
-    )
-
-
-def _close(a: float | None, b: float | None) -> bool:
-    return a == b or (a is not None and b is not None and abs(a - b) <= _SAME_TIMING * max(abs(a), abs(b)))
-
-
-def _plane(facts: SeriesFacts) -> tuple[float, ...] | None:
-    orientation = facts.image_orientation_patient
-    return tuple(round(value) for value in orientation) if orientation else None
 
 
 def _clock(moment: datetime) -> str:
@@ -140,7 +99,7 @@ def _by_order(members: Sequence[T1Series]) -> None:
                     f"acquired {_clock(member.acquired)}, earlier than one before contrast ({_clock(last_before)})",
                 )
     for member in members:
-        not_later = [twin for twin in members if are_twins(member, twin) and not _sooner(member, twin)]
+        not_later = [twin for twin in members if are_twins(member, twin) and not sooner(member, twin)]
         if member.state is None and not not_later and any(other.state == "after" for other in members):
             when = (
                 f"acquired {_clock(member.acquired)}, earlier than"
@@ -150,16 +109,12 @@ def _by_order(members: Sequence[T1Series]) -> None:
             member.decide("before", f"{when} the series after contrast")
 
 
-def _sooner(one: T1Series, other: T1Series) -> bool:
-    return one.acquired is not None and other.acquired is not None and one.acquired < other.acquired
-
-
 def _by_twin_order(members: Sequence[T1Series], kind: str) -> None:
     for member in members:
         twins = [twin for twin in members if are_twins(member, twin)]
         if member.state is not None or not twins or any(twin.state == "after" for twin in twins):
             continue
-        if all(_sooner(member, twin) for twin in twins):
+        if all(sooner(member, twin) for twin in twins):
             member.decide(
                 "before", f"the earliest of {len(twins) + 1} twins, and a {kind} series shows that contrast was given"
             )
@@ -169,12 +124,24 @@ def _by_twin_order(members: Sequence[T1Series], kind: str) -> None:
             )
 
 
+def _by_images(members: Sequence[T1Series], compare: Compare) -> None:
+    in_order = sorted(members, key=lambda member: (member.series.series_number or 0, member.series.series_instance_uid))
+    asked: list[T1Series] = []
+    for member in in_order:
+        twins = comparable(member, in_order)
+        if member.state is None and twins and not any(member is one for one in asked):
+            group = [one for one in in_order if one is member or any(one is twin for twin in twins)]
+            asked += group
+            settle_by_images(group, compare)
+            _by_order(members)
+
+
 def _corroborate(members: Sequence[T1Series]) -> None:
     before = [member for member in members if member.state == "before"]
     for member in members:
         if member.state != "after":
             continue
-        earlier = [other for other in before if _sooner(other, member)]
+        earlier = [other for other in before if sooner(other, member)]
         text = " ".join(member.evidence)
         if earlier and member.acquired and "acquired" not in text:
             latest = max(earlier, key=lambda other: other.acquired or datetime.min)
@@ -195,5 +162,5 @@ def _disagreements(members: Sequence[T1Series]) -> tuple[str, ...]:
         f"{before.series.label} reads as before contrast but was acquired later than {after.series.label}"
         for before in members
         for after in members
-        if before.state == "before" and after.state == "after" and _sooner(after, before)
+        if before.state == "before" and after.state == "after" and sooner(after, before)
     )

@@ -31,6 +31,8 @@ _IMAGE_TYPES = {
 
 def kind_by_header(facts: SeriesFacts) -> tuple[str, str] | None:
     """(kind, evidence) when the header alone says that the series is none of the four, whatever its name."""
+    if facts.made_by_software:
+        return facts.made_by_software
     values = {value.upper() for value in facts.image_type}
     for kind, marks in _IMAGE_TYPES.items():
         hit = next((mark for mark in marks if mark in values), None)

@@ -70,17 +70,21 @@ def first_difference(best: Entry, other: Entry) -> tuple[str, str]:
     return "equal in all", "equal in all"
 
 
-def cautions_on(entry: Entry) -> list[str]:
-    """Where a chosen series falls short of what the method was trained on."""
-    contrast, series, facts, classification = entry.contrast, entry.series, entry.facts, entry.classification
-    cautions = []
-    step = facts.step_mm
-    limit = T1_STEP_MM if contrast in (Contrast.T1, Contrast.T1C) else T2_STEP_MM
-    wanted = "3-D near 1 mm isotropic" if contrast in (Contrast.T1, Contrast.T1C) else f"slices of at most {limit:g} mm"
+def shortfall_of(contrast: Contrast, facts: SeriesFacts) -> str | None:
+    """Where a series falls short of what the method was trained on, or None."""
+    step, is_t1 = facts.step_mm, contrast in (Contrast.T1, Contrast.T1C)
+    limit = T1_STEP_MM if is_t1 else T2_STEP_MM
+    wanted = "3-D near 1 mm isotropic" if is_t1 else f"slices of at most {limit:g} mm"
     if step is None:
-        cautions.append(f"{contrast} ({series.label}): distance between slices unknown; the method wants {wanted}")
-    elif step > limit:
-        cautions.append(f"{contrast} ({series.label}) has slices every {step:.3g} mm; the method wants {wanted}")
+        return f"distance between slices unknown; the method wants {wanted}"
+    return f"slices every {step:.3g} mm; the method wants {wanted}" if step > limit else None
+
+
+def cautions_on(entry: Entry) -> list[str]:
+    """What the reader should know of a chosen series."""
+    contrast, series, classification = entry.contrast, entry.series, entry.classification
+    short = shortfall_of(contrast, entry.facts)
+    cautions = [f"{contrast} ({series.label}): {short}"] if short else []
     if classification.confidence < _SURE:
         cautions.append(
             f"{contrast} ({series.label}) was recognised with low confidence: {classification.evidence[-1]}"

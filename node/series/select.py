@@ -4,139 +4,131 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from node.errors import InstanceRefused, SelectionRefused
-from node.series.classify import DECIDED, Classification, classify_description
+from node.errors import InstanceRefused, SelectionRefused, SelectionUndecided
+from node.series.by_hand import EVIDENCE, take_by_hand
+from node.series.by_images import Compare
+from node.series.candidate import Candidate, is_other_body_part, make_candidate, verdict
 from node.series.facts import SeriesFacts
 from node.series.headers import read_facts
-from node.series.injection import T1Series, are_twins, resolve
-from node.series.ranking import Entry, cautions_on, first_difference, rank
+from node.series.injection import resolve
+from node.series.missing import T1_FAMILY, images_may_tell, missing_text
+from node.series.ranking import Entry, cautions_on, first_difference, rank, shortfall_of
+from node.series.twins import T1Series, are_twins, comparable
 from node.series.vocabulary import Vocabulary
-from node.study import Contrast, Selection, Series, Study, Verdict
-
-MIN_SLICES = 8
-MIN_COVERAGE_MM = 80.0  # less than any adult brain in any direction; a slab of fewer is not an image of the brain
-_HEAD_WORDS = (
-    "HEAD",
-    "BRAIN",
-    "SKULL",
-    "NEURO",
-    "CRANI",
-    "SCHADEL",
-    "SCHÄDEL",
-    "KOPF",
-    "TETE",
-    "CABEZA",
-    "CEREB",
-    "ENCEPH",
-    "ORBIT",
-    "PITUITARY",
-    "IAC",
-)
-_T1_FAMILY = (Contrast.T1, Contrast.T1C)
+from node.study import Contrast, Selection, Study
 
 
-@dataclass(slots=True)
-class Candidate:
-    """One series on its way to a verdict."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a selection must hold.
 
-    series: Series
-    facts: SeriesFacts | None
-    classification: Classification
-    contrast: Contrast | None
-    evidence: list[str] = field(default_factory=list)
-    excluded: str | None = None
-    note: str = ""
+    Attributes:
+        needed: contrasts that must be there; others are chosen when present.
+        use: contrast to Series Instance UID, or series number as text: chosen by a human, whatever the words say.
+        shortfall: of the method's data requirements: "caution" tells it, "refuse" uses no such series.
+    """
+
+    needed: tuple[Contrast, ...] = tuple(Contrast)
+    use: Mapping[Contrast, str] = field(default_factory=dict)
+    shortfall: Literal["caution", "refuse"] = "caution"
 
 
-def select(study: Study, vocabulary: Vocabulary) -> Selection:
-    """The four series of ``study`` to work on, each with its evidence.
+def select(
+    study: Study, vocabulary: Vocabulary, choice: Choice | None = None, compare: Compare | None = None
+) -> Selection:
+    """The series of ``study`` to work on, one per contrast, each with its evidence.
+
+    Args:
+        compare: tells from images which of two T1 series is after contrast; asked only if headers leave no selection.
 
     Raises:
         InstanceRefused: a file cannot be read: its series is unknown, so none is known to be complete.
-        SelectionRefused: no brain MR, a contrast missing or undecided, or two frames of reference; names series.
+        SelectionRefused: no brain MR, a contrast missing or undecided, two frames of reference, or a series chosen by
+            hand that does not exist or cannot be used; names series.
+        SelectionUndecided: as it stands refused, but with ``compare`` there may be a selection.
     """
     if study.unreadable:
         name, reason = study.unreadable[0]
         more = f" (and {len(study.unreadable) - 1} more)" if len(study.unreadable) > 1 else ""
         raise InstanceRefused(f"file {name} cannot be read: {reason}{more}; the study cannot be known to be complete")
     facts = {series.series_instance_uid: read_facts(series) for series in study.series if series.modality == "MR"}
-    return select_by_facts(study, facts, vocabulary)
+    return select_by_facts(study, facts, vocabulary, choice, compare)
 
 
-def select_by_facts(study: Study, facts: Mapping[str, SeriesFacts], vocabulary: Vocabulary) -> Selection:
+def select_by_facts(
+    study: Study,
+    facts: Mapping[str, SeriesFacts],
+    vocabulary: Vocabulary,
+    choice: Choice | None = None,
+    compare: Compare | None = None,
+) -> Selection:
     """As :func:`select`, with the facts of every MR series given (by Series Instance UID). No input or output."""
+    try:
+        return _selection(study, facts, vocabulary, choice or Choice(), None)
+    except SelectionUndecided:
+        if compare is None:
+            raise
+    return _selection(study, facts, vocabulary, choice or Choice(), compare)
+
+
+def _selection(
+    study: Study, facts: Mapping[str, SeriesFacts], vocabulary: Vocabulary, choice: Choice, compare: Compare | None
+) -> Selection:
     if not facts:
         held = ", ".join(sorted({series.modality for series in study.series}))
         raise SelectionRefused(f"not brain MR: the study holds no MR series (modality {held or 'unknown'})")
-    candidates = [_candidate(series, facts.get(series.series_instance_uid), vocabulary) for series in study.series]
-    _refuse_other_body_part([one for one in candidates if one.facts])
-    cautions = list(_settle_contrast_agent(candidates))
-    chosen = _choose(candidates)
-    missing = [contrast for contrast in Contrast if contrast not in chosen]
+    candidates = [make_candidate(series, facts.get(series.series_instance_uid), vocabulary) for series in study.series]
+    take_by_hand(candidates, choice.use)
+    _refuse_other_body_part([one for one in candidates if one.facts and not one.is_by_hand])
+    cautions = list(_settle_contrast_agent(candidates, compare))
+    if choice.shortfall == "refuse":
+        _exclude_short(candidates)
+    chosen = _choose(candidates, choice.needed)
+    missing = [contrast for contrast in Contrast if contrast in {*choice.needed, *choice.use} - chosen.keys()]
     if missing:
-        raise SelectionRefused(_missing_text(missing, candidates))
+        is_open = compare is None and images_may_tell(missing, candidates)
+        raise (SelectionUndecided if is_open else SelectionRefused)(missing_text(missing, candidates))
     _check_frame_of_reference(chosen)
     for contrast, one in chosen.items():
         cautions += cautions_on(_entry(contrast, one, in_frame=True))
+        if one.is_by_hand:
+            cautions.append(f"{contrast} ({one.series.label}) was {EVIDENCE}")
+    chosen_ids = {id(one) for one in chosen.values()}
     return Selection(
         study_instance_uid=study.study_instance_uid,
         chosen={contrast: one.series for contrast, one in chosen.items()},
-        verdicts=tuple(_verdict(one, chosen) for one in candidates),
+        verdicts=tuple(verdict(one, is_chosen=id(one) in chosen_ids) for one in candidates),
         cautions=tuple(cautions),
     )
 
 
-def _candidate(series: Series, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Candidate:
-    if facts is None:
-        nothing = Classification(None, (), 0.0)
-        return Candidate(
-            series, None, nothing, None, [], f"modality {series.modality}", f"ignored: modality {series.modality}"
-        )
-    found = classify_description(series.series_description, facts, vocabulary)
-    one = Candidate(series, facts, found, found.contrast, list(found.evidence))
-    one.excluded = _exclusion(facts, found)
-    return one
-
-
-def _exclusion(facts: SeriesFacts, found: Classification) -> str | None:
-    """Why a series of the right contrast cannot be used, or None."""
-    if _is_other_body_part(facts):
-        return f"Body Part Examined is {facts.body_part_examined}"
-    if found.contrast is None:
-        return None
-    if found.confidence < DECIDED:
-        return found.evidence[-1]
-    if facts.images_per_position is not None and facts.images_per_position > 1:
-        return f"holds {facts.images_per_position:.3g} images per slice position: not one volume"
-    if facts.slice_count is not None and facts.slice_count < MIN_SLICES:
-        return f"has only {facts.slice_count} slices"
-    if facts.coverage_mm is not None and facts.coverage_mm < MIN_COVERAGE_MM:
-        return f"covers only {facts.coverage_mm:.0f} mm: not the whole brain"
-    return None
-
-
-def _is_other_body_part(facts: SeriesFacts) -> bool:
-    part = facts.body_part_examined
-    return part is not None and not any(word in part.upper() for word in _HEAD_WORDS)
-
-
 def _refuse_other_body_part(mr: Sequence[Candidate]) -> None:
-    stated = {one.facts.body_part_examined for one in mr if one.facts and _is_other_body_part(one.facts)}
-    if stated and all(one.facts and _is_other_body_part(one.facts) for one in mr):
+    stated = {one.facts.body_part_examined for one in mr if one.facts and is_other_body_part(one.facts)}
+    if stated and all(one.facts and is_other_body_part(one.facts) for one in mr):
         parts = ", ".join(sorted(part for part in stated if part))
         raise SelectionRefused(f"not brain MR: Body Part Examined is {parts} in all {len(mr)} MR series")
 
 
-def _settle_contrast_agent(candidates: Sequence[Candidate]) -> tuple[str, ...]:
+def _exclude_short(candidates: Sequence[Candidate]) -> None:
+    """Leave out what falls short of the method's data requirements."""
+    for one in candidates:
+        if one.contrast and one.facts and one.excluded is None:
+            one.excluded = shortfall_of(one.contrast, one.facts)
+
+
+def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | None) -> tuple[str, ...]:
     """Tell T1 from T1c; a T1 series whose state stays open belongs to neither."""
     members = {
-        one.series.series_instance_uid: T1Series(one.series, one.facts, one.classification)
+        one.series.series_instance_uid: T1Series(
+            one.series, one.facts, one.classification, is_usable=one.excluded is None
+        )
         for one in candidates
-        if one.facts and one.contrast in _T1_FAMILY
+        if one.facts and one.contrast in T1_FAMILY
     }
     family = list(members.values())
-    cautions = resolve(family, [one.classification.kind for one in candidates])
+    cautions = resolve(family, [one.classification.kind for one in candidates], compare)
     for one in candidates:
         member = members.get(one.series.series_instance_uid)
         if member is None:
@@ -146,20 +138,16 @@ def _settle_contrast_agent(candidates: Sequence[Candidate]) -> tuple[str, ...]:
         one.contrast = Contrast.T1C if member.state == "after" else Contrast.T1
         if member.state is None and twins:
             names = " and ".join(sorted({member.series.label, *(twin.series.label for twin in twins)}))
-            one.excluded = (
-                f"undecided before or after contrast: {names} are alike; no word, bolus tag, overlay or order tells"
-            )
+            alike = f"undecided before or after contrast: {names} are alike; no word, bolus tag, overlay or order tells"
+            one.excluded = one.excluded or "; ".join(text for text in (alike, member.doubt) if text)
+            one.is_undecided, one.may_compare = True, bool(comparable(member, family))
     return cautions
 
 
-def _choose(candidates: Sequence[Candidate]) -> dict[Contrast, Candidate]:
-    usable = {
-        contrast: [one for one in candidates if one.contrast is contrast and one.excluded is None]
-        for contrast in Contrast
-    }
-    complete = set.intersection(
-        *({one.series.frame_of_reference_uid for one in usable[contrast]} for contrast in Contrast)
-    )
+def _choose(candidates: Sequence[Candidate], needed: Sequence[Contrast]) -> dict[Contrast, Candidate]:
+    usable = {contrast: _usable(candidates, contrast) for contrast in Contrast}
+    frames_held = [{one.series.frame_of_reference_uid for one in several} for several in usable.values() if several]
+    complete = set.intersection(*frames_held) if frames_held else set()
     chosen: dict[Contrast, Candidate] = {}
     for contrast in (Contrast.T1C, Contrast.T1, Contrast.T2, Contrast.FLAIR):
         reference = chosen.get(Contrast.T1C)
@@ -169,10 +157,33 @@ def _choose(candidates: Sequence[Candidate]) -> dict[Contrast, Candidate]:
             for one in usable[contrast]
         }
         ordered = sorted(usable[contrast], key=lambda one: rank(entries[one.series.series_instance_uid]), reverse=True)
-        if ordered:
-            chosen[contrast] = ordered[0]
-            _write_notes(ordered, [entries[one.series.series_instance_uid] for one in ordered])
+        if not ordered:
+            continue
+        in_frame = entries[ordered[0].series.series_instance_uid].in_frame
+        if reference and not in_frame and contrast not in needed and not ordered[0].is_by_hand:
+            for one in ordered:
+                one.note = f"not used: in another frame of reference than {reference.series.label}"
+            continue
+        chosen[contrast] = ordered[0]
+        _write_notes(ordered, [entries[one.series.series_instance_uid] for one in ordered])
+        _note_by_hand(chosen[contrast], candidates)
     return {contrast: chosen[contrast] for contrast in Contrast if contrast in chosen}
+
+
+def _usable(candidates: Sequence[Candidate], contrast: Contrast) -> list[Candidate]:
+    """The candidates for ``contrast``; where a human chose one, that alone."""
+    members = [one for one in candidates if one.contrast is contrast]
+    by_hand = [one for one in members if one.is_by_hand]
+    return [one for one in by_hand or members if one.excluded is None]
+
+
+def _note_by_hand(best: Candidate, candidates: Sequence[Candidate]) -> None:
+    if not best.is_by_hand:
+        return
+    best.note = EVIDENCE
+    for one in candidates:
+        if one.contrast is best.contrast and one is not best and one.excluded is None:
+            one.note = f"passed over for {best.series.label}: that was {EVIDENCE}"
 
 
 def _entry(contrast: Contrast, one: Candidate, *, in_frame: bool) -> Entry:
@@ -189,53 +200,14 @@ def _write_notes(ordered: Sequence[Candidate], entries: Sequence[Entry]) -> None
             best.note = f"chosen of {len(ordered)}: {better}; runner-up {one.series.label}: {worse}"
 
 
-def _missing_text(missing: Sequence[Contrast], candidates: Sequence[Candidate]) -> str:
-    """For example ``no FLAIR: of 5 MR series none reads as FLAIR; nearest: series 301 ... . Seen: ...``."""
-    mr = [one for one in candidates if one.facts]
-    seen = ", ".join(one.series.label for one in mr[:12]) + (", ..." if len(mr) > 12 else "")
-    reasons = [_why_missing(contrast, mr) for contrast in missing]
-    return f"{'; '.join(dict.fromkeys(reasons))}. Seen: {seen}"
-
-
-def _why_missing(contrast: Contrast, mr: Sequence[Candidate]) -> str:
-    unusable = [one for one in mr if one.contrast is contrast and one.excluded]
-    undecided = [one for one in mr if one.contrast in _T1_FAMILY and one.excluded and "undecided" in one.excluded]
-    if unusable or (contrast is Contrast.T1C and undecided):
-        one = (unusable or undecided)[0]
-        return f"no {contrast}: {one.series.label}: {one.excluded}"
-    related = _T1_FAMILY if contrast in _T1_FAMILY else (Contrast.T2, Contrast.FLAIR)
-    name = str(contrast)[:2].casefold()
-    nearest = [
-        *(one for one in mr if one.contrast in related),
-        *(one for one in mr if name in (one.series.series_description or "").casefold()),
-        *(one for one in mr if one.classification.kind == "unclear"),
-    ]
-    text = f"; nearest: {nearest[0].series.label}, {nearest[0].evidence[0]}" if nearest and nearest[0].evidence else ""
-    return f"no {contrast}: of {len(mr)} MR series none reads as {contrast}{text}"
-
-
 def _check_frame_of_reference(chosen: Mapping[Contrast, Candidate]) -> None:
-    reference = chosen[Contrast.T1C]
+    name = Contrast.T1C if Contrast.T1C in chosen else next(iter(chosen), Contrast.T1C)
     for contrast, one in chosen.items():
-        uid = one.series.frame_of_reference_uid
+        uid, reference = one.series.frame_of_reference_uid, chosen[name].series
         if uid is None:
             raise SelectionRefused(f"{contrast} {one.series.label} lacks Frame of Reference UID (0020,0052)")
-        if uid != reference.series.frame_of_reference_uid:
+        if uid != reference.frame_of_reference_uid:
             raise SelectionRefused(
-                f"two frames of reference: {contrast} {one.series.label} and T1c {reference.series.label}; "
+                f"two frames of reference: {contrast} {one.series.label} and {name} {reference.label}; "
                 "their positions cannot be compared"
             )
-
-
-def _verdict(one: Candidate, chosen: Mapping[Contrast, Candidate]) -> Verdict:
-    is_chosen = any(one is other for other in chosen.values())
-    note = one.note or (f"not usable: {one.excluded}" if one.excluded else "none of the four contrasts")
-    return Verdict(
-        series_instance_uid=one.series.series_instance_uid,
-        series_number=one.series.series_number,
-        series_description=one.series.series_description,
-        contrast=one.contrast,
-        evidence=tuple(one.evidence),
-        chosen=is_chosen,
-        note=note,
-    )

@@ -29,32 +29,40 @@ _NOT_DECOMPOSED = str.maketrans({"ø": "o", "đ": "d", "ł": "l", "ı": "i", "æ
 
 # a hyphen in the place of a sign ("T1 -C", "T1 C-") is a minus; between words it is a separator ("T1-3D-FFE-C")
 _TOKEN = re.compile(r"(?<!\S)-c(?![^\W_])|(?<![^\W_])c-(?!\S)|[a-z0-9]+|[^\W_a-z0-9]+|[+*]")
+# "CE(-)", as in East Asia: the agent named, and that there was none
+_AGENT_MINUS = re.compile(r"(?<![^\W_])(?:c|ce|cm|gd|km|contrast|造影|增强|増強)\s*\(\s*-\s*\)")
 
 
-Meaning = tuple[str, str | None]  # group, and for "other" which sort
+Meaning = tuple[str, str | None, str]  # group, for "other" which sort, and the term as it is written
+
+_NO_MEANING = (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word or phrase of a description. ``group`` is None for an unknown word, ``kind`` tells which sort of other."""
+    """A word or phrase of a description. ``group`` is None for an unknown word, ``kind`` tells which sort of other.
+
+    ``term`` is the vocabulary's term that it was recognised by.
+    """
 
     text: str
     group: str | None = None
     kind: str | None = None
+    term: str | None = None
 
 
 def plain(text: str) -> str:
-    """Lower case, no accents, Cyrillic Т1/Т2 as Latin."""
+    """Lower case, no accents, Cyrillic and Greek Т1/Т2 as Latin."""
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()).translate(_NOT_DECOMPOSED)
     bare = "".join(character for character in folded if not unicodedata.combining(character))
-    return re.sub(r"т(?=[12])", "t", bare)
+    return re.sub(r"[тτ](?=[12])", "t", bare)
 
 
 def tokens(text: str) -> list[str]:
     """Runs of letters and digits of one script, ``+``, ``*`` and ``-c`` (without contrast), in order."""
-    found = [match.group() for match in _TOKEN.finditer(plain(text))]
+    found = [match.group() for match in _TOKEN.finditer(_AGENT_MINUS.sub(" -c ", plain(text)))]
     return ["-c" if token == "c-" else token for token in found]
 
 
@@ -143,7 +151,7 @@ class Vocabulary:
         if piece.isdigit():
             return not is_first and not previous.isdigit() and previous not in ("t1", "t2")
         if piece == "c":
-            group = self.phrases.get((previous,), (None, None))[0]
+            group = self.phrases.get((previous,), _NO_MEANING)[0]
             return (
                 is_last
                 and (group in ("sequence", "T1", "T1_sequence", "dixon", "gradient_echo") or previous in ("3d", "iso"))
@@ -154,19 +162,24 @@ class Vocabulary:
         return (piece,) in self.phrases and (len(piece) > 2 or piece in _GLUABLE_SHORT)
 
     def _is_weighting(self, pieces: tuple[str, ...]) -> bool:
-        group, kind = self.phrases.get((pieces[0],), (None, None)) if pieces else (None, None)
+        group, kind, _ = self.phrases.get((pieces[0],), _NO_MEANING) if pieces else _NO_MEANING
         return group in ("T1", "T2", "FLAIR") or kind == "short-tau inversion recovery"
 
 
-def load_vocabulary(extra: Mapping[str, tuple[str, ...]] | None = None) -> Vocabulary:
+def load_vocabulary(
+    extra: Mapping[str, tuple[str, ...]] | None = None, without: frozenset[str] = frozenset()
+) -> Vocabulary:
     """The shipped vocabulary, with the site's own terms (``[series.rules]``: group → terms) taking precedence.
+
+    ``without``: shipped terms, as they are written, to be left out (to measure what they are worth).
 
     Raises:
         ConfigError: a group that does not exist, or a term without any letter; names the key.
     """
     shipped = tomllib.loads(resources.files("node.series").joinpath("vocabulary.toml").read_text(encoding="utf-8"))
-    entries = [(term, (OTHER, kind)) for kind, terms in shipped["other"].items() for term in terms]
-    entries += [(term, (group, None)) for group, terms in shipped["terms"].items() for term in terms]
+    entries: list[Meaning] = [(OTHER, kind, term) for kind, terms in shipped["other"].items() for term in terms]
+    entries += [(group, None, term) for group, terms in shipped["terms"].items() for term in terms]
+    entries = [entry for entry in entries if entry[2] not in without]
     for group, terms in (extra or {}).items():
         if group not in shipped["terms"] and group != OTHER:
             groups = ", ".join([*shipped["terms"], OTHER])
@@ -174,15 +187,16 @@ def load_vocabulary(extra: Mapping[str, tuple[str, ...]] | None = None) -> Vocab
         empty = next((term for term in terms if not tokens(term.strip("*"))), None)
         if empty is not None:
             raise ConfigError(f"series.rules.{group}: '{empty}' holds no word")
-        entries += [(term, (group, "site rule" if group == OTHER else None)) for term in terms]
+        entries += [(group, "site rule" if group == OTHER else None, term) for term in terms]
     vocabulary = Vocabulary({}, {}, {}, {}, ())
-    for term, meaning in entries:
-        _add(vocabulary, term, meaning)
+    for meaning in entries:
+        _add(vocabulary, meaning)
     ideographs = sorted((w[0] for w in vocabulary.phrases if max(w[0]) >= _IDEOGRAPHS_BEGIN), key=len, reverse=True)
     return replace(vocabulary, ideographs=tuple(ideographs))
 
 
-def _add(vocabulary: Vocabulary, term: str, meaning: Meaning) -> None:
+def _add(vocabulary: Vocabulary, meaning: Meaning) -> None:
+    term = meaning[2]
     words = tuple(tokens(term.strip("*")))
     opens, closes = term.startswith("*"), term.endswith("*") and not term.endswith(" *")  # "T2 *" is the star itself
     if opens and closes:

@@ -62,3 +62,6 @@ MR_PROCEDURE = Code("25056-3", "LN", "MRI unspecified body region")
 VOLUME = Code("118565006", "SCT", "Volume")
 MILLILITRE = Code("mL", "UCUM", "milliliter")
 COMMENT = Code("121106", "DCM", "Comment")
+FINDING = Code("121071", "DCM", "Finding")
+REFUSAL_TITLE = Code("18748-4", "LN", "Diagnostic imaging report")
+"""CID 7000; nothing is measured, so TID 1500's titles would be wrong."""

@@ -41,11 +41,13 @@ class ReportContent:
         selection: the series used, with their evidence.
         source: header of one instance of the series that the SEG lies on (patient and study identity).
         cautions: what the reader should know.
+        series_lines: one sentence per series used, which it is and why; empty: number and description alone.
     """
 
     selection: Selection
     source: pydicom.Dataset
     cautions: tuple[str, ...]
+    series_lines: tuple[str, ...] = ()
 
 
 def write_report(seg: pydicom.Dataset, content: ReportContent, identity: ResultIdentity) -> EnhancedSR:
@@ -133,7 +135,8 @@ def _group(
 
 def comment_lines(content: ReportContent, identity: ResultIdentity) -> Sequence[str]:
     """Plain sentences for humans: series used, method, cautions, intended use."""
-    lines = [f"{contrast}: {series.label}" for contrast, series in content.selection.chosen.items()]
+    labels = [f"{contrast}: {series.label}" for contrast, series in content.selection.chosen.items()]
+    lines = list(content.series_lines) or labels
     parameters = ", ".join(f"{key} {value}" for key, value in identity.software.parameters.items())
     lines.append(f"Method: {identity.software.name} {identity.software.version} ({parameters})")
     lines += [f"Caution: {text}" for text in content.cautions]

@@ -19,7 +19,7 @@ def due_times(arrivals, complete_from=None, until=2000, section=SECTION):
     """The whole seconds at which study "1.2" is due, and is judged, for ``arrivals`` as (second, series)."""
     now, judged = 0, []
 
-    def is_complete(_study):
+    def is_complete(_study, _quiet_series):
         judged.append(now)
         return complete_from is not None and now >= complete_from
 
@@ -39,23 +39,47 @@ def due_times(arrivals, complete_from=None, until=2000, section=SECTION):
         pytest.param([(0, "a")], None, [60], id="stable"),
         pytest.param([(0, "a"), (59, "a")], None, [119], id="each instance restarts the quiet time"),
         pytest.param([(0, "a"), (40, "b"), (80, "c")], None, [140], id="another series restarts it too"),
-        pytest.param([(0, "a"), (5, "b")], 0, [20], id="complete once the last series is quiet"),
-        pytest.param([(0, "a"), (14, "b"), (20, "a")], 0, [35], id="interleaved series"),
+        pytest.param([(0, "a"), (5, "b")], 20, [20], id="complete once the last series is quiet"),
+        pytest.param([(0, "a"), (14, "b"), (20, "a")], 30, [35], id="interleaved series"),
+        pytest.param([(0, "a"), (10, "b")], 0, [15, 70], id="complete while another series arrives, then stable"),
+        pytest.param(
+            [(second, "b") for second in range(0, 80, 10)] + [(0, "a")], 0, [15, 130], id="handed over as complete once"
+        ),
         pytest.param([(0, "a"), (30, "b")], 40, [45], id="not complete at 15, complete at 45"),
         pytest.param([(0, "a")], 30, [60], id="judged once per change, so the study timer decides"),
         pytest.param([(second, "a") for second in range(0, 700, 10)], None, [600, 750], id="ceiling, then a new round"),
         pytest.param([(0, "a"), (100, "a")], None, [60, 160], id="a late instance starts a new round"),
-        pytest.param([(0, "a"), (16, "b")], 0, [15, 31], id="a late series after completion starts a new round"),
+        pytest.param([(0, "a"), (16, "b")], 0, [15, 76], id="a late series after completion waits until stable"),
+        pytest.param([(0, "a"), (16, "a")], 0, [15, 76], id="so does a late instance of a known series"),
+        pytest.param([(0, "a"), (100, "b")], 0, [15, 115], id="long after, it starts a new round"),
     ],
 )
 def test_timing(arrivals, complete_from, due):
-    """A study is due once per round: when stable, when complete, or at the ceiling."""
+    """A study is due when stable, when complete, at the ceiling, and once more if others arrived since complete."""
     assert due_times(arrivals, complete_from)[0] == due
 
 
 def test_completeness_is_judged_once_per_change():
-    """The completeness check, which reads files, runs once after each change that was followed by quiet."""
-    assert due_times([(0, "a"), (5, "b"), (30, "c")], None)[1] == [20, 45]
+    """The completeness check, which reads files, runs once each time that another series has become quiet."""
+    assert due_times([(0, "a"), (5, "b"), (30, "c")], None)[1] == [15, 20, 45]
+
+
+def test_a_series_that_went_on_is_judged_again():
+    """A series judged when quiet, that received more, is judged anew when it is quiet again."""
+    assert due_times([(0, "a"), (20, "a")], None)[1] == [15, 35]
+
+
+def test_completeness_is_asked_of_the_quiet_series_alone():
+    """A series that still arrives is neither asked about nor handed over, and the rest does not wait for it."""
+    asked = []
+    assembly = Assembly(SECTION, lambda study, quiet: asked.append((study, quiet)) or len(quiet) == 2)
+    for second, series in ((0, "a"), (4, "b"), (9, "c")):
+        assembly.instance_stored("1.2", series, second)
+    assert assembly.due(15) == []
+    assert assembly.due(19) == [("1.2", frozenset("ab"))]
+    assert asked == [("1.2", frozenset("a")), ("1.2", frozenset("ab"))]
+    assert assembly.due(30) == []
+    assert assembly.due(69) == [("1.2", None)]
 
 
 def test_study_timer_shorter_than_the_series_timer():
@@ -66,45 +90,45 @@ def test_study_timer_shorter_than_the_series_timer():
 
 def test_studies_do_not_disturb_each_other():
     """Instances of one study do not prolong another's quiet time."""
-    assembly = Assembly(SECTION, lambda _study: False)
+    assembly = Assembly(SECTION, lambda _study, _quiet: False)
     assembly.instance_stored("1.2", "a", 0)
     assembly.instance_stored("1.3", "b", 30)
-    assert assembly.due(60) == ["1.2"]
-    assert assembly.due(90) == ["1.3"]
+    assert assembly.due(60) == [("1.2", None)]
+    assert assembly.due(90) == [("1.3", None)]
 
 
 def test_timers_start_anew_after_a_restart():
     """What the spool holds at the start is due after a full quiet time of listening, or once complete."""
-    assembly = Assembly(SECTION, lambda study: study == "1.3")
+    assembly = Assembly(SECTION, lambda study, _quiet: study == "1.3")
     assembly.resume({"1.2": ["a", "b"], "1.3": ["c"]}, 1000)
     assert assembly.due(1014) == []
-    assert assembly.due(1015) == ["1.3"]
+    assert assembly.due(1015) == [("1.3", frozenset("c"))]
     assert assembly.due(1059) == []
-    assert assembly.due(1060) == ["1.2"]
+    assert assembly.due(1060) == [("1.2", None)]
 
 
 def test_offered_again_after_the_quiet_time():
     """A study that could not be handed over is due again after stable_seconds, without being judged."""
-    assembly = Assembly(SECTION, lambda _study: True)
+    assembly = Assembly(SECTION, lambda _study, _quiet: True)
     assembly.offer_again("1.2", 100)
     assert assembly.due(159) == []
-    assert assembly.due(160) == ["1.2"]
+    assert assembly.due(160) == [("1.2", None)]
     assert assembly.due(1000) == []
 
 
 def test_offered_again_does_not_hide_a_new_round():
     """An instance that came meanwhile keeps its own round; the study is due once."""
-    assembly = Assembly(SECTION, lambda _study: False)
+    assembly = Assembly(SECTION, lambda _study, _quiet: False)
     assembly.instance_stored("1.2", "a", 90)
     assembly.offer_again("1.2", 100)
-    assert assembly.due(150) == ["1.2"]
+    assert assembly.due(150) == [("1.2", None)]
     assert assembly.due(1000) == []
 
 
 def test_unknown_completeness_leaves_it_to_the_study_timer():
     """A completeness check that fails is logged, and the study is due when stable."""
 
-    def is_complete(_study):
+    def is_complete(_study, _quiet_series):
         raise RetryableError("spool unreadable")
 
     assembly = Assembly(SECTION, is_complete)
@@ -112,7 +136,7 @@ def test_unknown_completeness_leaves_it_to_the_study_timer():
     with structlog.testing.capture_logs() as events:
         assert assembly.due(15) == []
     assert [event["event"] for event in events] == ["completeness_unknown"]
-    assert assembly.due(60) == ["1.2"]
+    assert assembly.due(60) == [("1.2", None)]
 
 
 class Clock:
@@ -128,7 +152,9 @@ class Clock:
 def test_loop_hands_over_what_is_due_and_ends():
     """The loop hands over resumed and arriving studies, each once, and leaves no thread when stopped."""
     clock, ready = Clock(), []
-    loop = AssemblyLoop(Assembly(SECTION, lambda _study: False), ready.append, clock)
+    loop = AssemblyLoop(
+        Assembly(SECTION, lambda _study, _quiet: False), lambda study, _series: ready.append(study), clock
+    )
     loop.start({"1.2": ["a"]})
     assert loop.is_alive
     loop.instance_stored("1.3", "b")
@@ -146,12 +172,12 @@ def test_loop_offers_again_what_was_not_taken():
     """A study whose hand-over fails is logged and offered again after stable_seconds; others are not held up."""
     clock, ready = Clock(), []
 
-    def on_ready(study):
+    def on_ready(study, _series):
         ready.append(study)
         if ready == ["1.2"]:
             raise RetryableError("database is away")
 
-    loop = AssemblyLoop(Assembly(SECTION, lambda _study: False), on_ready, clock)
+    loop = AssemblyLoop(Assembly(SECTION, lambda _study, _quiet: False), on_ready, clock)
     loop.start({"1.2": ["a"], "1.3": ["b"]})
     try:
         clock.now = 60.0
@@ -164,4 +190,14 @@ def test_loop_offers_again_what_was_not_taken():
 
 def test_loop_stopped_before_it_started():
     """Stopping a loop that never ran is no error."""
-    AssemblyLoop(Assembly(SECTION, lambda _study: False), lambda _study: None).stop()
+    AssemblyLoop(Assembly(SECTION, lambda _study, _quiet: False), lambda _study, _series: None).stop()
+
+
+def test_a_complete_study_that_was_not_taken_is_offered_when_stable():
+    """A hand-over that failed when all series were quiet is made up for when the study is stable."""
+    assembly = Assembly(SECTION, lambda _study, _quiet: True)
+    assembly.instance_stored("1.2", "a", 0)
+    assert assembly.due(15) == [("1.2", frozenset("a"))]
+    assembly.offer_again("1.2", 15)
+    assert assembly.due(59) == []
+    assert assembly.due(60) == [("1.2", None)]

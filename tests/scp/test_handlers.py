@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from types import SimpleNamespace
 
 import pytest
@@ -32,8 +33,11 @@ from pydicom.uid import (
 )
 
 from node.metrics import Metrics
-from node.scp.handlers import StorageHandlers, read_identity
+from node.scp.arrival import ArrivingDataSet, StoreRequest
+from node.scp.handlers import StorageHandlers
+from node.scp.instance_identity import read_identity
 from node.scp.spool import Spool
+from node.sections import ScpSection
 
 SOP = sop_instance_uid(1)
 PLAIN = ExplicitVRLittleEndian
@@ -44,25 +48,25 @@ HEAD_BYTES = len(GOOD) - len(data_set_bytes(GOOD))  # preamble and file meta
 class Harness:
     """Handlers on a spool of their own, and what they reported."""
 
-    def __init__(self, folder, watermark_bytes=0):
+    def __init__(self, folder, **settings):
         self.metrics = Metrics()
         self.spool = Spool(folder)
         self.stored = []
+        self.section = ScpSection(**({"watermark_mebibytes": 1} | settings))
         self.handlers = StorageHandlers(
-            self.spool, self.metrics, watermark_bytes, lambda study, series: self.stored.append((study, series))
+            self.spool, self.metrics, self.section, lambda study, series: self.stored.append((study, series))
         )
 
     def store(
         self, content, *, sop_instance_uid=SOP, abstract_syntax=MRImageStorage, transfer_syntax=ExplicitVRLittleEndian
     ):
-        """The status answered to a C-STORE of the data set in ``content``."""
-        return self.handlers.handle_store(
-            SimpleNamespace(
-                request=SimpleNamespace(AffectedSOPClassUID=MRImageStorage, AffectedSOPInstanceUID=sop_instance_uid),
-                context=SimpleNamespace(abstract_syntax=abstract_syntax, transfer_syntax=transfer_syntax),
-                encoded_dataset=lambda include_meta=True: content if include_meta else data_set_bytes(content),
-            )
-        )
+        """The status answered to a C-STORE of the data set in ``content``, which comes in two fragments."""
+        request = StoreRequest(MRImageStorage, sop_instance_uid, abstract_syntax, transfer_syntax)
+        data_set = ArrivingDataSet(lambda: self.handlers.begin(request))
+        encoded = data_set_bytes(content)
+        for fragment in (encoded[:100], encoded[100:]):
+            data_set.write(fragment)
+        return self.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set)))
 
     def count(self, outcome):
         """How many C-STORE requests had this outcome."""
@@ -95,10 +99,11 @@ def test_instance_is_answered_with_success_and_reported(harness):
     """A good instance is in the spool, reported with its study and series, counted, and answered with Success."""
     content = encode_instance(make_instance())
     assert harness.store(content) == 0x0000
-    assert (harness.spool.folder / STUDY / SERIES / f"{SOP}.dcm").read_bytes() == content
+    stored = (harness.spool.folder / STUDY / SERIES / f"{SOP}.dcm").read_bytes()
+    assert data_set_bytes(stored) == data_set_bytes(content)
     assert harness.stored == [(STUDY, SERIES)]
     assert harness.count("stored") == 1
-    assert harness.metrics.registry.get_sample_value("glionode_received_bytes_total") == len(content)
+    assert harness.metrics.registry.get_sample_value("glionode_received_bytes_total") == len(stored)
     assert harness.metrics.registry.get_sample_value("glionode_store_seconds_count") == 1
     assert harness.metrics.registry.get_sample_value("glionode_spool_free_bytes") > 0
 
@@ -117,7 +122,7 @@ def test_instance_is_answered_with_success_and_reported(harness):
 def test_identity_is_read_in_every_transfer_syntax(transfer_syntax):
     """The four UIDs are found whatever the encoding, without decoding a pixel."""
     content = encode_instance(make_instance(transfer_syntax=transfer_syntax))
-    identity = read_identity(data_set_bytes(content), transfer_syntax)
+    identity = read_identity(BytesIO(data_set_bytes(content)), transfer_syntax)
     assert identity.sop_class_uid == MRImageStorage
     assert identity.sop_instance_uid == SOP
     assert (identity.study_instance_uid, identity.series_instance_uid) == (STUDY, SERIES)
@@ -186,7 +191,7 @@ def test_sop_class_of_another_context_is_refused(harness):
 
 def test_below_the_watermark_nothing_is_taken(tmp_path):
     """Below the watermark the answer is A700, loudly logged, and the disk is left alone."""
-    harness = Harness(tmp_path / "spool", watermark_bytes=1 << 60)
+    harness = Harness(tmp_path / "spool", watermark_mebibytes=1 << 40)
     with structlog.testing.capture_logs() as events:
         assert harness.store(encode_instance(make_instance())) == 0xA700
     assert harness.files() == []

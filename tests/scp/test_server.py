@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from faults import free_port, wait_until
+from faults import wait_until
 from instances import (
     PRIVATE_TRANSFER_SYNTAX,
     SERIES,
@@ -21,6 +21,7 @@ from instances import (
     sop_instance_uid,
     write_instance_file,
 )
+from lab import find_program
 from pydicom import dcmread
 from pydicom.uid import (
     CTImageStorage,
@@ -34,40 +35,10 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import Verification
+from receiver_node import SECONDS, ReceiverNode
 
 from node.errors import ConfigError
-from node.metrics import Metrics
-from node.scp.handlers import StorageHandlers
-from node.scp.server import Receiver
-from node.scp.spool import Spool
 from node.scu import echo, send_instances
-from node.sections import ScpSection
-from node.study import Destination
-
-SECONDS = 20.0
-
-
-class Node:
-    """A running receiver on a spool of its own."""
-
-    def __init__(self, folder, watermark_bytes=0, **settings):
-        self.spool = Spool(folder)
-        self.metrics = Metrics()
-        self.section = ScpSection(**{"port": free_port(), "network_timeout_seconds": SECONDS, **settings})
-        self.stored = []
-        handlers = StorageHandlers(
-            self.spool, self.metrics, watermark_bytes, lambda study, series: self.stored.append((study, series))
-        )
-        self.receiver = Receiver(self.section, handlers, self.metrics)
-        self.destination = Destination("node", self.section.ae_title, self.section.host, self.section.port)
-
-    def path(self, number=1, series=SERIES, study=STUDY):
-        """Where an instance of the tests lies once received."""
-        return self.spool.folder / study / series / f"{sop_instance_uid(number, series)}.dcm"
-
-    def open_associations(self):
-        """What the gauge shows."""
-        return self.metrics.registry.get_sample_value("glionode_associations")
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +53,7 @@ def run_node(tmp_path):
     with ExitStack() as stack:
 
         def run(**settings):
-            node = Node(tmp_path / "spool", **settings)
+            node = ReceiverNode(tmp_path / "spool", **settings)
             stack.enter_context(node.receiver)
             return node
 
@@ -117,7 +88,15 @@ def associate(node, *contexts, handlers=()):
 
 def run_dcmtk(tool, node, *arguments, called=None):
     """Run a tool of DCMTK against the node: its exit code and output."""
-    command = [tool, "-v", "-aet", "SCANNER", "-aec", called or node.section.ae_title, *map(str, arguments)]
+    command = [
+        str(find_program(tool)),
+        "-v",
+        "-aet",
+        "SCANNER",
+        "-aec",
+        called or node.section.ae_title,
+        *map(str, arguments),
+    ]
     address = [node.section.host, str(node.section.port)]
     files = [argument for argument in command if argument.endswith(".dcm")]
     options = [argument for argument in command if argument not in files]
@@ -227,7 +206,7 @@ def test_duplicate_and_conflict_over_the_network(node, tmp_path):
 
 def test_below_the_watermark_the_sender_may_try_again(run_node, tmp_path):
     """Below the watermark storescu is refused with A700, and the spool stays empty."""
-    node = run_node(watermark_bytes=1 << 60)
+    node = run_node(watermark_mebibytes=1 << 40)
     file = write_instance_file(tmp_path, make_instance())
     (delivery,) = send_instances(node.destination, "SCANNER", [file], SECONDS)
     assert (delivery.status, delivery.is_permanent) == (0xA700, False)
@@ -350,7 +329,7 @@ def test_receiver_starts_again_on_its_port(node):
 
 def test_taken_port_is_a_config_error(node, tmp_path):
     """A port that is taken is a ConfigError that names scp.port."""
-    other = Node(tmp_path / "other", port=node.section.port)
+    other = ReceiverNode(tmp_path / "other", port=node.section.port)
     with pytest.raises(ConfigError, match=rf"scp\.port.*{node.section.port}"):
         other.receiver.start()
 
@@ -359,4 +338,4 @@ def test_taken_port_is_a_config_error(node, tmp_path):
 def test_foreign_host_is_a_config_error(tmp_path, host):
     """A host that is none of this machine is a ConfigError that names scp.host."""
     with pytest.raises(ConfigError, match=r"scp\.host"):
-        Node(tmp_path / "spool", host=host).receiver.start()
+        ReceiverNode(tmp_path / "spool", host=host).receiver.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import structlog
 from instances import SERIES, STUDY, data_set_bytes, encode_instance, make_instance, sop_instance_uid
 
 from node.errors import InstanceRefused
-from node.scp.spool import Spool, StoreOutcome, data_set_digest
+from node.scp.incoming import length_of_head
+from node.scp.spool import Spool, StoreOutcome
 
 SOP = sop_instance_uid(1)
 BAD_UIDS = [
@@ -39,6 +41,18 @@ def spool(tmp_path):
     return Spool(tmp_path / "var" / "spool")
 
 
+def write_instance(spool, study, series, sop, content):
+    """Let an instance (a whole DICOM file) arrive in two fragments, and keep it."""
+    head_bytes = length_of_head(content)
+    incoming = spool.open_incoming(content[:head_bytes])
+    try:
+        for fragment in (content[head_bytes : head_bytes + 100], content[head_bytes + 100 :]):
+            incoming.write(fragment)
+        return spool.keep(study, series, sop, incoming)
+    finally:
+        incoming.discard()
+
+
 def instance_files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
@@ -56,7 +70,7 @@ def with_other_meta(content):
 def test_instance_lies_under_its_study_and_series(spool):
     """An instance is stored byte for byte at study/series/sop.dcm, and nothing else is left."""
     content = encode_instance(make_instance())
-    assert spool.write_instance(STUDY, SERIES, SOP, content) is StoreOutcome.STORED
+    assert write_instance(spool, STUDY, SERIES, SOP, content) is StoreOutcome.STORED
     assert instance_files(spool.folder) == [f"{STUDY}/{SERIES}/{SOP}.dcm"]
     assert (spool.folder / STUDY / SERIES / f"{SOP}.dcm").read_bytes() == content
 
@@ -64,9 +78,9 @@ def test_instance_lies_under_its_study_and_series(spool):
 def test_same_instance_is_kept_once(spool):
     """The same data set again is a duplicate, even when its file meta names another implementation."""
     content = encode_instance(make_instance())
-    spool.write_instance(STUDY, SERIES, SOP, content)
-    assert spool.write_instance(STUDY, SERIES, SOP, content) is StoreOutcome.DUPLICATE
-    assert spool.write_instance(STUDY, SERIES, SOP, with_other_meta(content)) is StoreOutcome.DUPLICATE
+    write_instance(spool, STUDY, SERIES, SOP, content)
+    assert write_instance(spool, STUDY, SERIES, SOP, content) is StoreOutcome.DUPLICATE
+    assert write_instance(spool, STUDY, SERIES, SOP, with_other_meta(content)) is StoreOutcome.DUPLICATE
     assert instance_files(spool.folder) == [f"{STUDY}/{SERIES}/{SOP}.dcm"]
     assert (spool.folder / STUDY / SERIES / f"{SOP}.dcm").read_bytes() == content
 
@@ -74,11 +88,12 @@ def test_same_instance_is_kept_once(spool):
 def test_other_bytes_are_kept_aside(spool):
     """Other bytes under a known UID are kept aside once each, logged, and never replace what was there."""
     first, second, third = (encode_instance(make_instance(pixel=pixel)) for pixel in (1, 2, 3))
-    spool.write_instance(STUDY, SERIES, SOP, first)
+    write_instance(spool, STUDY, SERIES, SOP, first)
     with structlog.testing.capture_logs() as events:
-        outcomes = [spool.write_instance(STUDY, SERIES, SOP, content) for content in (second, third, second)]
+        outcomes = [write_instance(spool, STUDY, SERIES, SOP, content) for content in (second, third, second)]
     assert outcomes == [StoreOutcome.CONFLICT] * 3
-    aside = [f".conflicts/{STUDY}/{SERIES}/{SOP}.{data_set_digest(content)[:16]}.dcm" for content in (second, third)]
+    digests = [hashlib.sha256(data_set_bytes(content)).hexdigest() for content in (second, third)]
+    aside = [f".conflicts/{STUDY}/{SERIES}/{SOP}.{digest[:16]}.dcm" for digest in digests]
     assert instance_files(spool.folder) == sorted([*aside, f"{STUDY}/{SERIES}/{SOP}.dcm"])
     assert (spool.folder / STUDY / SERIES / f"{SOP}.dcm").read_bytes() == first
     assert [(spool.folder / name).read_bytes() for name in aside] == [second, third]
@@ -93,7 +108,7 @@ def test_invalid_uid_never_becomes_a_path(spool, tmp_path, uid, position):
     uids = [STUDY, SERIES, SOP]
     uids[position] = uid
     with pytest.raises(InstanceRefused) as refusal:
-        spool.write_instance(*uids, encode_instance(make_instance()))
+        write_instance(spool, *uids, encode_instance(make_instance()))
     assert str(refusal.value).startswith(tags[position])
     assert "passwd" not in str(refusal.value)
     assert instance_files(tmp_path) == []
@@ -109,7 +124,7 @@ def test_folder_of_an_invalid_study_uid_is_refused(spool):
 def test_content_without_file_meta_is_refused(spool, content):
     """Bytes without file meta are refused, and nothing is left of them."""
     with pytest.raises(InstanceRefused, match="0002,0000"):
-        spool.write_instance(STUDY, SERIES, SOP, content)
+        write_instance(spool, STUDY, SERIES, SOP, content)
     assert instance_files(spool.folder) == []
 
 
@@ -120,7 +135,7 @@ def test_many_threads_with_the_same_instance(spool):
 
     def write(_number):
         barrier.wait()
-        return spool.write_instance(STUDY, SERIES, SOP, content)
+        return write_instance(spool, STUDY, SERIES, SOP, content)
 
     with ThreadPoolExecutor(8) as pool:
         outcomes = Counter(pool.map(write, range(8)))
@@ -135,7 +150,7 @@ def test_many_threads_with_other_bytes(spool):
 
     def write(content):
         barrier.wait()
-        return spool.write_instance(STUDY, SERIES, SOP, content)
+        return write_instance(spool, STUDY, SERIES, SOP, content)
 
     with ThreadPoolExecutor(8) as pool:
         outcomes = Counter(pool.map(write, versions))
@@ -150,15 +165,17 @@ def test_durable_in_the_right_order(spool, monkeypatch):
 
     def record_fsync(descriptor):
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        steps.append("file" if path.parent.name == ".incoming" else os.path.relpath(path, spool.folder))
+        steps.append(
+            "file" if path.parent == spool.folder / ".incoming" / "receiver" else os.path.relpath(path, spool.folder)
+        )
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(os, "link", lambda source, target: (steps.append("link"), link(source, target)))
-    spool.write_instance(STUDY, SERIES, SOP, encode_instance(make_instance(1)))
+    write_instance(spool, STUDY, SERIES, SOP, encode_instance(make_instance(1)))
     assert steps == ["file", STUDY, ".", "link", f"{STUDY}/{SERIES}"]
     steps.clear()
-    spool.write_instance(STUDY, SERIES, sop_instance_uid(2), encode_instance(make_instance(2)))
+    write_instance(spool, STUDY, SERIES, sop_instance_uid(2), encode_instance(make_instance(2)))
     assert steps == ["file", "link", f"{STUDY}/{SERIES}"]
 
 
@@ -170,25 +187,25 @@ def test_disk_that_fails_leaves_nothing(spool, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
-        spool.write_instance(STUDY, SERIES, SOP, encode_instance(make_instance()))
+        write_instance(spool, STUDY, SERIES, SOP, encode_instance(make_instance()))
     assert instance_files(spool.folder) == []
 
 
 def test_study_may_come_again_after_its_removal(spool):
     """A study whose folder was removed is received again."""
     content = encode_instance(make_instance())
-    spool.write_instance(STUDY, SERIES, SOP, content)
+    write_instance(spool, STUDY, SERIES, SOP, content)
     (spool.folder / STUDY / SERIES / f"{SOP}.dcm").unlink()
     (spool.folder / STUDY / SERIES).rmdir()
     (spool.folder / STUDY).rmdir()
-    assert spool.write_instance(STUDY, SERIES, SOP, content) is StoreOutcome.STORED
+    assert write_instance(spool, STUDY, SERIES, SOP, content) is StoreOutcome.STORED
 
 
 def test_spool_lists_what_was_received(spool):
     """Studies and series are listed by their UIDs, without the spool's own folders."""
     for study, series in (("1.2.3", "1.2.3.1"), ("1.2.3", "1.2.3.2"), ("1.2.4", "1.2.4.1")):
-        spool.write_instance(study, series, SOP, encode_instance(make_instance()))
-    spool.write_instance("1.2.3", "1.2.3.1", SOP, encode_instance(make_instance(pixel=1)))
+        write_instance(spool, study, series, SOP, encode_instance(make_instance()))
+    write_instance(spool, "1.2.3", "1.2.3.1", SOP, encode_instance(make_instance(pixel=1)))
     assert spool.studies() == ["1.2.3", "1.2.4"]
     assert [folder.name for folder in spool.series_folders("1.2.3")] == ["1.2.3.1", "1.2.3.2"]
     assert spool.series_folders("1.2.5") == []
@@ -203,7 +220,9 @@ from node.scp.spool import Spool
 spool = Spool(Path(sys.argv[1]))
 content = Path(sys.argv[2]).read_bytes()
 os.link = lambda source, target: os.kill(os.getpid(), signal.SIGKILL)
-spool.write_instance(sys.argv[3], sys.argv[4], sys.argv[5], content)
+incoming = spool.open_incoming(content[:400])
+incoming.write(content[400:])
+spool.keep(sys.argv[3], sys.argv[4], sys.argv[5], incoming)
 """
 
 
@@ -216,7 +235,7 @@ def test_kill_between_write_and_naming_leaves_no_half_instance(spool, tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, *arguments], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     assert list((spool.folder / STUDY / SERIES).iterdir()) == []
-    assert len(list((spool.folder / ".incoming").iterdir())) == 1
+    assert len(instance_files(spool.folder / ".incoming")) == 1
     assert spool.remove_incoming_leftovers() == 1
     assert instance_files(spool.folder) == []
-    assert spool.write_instance(STUDY, SERIES, SOP, content) is StoreOutcome.STORED
+    assert write_instance(spool, STUDY, SERIES, SOP, content) is StoreOutcome.STORED

@@ -39,6 +39,49 @@ _WORDS = [
 ]
 
 
+_AFTER = """
+T1 com contraste | T1 pós gadolínio | T1 po kontraście | T1 po k.l. | T1 s k.l. | T1 postkontrastně | T1 efter kontrast
+T1 etter kontrast | T1 kontrastlı | T1 IVKM sonrası | T1 με σκιαγραφικό | Τ1 μετά Gd | T1 kontrasztanyag után
+T1 cu contrast | T1 met contrast | T1 varjoaineella | T1 dopo m.d.c. | T1 C/C | T1 après injection | T1 mit KM
+T1 с контрастом | T1 с к/у | T1 постконтраст | Т1 після контрасту | T1増強 | T1造影 | 造影T1 | T1加权增强 | 조영증강 T1
+T1 CE(+) | T1 造影(+) | T1 Gadavist | T1 مع تباين | T1 setelah kontras | T1 posle kontrasta | T1 có thuốc
+"""
+_BEFORE = """
+T1 sem contraste | AX T1 S/ CONTRASTE | T1 bez kontrastu | T1 bez k.l. | T1 nativně | T1 natywne | T1 före kontrast
+T1 før kontrast | T1 uten kontrast | T1 kontrastsız | T1 IVKM öncesi | T1 χωρίς σκιαγραφικό | T1 πριν σκιαγραφικό
+T1 kontraszt nélkül | T1 kontraszt előtt | T1 fără contrast | T1 înainte de contrast | T1 zonder contrast
+T1 ilman varjoainetta | T1 senza m.d.c. | T1 S/C | T1 sans injection | T1 o. KM | T1 vor KM | Т1 без КУ | Т1 до контраста
+T1 преконтраст | Т1 без контрасту | T1 造影前 | T1 造影なし | T1平扫 | 조영전 T1 | T1 CE(-) | T1 FS(-) Gd(-)
+T1 بدون تباين | T1 tanpa kontras | T1 prije kontrasta | T1 không thuốc
+"""
+
+
+def strings(block):
+    return [text.strip() for text in block.replace("\n", "|").split("|") if text.strip()]
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [*((text, "T1c") for text in strings(_AFTER)), *((text, "T1") for text in strings(_BEFORE))],
+)
+def test_contrast_agent_in_many_languages(description, expected):
+    """After and before contrast as hospitals write them, with prepositions, postpositions, suffixes and signs."""
+    assert label(description) == expected
+
+
+_OTHERS = """
+T2 диффузия | T2 拡散 | T2 dyfuzja | T1 вычитание | T1 subtrakcja | T1 çıkarma | T1 post-pre | T1 减影 | T1 reconstrução
+T1 реконструкция | T1 重建 | T1 动态增强 | T2 gradiente | T2 MPGR | T2 磁敏感 | T2 kręgosłup | T2 páteř | T2 omurga | T2 gerinc
+T2 шейный отдел | T2 頚椎 | T2 rachide lombare | T2 myelo | T1 定位 | T1 ROI
+"""
+
+
+@pytest.mark.parametrize("description", strings(_OTHERS))
+def test_other_techniques_and_body_parts_in_many_languages(description):
+    """A word for another technique or body part decides, in any language."""
+    assert label(description) == "other"
+
+
 @given(st.lists(st.sampled_from(_WORDS), max_size=6), st.sampled_from(" _-/.,:"), st.sampled_from(" _-/.,:"))
 def test_separators_do_not_change_the_verdict(words, one, other):
     """The same words between other separators get the same label."""

@@ -5,7 +5,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from node.series.explain import selection_as_dict, selection_table
+from node.series.explain import selection_as_dict, selection_table, short_lines
 from node.series.select import select_by_facts
 
 
@@ -34,3 +34,14 @@ def test_the_table_shows_every_series_and_no_markup(builder, vocabulary):
     assert "T2 [red]" in shown
     assert "'km' says after contrast" in shown
     assert "none of the four" in shown
+
+
+def test_the_short_lines_say_which_series_and_why(builder, vocabulary):
+    """For T1c the evidence on contrast agent counts, for the others that on the weighting."""
+    builder.add(6, "T1 SE KM", 6, slice_step_mm=5.0)
+    assert short_lines(selection_of(builder, vocabulary)) == (
+        "T1: series 3 'T1': 't1' reads as T1; the only T1",
+        "T1c: series 4 'T1 KM': 'km' says after contrast; chosen of 2 (3-D with 1 mm slices)",
+        "T2: series 1 'T2 [red]': 't2' reads as T2; the only T2",
+        "FLAIR: series 2 'FLAIR': 'flair' reads as FLAIR; the only FLAIR",
+    )

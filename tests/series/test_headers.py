@@ -165,6 +165,40 @@ def test_an_overlay_counts_only_when_something_is_drawn(write, tmp_path, bits, e
     assert read_facts(read_study(tmp_path).series[0]).has_overlay is expected
 
 
+@pytest.mark.parametrize(("marked", "expected"), [(0, True), (5, True), (10, True), (3, False)])
+def test_an_overlay_is_looked_for_at_start_middle_and_end(write, tmp_path, marked, expected):
+    """A mark drawn on few images is found on the first, middle or last instance."""
+    for index in range(11):
+        uid = f"1.2.3.1.{index + 10}"
+        dataset = write(tmp_path / f"{index}", SOPInstanceUID=uid, ImagePositionPatient=[0, 0, index])
+        if index == marked:
+            dataset.add_new(0x60003000, "OW", b"\0\1")
+            dataset.save_as(tmp_path / f"{index}", enforce_file_format=True)
+    assert read_facts(read_study(tmp_path).series[0]).has_overlay is expected
+
+
+def test_a_malformed_position_is_no_crash(write, tmp_path):
+    """A position that is no number makes the series irregular; it does not end the reading."""
+    write_stack(write, tmp_path)
+    file = tmp_path / "4"
+    file.write_bytes(file.read_bytes().replace(b"0.0\\0.0\\8.0", b"a.b\\0.0\\8.0"))
+    facts = read_facts(read_study(tmp_path).series[0])
+    assert "Image Position (Patient) (0020,0032) is missing or malformed in 1 of 10 images" in (
+        facts.irregularity or ""
+    )
+
+
+def test_instances_that_make_no_one_volume(write, tmp_path):
+    """Several multi-frame instances, or instances of different SOP Classes, are told."""
+    write(tmp_path / "a")
+    write(tmp_path / "b", SOPInstanceUID="1.2.3.1.2", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    assert "different SOP Classes" in (read_facts(read_study(tmp_path).series[0]).irregularity or "")
+    for name in "ab":
+        uid = f"1.2.3.1.{name == 'b':d}"
+        write(tmp_path / name, SOPInstanceUID=uid, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1")
+    assert "holds 2 multi-frame instances" in (read_facts(read_study(tmp_path).series[0]).irregularity or "")
+
+
 def frame(z_mm):
     item, place, content = Dataset(), Dataset(), Dataset()
     place.ImagePositionPatient = [0, 0, z_mm]

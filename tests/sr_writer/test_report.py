@@ -33,6 +33,7 @@ IDENTITY = ResultIdentity(
     device_serial_number="7",
 )
 CAUTIONS = ("tumour core: the three views agree poorly",)
+SERIES_LINES = ("T1c: series 1 'Phantom': 'C' says after contrast; chosen of 2 (3-D with 1.5 mm slices)",)
 
 
 def written(tmp_path: Path, masks: dict[str, np.ndarray] | None = None) -> tuple[SourceVolume, Dataset, Dataset]:
@@ -47,7 +48,7 @@ def written(tmp_path: Path, masks: dict[str, np.ndarray] | None = None) -> tuple
     seg = write_seg(source, masks, IDENTITY)
     header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
     selection = Selection(source.series.study_instance_uid, {Contrast.T1C: source.series}, ())
-    report = write_report(seg, ReportContent(selection, header, CAUTIONS), IDENTITY)
+    report = write_report(seg, ReportContent(selection, header, CAUTIONS, SERIES_LINES), IDENTITY)
     for name, dataset in (("seg", seg), ("sr", report)):
         dataset.save_as(tmp_path / f"{name}.dcm", enforce_file_format=True)
     return source, pydicom.dcmread(tmp_path / "seg.dcm"), pydicom.dcmread(tmp_path / "sr.dcm")
@@ -135,6 +136,13 @@ def test_comments_tell_series_cautions_and_use(objects: tuple[SourceVolume, Data
     assert "T1c: series" in text
     assert f"Caution: {CAUTIONS[0]}" in text
     assert "not a medical device" in text
+
+
+def test_the_series_used_are_explained(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
+    """The lines on which series was used and why stand first among the comments, in place of bare labels."""
+    comments = [str(item.TextValue) for item in named(objects[2], "121106")]
+    assert comments[: len(SERIES_LINES)] == list(SERIES_LINES)
+    assert not any(text.startswith("T1c: series") for text in comments[len(SERIES_LINES) :])
 
 
 def test_comments_hold_no_patient_data(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:

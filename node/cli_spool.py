@@ -1,0 +1,78 @@
+"""The disk: what the spool holds, why, and what may go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from node.cli_options import ConfigOption, JsonOption, configure
+from node.config import Config
+
+if TYPE_CHECKING:
+    from node.retention import Holding
+
+
+@click.command()
+@JsonOption
+@click.option("--clean", is_flag=True, help="Delete what may go by [retention], now.")
+@click.option("--dry-run", is_flag=True, help="With --clean: only say what would go.")
+@ConfigOption
+def spool(as_json: bool, clean: bool, dry_run: bool, config_file: Path | None) -> None:
+    """What the spool holds of each study, and why; the free space; --clean deletes what may go."""
+    from node import retention
+    from node.scp.spool import Spool
+
+    if dry_run and not clean:
+        raise click.UsageError("--dry-run is for --clean")
+    config = configure(config_file, quiet=True)
+    stock = retention.take_stock(config)
+    studies = retention.clean(config, stock.held, dry_run) if clean else []
+    results = retention.clean_results(config, stock, studies, dry_run) if clean else []
+    if clean and not dry_run:
+        retention.clean_commitments(config, stock)
+    free_bytes = Spool(config.spool_folder).free_bytes()
+    if as_json:
+        facts = {
+            "studies": [each.as_dict() for each in stock.held],
+            "instances": sum(each.instances for each in stock.held),
+            "bytes": sum(each.bytes for each in stock.held),
+            "free_bytes": free_bytes,
+            "watermark_bytes": config.scp.watermark_mebibytes * 2**20,
+            "deleted": {"is_dry_run": dry_run, "studies": studies, "results": results} if clean else None,
+        }
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    if not clean:
+        Console().print(_table(stock.held))
+    word = "would delete" if dry_run else "deleted"
+    for uid in studies:
+        click.echo(f"{word}: inputs of study {uid}")
+    for folder in results:
+        click.echo(f"{word}: results {folder}")
+    if clean and not (studies or results):
+        click.echo("nothing may go; `glionode spool` says why")
+    click.echo(_space(config, free_bytes))
+
+
+def _table(held: list[Holding]) -> Table:
+    table = Table("study", "instances", "MiB", "latest (UTC)", "state", "held because")
+    for each in held:
+        latest = f"{each.arrived:%Y-%m-%d %H:%M}" if each.arrived else ""
+        cells = (each.study_instance_uid, str(each.instances), f"{each.bytes / 2**20:.1f}", latest, each.state)
+        table.add_row(*cells, Text(each.held_because or "may be deleted"))
+    total_bytes = sum(each.bytes for each in held)
+    table.add_section()
+    table.add_row(f"{len(held)} studies", str(sum(each.instances for each in held)), f"{total_bytes / 2**20:.1f}")
+    return table
+
+
+def _space(config: Config, free_bytes: int) -> str:
+    watermark = config.scp.watermark_mebibytes
+    free = f"free: {free_bytes // 2**20} MiB; nothing is received below {watermark} MiB (scp.watermark_mebibytes)"
+    return free if free_bytes >= watermark * 2**20 else f"{free}: NOTHING IS RECEIVED NOW"

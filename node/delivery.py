@@ -1,0 +1,263 @@
+"""A study's results on their way to one destination: sent until it took them, then committed to.
+
+::
+
+    sending  ->  delivered  ->  committing  ->  committed
+       ^                            |
+       +---- what is not held ------+
+
+*Delivered* is what the destination answered for each instance. *Committed* is what its report of storage commitment
+says (PS3.4 J) or, if none comes, what it lists when asked (C-FIND). What steps return is recorded, as plain JSON values
+that a later version can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from node.commitment import PERMANENT_REASONS, Commitments, describe_failure
+from node.config import Config
+from node.course import Course
+from node.errors import DeliveryError, RefusedError
+from node.log import study_context
+from node.outgoing import Outgoing, read_outgoing
+from node.scu import send_instances
+from node.scu_commitment import CommitmentState, request_commitment
+from node.scu_query import QueryState, find_instances
+from node.steps import Steps
+from node.study import Destination, InstanceDelivery, WebDestination
+from node.uids import derived_uid
+
+log = structlog.get_logger()
+
+RESULT_FILES = ("seg.dcm", "sr.dcm")
+COMMITMENT_TOPIC = "commitment"
+"""A report of storage commitment is sent under it to the workflow that awaits it."""
+
+
+def send_results(
+    destination: Destination | WebDestination, calling_ae_title: str, files: Sequence[Path], timeout_seconds: float
+) -> list[InstanceDelivery]:
+    """Send ``files`` once, by C-STORE or STOW-RS; one delivery per file, in their order.
+
+    Raises:
+        InstanceRefused: a file has no file meta that names its SOP class, SOP instance and transfer syntax.
+        OSError: a file cannot be read.
+    """
+    if isinstance(destination, WebDestination):
+        # most nodes have no such destination: the HTTP client is not loaded for nothing
+        from node.stow import store_instances
+
+        return store_instances(destination, files, timeout_seconds)
+    return send_instances(destination, calling_ae_title, files, timeout_seconds)
+
+
+class Delivery:
+    """The workflow ``deliver`` and its steps. Steps may run twice: instances are sent again under their own UIDs."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    # ---- the workflow: no effects outside steps ------------------------------------------------------------------
+
+    def deliver(
+        self,
+        steps: Steps,
+        study_instance_uid: str,
+        folder: str,
+        name: str,
+        files: Sequence[str] = RESULT_FILES,
+    ) -> dict[str, Any]:
+        """Send ``files`` of ``folder`` to destination ``name`` until it took them all, and have it commit if it shall.
+
+        Returns state (delivered, committed), reason (None unless there is more to say), attempts, and per instance:
+        file, sop_instance_uid, status, is_delivered, is_committed, reason, attempts.
+
+        Raises:
+            DeliveryError: refused for good, or given up. The text says which instance.
+        """
+        with study_context(study_instance_uid, destination=name):
+            steps.tell("sending")
+            plan = steps.step("plan", self.plan, folder, name, list(files))
+            course = Course(self._config.delivery, steps, folder, name, plan)
+            self._send_all(steps, course)
+            if not plan["is_to_be_committed"]:
+                return course.result("delivered", None)
+            steps.tell("delivered")
+            log.info("results_delivered", attempts=course.attempts, reason=None)
+            course.start_counting()
+            return self._commit(steps, course)
+
+    def _send_all(self, steps: Steps, course: Course) -> None:
+        while pending := [file for file in course.files("is_delivered") if file not in course.refused]:
+            course.attempts += 1
+            course.take_answers(steps.step("send", self.send, course.folder, course.name, pending))
+            if not set(course.files("is_delivered")) - course.refused:
+                break
+            log.warning("delivery_failed", reason=course.describe(), attempts=course.attempts)
+            if course.is_over:
+                days = self._config.delivery.give_up_days
+                raise DeliveryError(f"{course.name}: given up after {days:g} days: {course.describe()}")
+            steps.tell(f"retrying: {course.describe()}")
+            steps.sleep(course.next_pause_seconds())
+        if course.refused:
+            raise DeliveryError(f"{course.name}: {course.describe()}")
+
+    def _commit(self, steps: Steps, course: Course) -> dict[str, Any]:
+        steps.tell("committing")
+        transactions: list[str] = []
+        try:
+            state, reason = self._commit_in_rounds(steps, course, transactions)
+        except DeliveryError:
+            steps.step("forget", self.forget, transactions)
+            raise
+        steps.step("forget", self.forget, transactions)
+        return course.result(state, reason)
+
+    def _commit_in_rounds(self, steps: Steps, course: Course, transactions: list[str]) -> tuple[str, str | None]:
+        """State and reason in the end. Each round asks under its own Transaction UID, added to ``transactions``."""
+        while True:
+            transactions.append(derived_uid("storage commitment", steps.workflow_id, str(len(transactions))))
+            failed, silence = self._report(steps, course, transactions[-1])
+            reason = silence or "; ".join(sorted({describe_failure(each) for each in failed.values()}))
+            is_final = any(each in PERMANENT_REASONS for each in failed.values())
+            note = None
+            if course.files("is_committed") and (silence or is_final):
+                query = self._query(steps, course)
+                if query["state"] != QueryState.ANSWERED:
+                    reason = f"{reason}; {query['reason']}"
+                    if silence:
+                        return "delivered", f"not committed: {reason}"
+                course.take_commitment(query["held"])
+                note = f"found by query: {reason}"
+            if not course.files("is_committed"):
+                return "committed", note
+            log.warning("commitment_failed", reason=reason)
+            if is_final or course.is_over:
+                raise DeliveryError(f"{course.name}: {', '.join(course.files('is_committed'))} not committed: {reason}")
+            steps.tell(f"retrying: not committed: {reason}")
+            steps.sleep(course.next_pause_seconds())
+            self._send_again(steps, course)
+
+    def _send_again(self, steps: Steps, course: Course) -> None:
+        for each in course.instances:
+            each["is_delivered"] = each["is_committed"]
+        self._send_all(steps, course)
+        steps.tell("committing")
+
+    def _report(self, steps: Steps, course: Course, transaction_uid: str) -> tuple[dict[str, int], str | None]:
+        """The failures of the destination's report; or why there is no report."""
+        while True:
+            files = course.files("is_committed")
+            answer = steps.step(
+                "commit", self.commit, course.folder, course.name, files, transaction_uid, steps.workflow_id
+            )
+            message = answer["report"]
+            if message is not None:
+                course.take_commitment(message["committed"])
+                return message["failed"], None
+            if answer["state"] == CommitmentState.UNSUPPORTED:
+                return {}, answer["reason"]
+            is_asked = answer["state"] == CommitmentState.ASKED
+            wait = self._config.delivery.commitment_wait_seconds if is_asked else course.next_pause_seconds()
+            message = self._awaited(steps, course, transaction_uid, wait)
+            if message is not None:
+                return message["failed"], None
+            if is_asked:
+                course.count_waited(wait)
+                return {}, f"no report within {wait:g} s"
+            if course.is_over:
+                return {}, answer["reason"]
+
+    def _awaited(self, steps: Steps, course: Course, transaction_uid: str, wait: float) -> dict[str, Any] | None:
+        """The report on this transaction. One on an earlier transaction may come late, and counts as well."""
+        while (message := steps.receive(COMMITMENT_TOPIC, wait)) is not None:
+            course.take_commitment(message["committed"])
+            if message["transaction_uid"] == transaction_uid or not course.files("is_committed"):
+                return dict(message)
+        return None
+
+    def _query(self, steps: Steps, course: Course) -> dict[str, Any]:
+        while True:
+            files = course.files("is_committed")
+            answer: dict[str, Any] = steps.step("query", self.query, course.folder, course.name, files)
+            if answer["state"] != QueryState.UNANSWERED or course.is_over:
+                return answer
+            steps.sleep(course.next_pause_seconds())
+
+    # ---- steps: each may run twice -------------------------------------------------------------------------------
+
+    def plan(self, folder: str, name: str, files: list[str]) -> dict[str, Any]:
+        """Which instances are to be sent, and whether the destination is to commit to them."""
+        destination = self._destination(name)
+        is_to_be_committed = isinstance(destination, Destination) and destination.commitment
+        read = self._read(folder, name, files)
+        instances = [{"file": each.path.name, "sop_instance_uid": each.sop_instance_uid} for each in read]
+        return {"is_to_be_committed": is_to_be_committed, "instances": instances}
+
+    def send(self, folder: str, name: str, files: list[str]) -> list[dict[str, Any]]:
+        """One attempt to store ``files``, byte for byte."""
+        destination, calling = self._destination(name), self._config.scp.ae_title
+        paths = [Path(folder) / file for file in files]
+        try:
+            deliveries = send_results(destination, calling, paths, self._config.delivery.timeout_seconds)
+        except OSError as error:
+            raise DeliveryError(f"{name}: a result cannot be read: {error.strerror}") from None
+        return [asdict(delivery) for delivery in deliveries]
+
+    def commit(
+        self, folder: str, name: str, files: list[str], transaction_uid: str, workflow_id: str
+    ) -> dict[str, Any]:
+        """Ask the destination to commit. Noted first who awaits the report: it may come at once, to another process."""
+        destination = self._dicom_destination(name)
+        Commitments(self._config.commitments_folder).expect(transaction_uid, workflow_id)
+        outcome = request_commitment(
+            destination,
+            self._config.scp.ae_title,
+            transaction_uid,
+            self._read(folder, name, files),
+            self._config.delivery.timeout_seconds,
+        )
+        report = outcome.report.as_message() if outcome.report else None
+        return {"state": outcome.state.value, "reason": outcome.reason, "report": report}
+
+    def query(self, folder: str, name: str, files: list[str]) -> dict[str, Any]:
+        """Ask the destination which instances it holds."""
+        outcome = find_instances(
+            self._dicom_destination(name),
+            self._config.scp.ae_title,
+            self._read(folder, name, files),
+            self._config.delivery.timeout_seconds,
+        )
+        return {"state": outcome.state.value, "held": sorted(outcome.held), "reason": outcome.reason}
+
+    def forget(self, transactions: list[str]) -> None:
+        """Await no report any more."""
+        for transaction_uid in transactions:
+            Commitments(self._config.commitments_folder).forget(transaction_uid)
+
+    # ---- what the steps share ------------------------------------------------------------------------------------
+
+    def _destination(self, name: str) -> Destination | WebDestination:
+        found = [each for each in self._config.destinations() if each.name == name]
+        if not found:
+            raise DeliveryError(f"destination {name} is no longer in the config")
+        return found[0]
+
+    def _dicom_destination(self, name: str) -> Destination:
+        destination = self._destination(name)
+        if not isinstance(destination, Destination):
+            raise DeliveryError(f"{name}: a DICOMweb destination cannot be asked to commit")
+        return destination
+
+    def _read(self, folder: str, name: str, files: list[str]) -> list[Outgoing]:
+        try:
+            return [read_outgoing(Path(folder) / file) for file in files]
+        except (OSError, RefusedError) as error:
+            text = error.strerror if isinstance(error, OSError) else str(error)
+            raise DeliveryError(f"{name}: a result cannot be read: {text}") from None

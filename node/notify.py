@@ -1,0 +1,50 @@
+"""Notices to humans by mail, webhook and whatever else Apprise knows, each service a URL of the config."""
+
+from __future__ import annotations
+
+import logging
+from urllib.parse import urlsplit
+
+import apprise
+
+from node.errors import NotifyError
+from node.sections import NotifySection
+
+_TITLES = {"refused": "study refused", "failed": "study failed", "reported": "study reported"}
+
+
+def _name(url: str) -> str:
+    """Scheme and host: what may be told of a URL that holds credentials."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}"
+
+
+def _silence() -> None:
+    """Apprise logs whole URLs, credentials among them."""
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+
+
+def unknown_services(section: NotifySection) -> list[str]:
+    """URLs (scheme and host) that no service understands."""
+    _silence()
+    return [_name(url) for url in section.urls if apprise.Apprise.instantiate(url) is None]
+
+
+def tell(section: NotifySection, state: str, study_instance_uid: str, reason: str, station_name: str) -> None:
+    """Tell every service; nothing if ``section`` names none, or not this state. Holds no patient data.
+
+    Raises:
+        NotifyError: a service did not take it; names scheme and host, never credentials.
+    """
+    if state not in section.states:
+        return
+    title = f"{station_name}: {_TITLES[state]}"
+    body = f"Study {study_instance_uid}" + (f": {reason}" if reason else "")
+    _silence()
+    failed = []
+    for url in section.urls:
+        service = apprise.Apprise.instantiate(url)
+        if service is None or not service.notify(body=body, title=title):
+            failed.append(_name(url))
+    if failed:
+        raise NotifyError(f"notify.urls: {', '.join(failed)} did not take the notice")

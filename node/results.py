@@ -1,0 +1,185 @@
+"""What a study leaves behind in its work folder: ``seg.dcm``, ``sr.dcm`` and ``result.json``, or the refusal.
+
+Each file is written aside, read back where another program will rely on it, and only then given its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.filereader import read_file_meta_info
+
+from node import __version__
+from node.config import Config
+from node.order import Order
+from node.series.explain import selection_as_dict, short_lines
+from node.series.headers import DICOM_UNREADABLE
+from node.study import Contrast, ResultIdentity, Software
+
+RESULT_FILES = ("seg.dcm", "sr.dcm")
+REFUSAL_FILE = "refusal.dcm"
+WORK_FILES = (*RESULT_FILES, REFUSAL_FILE, "label_map.nii.gz", "disagreement.nii.gz", "regions.npz")
+
+
+def write_results(config: Config, order: Order, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """SEG and SR from the regions in ``folder``, then ``result.json``; returns its content.
+
+    Raises:
+        VerificationError: what was written and read back is not what was meant.
+    """
+    assert order.selection is not None
+    begun = time.monotonic()
+    cautions = [*_replacement(folder.parent, order), *facts["cautions"]]
+    volumes = _write_objects(config, order, cautions, folder)
+    result = {
+        "state": "reported",
+        "study_instance_uid": order.study_instance_uid,
+        "workflow_id": order.workflow_id,
+        "created": order.created.isoformat(),
+        "files": list(RESULT_FILES),
+        "replaces": order.replaces,
+        "volumes_ml": volumes,
+        "brain_ml": facts["brain_ml"],
+        "agreement": facts["agreement"],
+        "cautions": cautions,
+        "selection": selection_as_dict(order.selection),
+        "seconds": {"segment": facts["seconds"], "report": round(time.monotonic() - begun, 2)},
+        "versions": _versions(config, order),
+    }
+    _write_json(folder / "result.json", result)
+    return result
+
+
+def _write_objects(config: Config, order: Order, cautions: list[str], folder: Path) -> dict[str, float]:
+    """``seg.dcm`` and ``sr.dcm``, each read back and compared before it gets its name; the volumes reported."""
+    from node.segmentation.regions_file import read_masks
+    from node.segmentation.seg_writer import verify_seg, write_seg
+    from node.segmentation.volume import read_volume
+    from node.sr_writer.measurements import measure
+    from node.sr_writer.report import ReportContent, verify_report, write_report
+
+    assert order.selection is not None
+    identity = _identity(config, order, _method(config, order))
+    source, masks = read_volume(order.selection.chosen[Contrast.T1C]), read_masks(folder)
+    seg = write_seg(source, masks, identity)
+    aside = folder / "seg.part"
+    _write_dataset(seg, aside)
+    verify_seg(aside, source, masks)
+    header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+    report = write_report(
+        seg, ReportContent(order.selection, header, tuple(cautions), short_lines(order.selection)), identity
+    )
+    _write_dataset(report, folder / "sr.part")
+    verify_report(folder / "sr.part", seg, header)
+    aside.replace(folder / "seg.dcm")
+    (folder / "sr.part").replace(folder / "sr.dcm")
+    return {each.concept.region: round(each.volume_ml, 3) for each in measure(seg)}
+
+
+def write_refused(config: Config, order: Order, folder: Path, reason: str) -> list[str]:
+    """``result.json`` of a study that cannot be processed; no other result stays beside it.
+
+    Returns the files to be sent: ``refusal.dcm`` if the config wants it and an instance names the patient.
+    """
+    for name in WORK_FILES:
+        (folder / name).unlink(missing_ok=True)
+    files = _write_refusal(config, order, folder, reason)
+    selection = None if order.selection is None else selection_as_dict(order.selection)
+    facts = {"state": "refused", "reason": reason, "created": order.created.isoformat(), "selection": selection}
+    identity = {"study_instance_uid": order.study_instance_uid or None, "workflow_id": order.workflow_id}
+    _write_json(folder / "result.json", {**identity, **facts, "files": files})
+    return files
+
+
+def _write_refusal(config: Config, order: Order, folder: Path, reason: str) -> list[str]:
+    from node.sr_writer.refusal import verify_refusal, write_refusal
+
+    is_wanted = config.delivery.send_refusals and config.destination
+    header = _any_header(order) if is_wanted else None
+    if header is None:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = _identity(config, order, Software("glionode", __version__, "Selection of series"))
+    aside = folder / "refusal.part"
+    _write_dataset(write_refusal(header, order.study_instance_uid, reason, identity), aside)
+    verify_refusal(aside, header, reason)
+    aside.replace(folder / REFUSAL_FILE)
+    return [REFUSAL_FILE]
+
+
+def _any_header(order: Order) -> pydicom.Dataset | None:
+    """The header of the first readable instance of the study: it says whose study it is."""
+    for file in sorted(path for path in order.folder.rglob("*") if path.is_file()):
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+        except DICOM_UNREADABLE:
+            continue
+        if header.get("StudyInstanceUID") == order.study_instance_uid:
+            return header
+    return None
+
+
+def _replacement(work_folder: Path, order: Order) -> list[str]:
+    """What the report says about the results that it replaces, if there were any."""
+    file = work_folder / (order.replaces or "none") / "result.json"
+    earlier = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if earlier.get("state") != "reported":
+        return []
+    uid = read_file_meta_info(file.with_name("sr.dcm")).MediaStorageSOPInstanceUID
+    moment = datetime.fromisoformat(earlier["created"])
+    return [f"replaces the report of {moment:%Y-%m-%d %H:%M} ({uid}): other series were chosen since"]
+
+
+def _method(config: Config, order: Order) -> Software:
+    from node.segmentation.packs import read_card
+
+    section = config.segmentation
+    return read_card(order.model).software(mode=section.mode, precision=section.precision)
+
+
+def _identity(config: Config, order: Order, software: Software) -> ResultIdentity:
+    return ResultIdentity(
+        workflow_id=order.workflow_id,
+        created=order.created,
+        software=software,
+        node_version=__version__,
+        station_name=config.node.station_name,
+        device_serial_number=config.node.device_serial_number,
+    )
+
+
+def _versions(config: Config, order: Order) -> dict[str, str]:
+    from importlib.metadata import version
+
+    identity = _identity(config, order, _method(config, order))
+    packages = ("torch", "SimpleITK", "highdicom", "dicom2nifti", "deepbet", "pydicom")
+    model = {"model": f"{identity.software.name} {identity.software.version}", **identity.software.parameters}
+    return {"glionode": __version__, **model, **{name: version(name) for name in packages}}
+
+
+def rounded(numbers: dict[str, float]) -> dict[str, float]:
+    """To three decimals."""
+    return {name: round(number, 3) for name, number in numbers.items()}
+
+
+def _write_dataset(dataset: pydicom.Dataset, file: Path) -> None:
+    with file.open("wb") as stream:
+        dataset.save_as(stream, enforce_file_format=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(file.name + ".part")
+    with aside.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(file)

@@ -1,0 +1,217 @@
+"""Instances while they arrive: each C-STORE's data set goes into the spool fragment by fragment, never whole in memory.
+
+pynetdicom collects the fragments of a message in ``DIMSEMessage.data_set``, to which it only writes. Here that is a
+file.
+"""
+
+from __future__ import annotations
+
+import io
+import queue
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.pdu_primitives import P_DATA
+
+from node.scp.incoming import IncomingFile
+from node.scp.instance_identity import PARSE_ERRORS
+from node.scp.status import INSTANCE_TOO_LARGE, OUT_OF_RESOURCES, Status
+
+log = structlog.get_logger()
+
+_GET_SECONDS = 0.1
+_MOST_WAITING = 16  # messages that a peer sends without waiting for answers, which was never negotiated
+_COMMAND_SET_BYTES = 1 << 16
+_MESSAGE_BYTES = 16 << 20  # data sets of messages other than C-STORE, which are kept in memory
+_ROOM_BYTES = 64 << 20  # how often free space is looked at while an instance grows
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """What is known of an instance before its data set: the command set's UIDs, and the presentation context's."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    abstract_syntax: str
+    transfer_syntax: str
+
+    def head(self) -> bytes:
+        """Preamble and file meta of the instance's file (PS3.10 7.1).
+
+        Written out here, for pydicom takes as long over it as over all else that an instance needs.
+        """
+        texts = (
+            (0x0002, b"UI", self.sop_class_uid),  # Media Storage SOP Class UID
+            (0x0003, b"UI", self.sop_instance_uid),  # Media Storage SOP Instance UID
+            (0x0010, b"UI", self.transfer_syntax),
+            (0x0012, b"UI", str(PYNETDICOM_IMPLEMENTATION_UID)),
+            (0x0013, b"SH", PYNETDICOM_IMPLEMENTATION_VERSION),
+        )
+        meta = [struct.pack("<HH2sHL2s", 2, 0x0001, b"OB", 0, 2, b"\x00\x01")]  # File Meta Information Version
+        for element, vr, text in texts:
+            value = text.encode("ascii")
+            value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+            meta.append(struct.pack("<HH2sH", 2, element, vr, len(value)) + value)
+        content = b"".join(meta)
+        return bytes(128) + b"DICM" + struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(content)) + content
+
+
+class Arrival:
+    """One instance on its way: a file of the spool, or the status that refuses it; then the rest is let pass.
+
+    Its data set comes in one thread, and is judged in another afterwards.
+    """
+
+    def __init__(self, request: StoreRequest, limit_bytes: int, has_room: Callable[[], bool]) -> None:
+        self.request = request
+        self.file: IncomingFile | None = None
+        self.refusal: tuple[Status, str] | None = None
+        self._limit_bytes = limit_bytes
+        self._has_room = has_room
+        self._came_bytes = self._looked_bytes = 0
+
+    @property
+    def is_endless(self) -> bool:
+        """True if the peer went on sending long after the instance was too large."""
+        return self._came_bytes > 2 * self._limit_bytes
+
+    def open(self, open_file: Callable[[bytes], IncomingFile]) -> None:
+        """Take the instance, unless it was refused already."""
+        if self.refusal:
+            return
+        if not self._has_room():
+            self.refuse(OUT_OF_RESOURCES, "free space is below scp.watermark_mebibytes")
+            return
+        try:
+            self.file = open_file(self.request.head())
+        except OSError as error:
+            self.refuse(OUT_OF_RESOURCES, error.strerror or type(error).__name__)
+
+    def write(self, fragment: bytes) -> None:
+        """Take the next fragment; never raises what the disk does, for the answer comes after the last fragment."""
+        self._came_bytes += len(fragment)
+        if self.file is None:
+            return
+        if self._came_bytes > self._limit_bytes:
+            self.refuse(INSTANCE_TOO_LARGE, "larger than scp.max_instance_mebibytes")
+            return
+        if self._came_bytes - self._looked_bytes > _ROOM_BYTES:
+            self._looked_bytes = self._came_bytes
+            if not self._has_room():
+                self.refuse(OUT_OF_RESOURCES, "free space is below scp.watermark_mebibytes")
+                return
+        try:
+            self.file.write(fragment)
+        except OSError as error:
+            self.refuse(OUT_OF_RESOURCES, error.strerror or type(error).__name__)
+
+    def refuse(self, status: Status, reason: str) -> None:
+        """Nothing of the instance is kept."""
+        self.refusal = (status, reason)
+        self.discard()
+
+    def discard(self) -> None:
+        """Leave nothing in ``.incoming``. More than once is no error."""
+        if self.file is not None:
+            self.file.discard()
+            self.file = None
+
+
+class ArrivingDataSet(io.BytesIO):
+    """What pynetdicom writes a message's data set to; ``begin`` is called at the first fragment.
+
+    It returns where the data set of a C-STORE goes, or None for any other message, which stays in memory.
+    """
+
+    def __init__(self, begin: Callable[[], Arrival | None]) -> None:
+        super().__init__()
+        self._begin: Callable[[], Arrival | None] | None = begin
+        self.arrival: Arrival | None = None
+
+    def write(self, fragment: bytes) -> int:  # type: ignore[override]
+        """Take the next fragment."""
+        if self._begin is not None:
+            self.arrival, self._begin = self._begin(), None
+        if self.arrival is not None:
+            self.arrival.write(fragment)
+            return len(fragment)
+        if self.tell() + len(fragment) > _MESSAGE_BYTES:
+            raise ValueError("the message is too large")
+        return super().write(fragment)
+
+
+class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
+    """One association's DIMSE provider; hands each C-STORE's data set to ``begin`` while it arrives.
+
+    Whoever serves an association waits for its messages here, woken by `wake`, where pynetdicom asks a thousand times
+    a second.
+    """
+
+    message: DIMSEMessage | None
+
+    def __init__(self, association: Association, begin: Callable[[StoreRequest], Arrival]) -> None:
+        super().__init__(association)
+        self._begin = begin
+        self._arrivals: list[Arrival] = []
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take one P-DATA. What is no message, or beyond all bounds, ends the association (A-P-ABORT)."""
+        if self.message is None:
+            self._arrivals = [arrival for arrival in self._arrivals if arrival.file is not None]
+            message = DIMSEMessage()
+            message.data_set = ArrivingDataSet(partial(self._begin_data_set, message))
+            self.message = message
+        message = self.message
+        try:
+            super().receive_primitive(primitive)
+        except PARSE_ERRORS as error:
+            self._abort(f"no DIMSE message ({type(error).__name__})")
+            return
+        if message.encoded_command_set.tell() > _COMMAND_SET_BYTES or self.msg_queue.qsize() > _MOST_WAITING:
+            self._abort("too much at once")
+        elif self._arrivals and self._arrivals[-1].is_endless:
+            self._abort("an instance far beyond scp.max_instance_mebibytes")
+
+    def _begin_data_set(self, message: DIMSEMessage) -> Arrival | None:
+        if not isinstance(message, C_STORE_RQ):
+            return None
+        contexts = {context.context_id: context for context in self.assoc.accepted_contexts}
+        context = contexts[message.context_id]
+        request = StoreRequest(
+            str(message.command_set.get("AffectedSOPClassUID", "")),
+            str(message.command_set.get("AffectedSOPInstanceUID", "")),
+            str(context.abstract_syntax),
+            str(context.transfer_syntax[0]),
+        )
+        arrival = self._begin(request)
+        self._arrivals.append(arrival)
+        return arrival
+
+    def _abort(self, reason: str) -> None:
+        log.warning("association_aborted", reason=reason, address=self.assoc.requestor.address)
+        self.message = None
+        self.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 9.2.3): A-ABORT, and the state machine comes to rest
+
+    def get_msg(self, block: bool = False) -> tuple[int | None, object]:
+        """The next message with its context's ID, or (None, None) if there is none within a tenth of a second."""
+        try:
+            waiting: tuple[int | None, object] = self.msg_queue.get(timeout=_GET_SECONDS)
+        except queue.Empty:
+            return None, None
+        return waiting
+
+    def wake(self) -> None:
+        """Let `get_msg` return, for something other than a message is to be looked at."""
+        self.msg_queue.put((None, None))
+
+    def discard_arrivals(self) -> None:
+        """Leave nothing of what was arriving. To be called when the association's threads have ended."""
+        for arrival in self._arrivals:
+            arrival.discard()

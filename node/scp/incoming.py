@@ -1,0 +1,88 @@
+"""A file of the spool while its instance arrives."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from node.errors import InstanceRefused
+
+_GROUP_LENGTH_END = 144  # preamble 128, "DICM" 4, (0002,0000) UL 12 bytes (PS3.10 7.1)
+
+
+def length_of_head(head: bytes) -> int:
+    """Length of preamble and file meta of a DICOM file that begins with ``head``; its data set follows.
+
+    Raises:
+        InstanceRefused: there is no file meta with its group length.
+    """
+    if len(head) < _GROUP_LENGTH_END or head[128:138] != b"DICM\x02\x00\x00\x00UL":
+        raise InstanceRefused("(0002,0000) File Meta Information Group Length is missing")
+    (meta_length_bytes,) = struct.unpack_from("<I", head, 140)
+    return int(_GROUP_LENGTH_END + meta_length_bytes)
+
+
+class IncomingFile:
+    """One instance on its way to the disk, never whole in memory; worthless until the spool keeps it. For one thread.
+
+    ``head``: preamble and file meta. ``digest``: hex SHA-256 of the data set written so far.
+
+    Raises:
+        OSError: the disk did not take it; nothing of it is left.
+    """
+
+    def __init__(self, path: Path, head: bytes) -> None:
+        self.path = path
+        self.size_bytes = 0
+        self._head_bytes = len(head)
+        self._digest = hashlib.sha256()
+        self._file = path.open("xb")
+        try:
+            self._write(head)
+        except OSError:
+            self.discard()
+            raise
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self.size_bytes += len(content)
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the data set written so far."""
+        return self._digest.hexdigest()
+
+    def write(self, fragment: bytes) -> None:
+        """Append to the data set.
+
+        Raises:
+            OSError: the disk did not take it.
+        """
+        self._write(fragment)
+        self._digest.update(fragment)
+
+    def open_data_set(self) -> BinaryIO:
+        """The data set written so far, for reading from its first byte."""
+        self._file.flush()
+        file = self.path.open("rb")
+        file.seek(self._head_bytes)
+        return file
+
+    def sync(self) -> None:
+        """Write all of it to the disk; it survives a power cut once it has a durable name.
+
+        Raises:
+            OSError: the disk did not take it.
+        """
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def discard(self) -> None:
+        """Close the file and delete its temporary name. More than once is no error."""
+        with contextlib.suppress(OSError):  # what could not be written is not wanted any more
+            self._file.close()
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""The sender's request for storage commitment (PS3.4 J): N-ACTION, and a report that comes on the same association."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydicom import Dataset
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+
+from node.commitment import EVENT_TYPES, CommitmentReport, read_report
+from node.errors import CommitmentReportError, DeliveryError
+from node.outgoing import Outgoing
+from node.scu_association import associate, why_not_established
+from node.study import Destination
+
+_ACTION_TYPE_ID = 1  # request storage commitment, PS3.4 J.3.2
+_SAME_ASSOCIATION_SECONDS = 2.0  # how long the association stays open for peers that report on it
+
+# what asking again cannot mend: PS3.7 10.1.4.1.10
+_REFUSALS = {
+    0x0112: "no such SOP instance",
+    0x0117: "invalid SOP instance",
+    0x0118: "no such SOP class",
+    0x0119: "class and instance conflict",
+    0x0122: "SOP class not supported",
+    0x0123: "no such action",
+    0x0124: "not authorized",
+    0x0211: "unrecognized operation",
+}
+_DUPLICATES = (0x0131, 0x0210)  # this transaction is under way: a request that was repeated after a restart
+
+
+class CommitmentState(StrEnum):
+    """What became of a request."""
+
+    ASKED = "asked"  # the report will come
+    REPORTED = "reported"  # it is here
+    UNSUPPORTED = "unsupported"  # the peer does not commit
+    UNANSWERED = "unanswered"  # ask again
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentOutcome:
+    """A request's state; ``report`` if it came on the same association, ``reason`` if there is none to wait for."""
+
+    state: CommitmentState
+    reason: str | None = None
+    report: CommitmentReport | None = None
+
+
+def request_commitment(
+    destination: Destination,
+    calling_ae_title: str,
+    transaction_uid: str,
+    instances: Sequence[Outgoing],
+    timeout_seconds: float,
+) -> CommitmentOutcome:
+    """Ask ``destination`` to commit to ``instances``. Asking again under one Transaction UID does no harm.
+
+    Trouble on the network is an outcome, never an exception.
+    """
+    reports: list[CommitmentReport] = []
+    answered = threading.Event()
+
+    def take_report(event: evt.Event) -> tuple[int, None]:
+        if event.request.EventTypeID not in EVENT_TYPES:
+            return 0x0113, None
+        try:
+            report = read_report(event.event_information)
+        except CommitmentReportError:
+            return 0x0115, None
+        if report.transaction_uid != transaction_uid:
+            return 0x0112, None
+        reports.append(report)
+        return 0x0000, None
+
+    def tell_when_answered(_event: evt.Event) -> None:
+        # not earlier: the association must not be released before the response to the report is sent
+        if reports:
+            answered.set()
+
+    handlers = [(evt.EVT_N_EVENT_REPORT, take_report), (evt.EVT_DATA_SENT, tell_when_answered)]
+    contexts = [build_context(StorageCommitmentPushModel)]
+    try:
+        with associate(destination, calling_ae_title, contexts, timeout_seconds, handlers) as association:
+            outcome = _ask(association, destination, _action_information(transaction_uid, instances))
+            if outcome.state is CommitmentState.ASKED:
+                answered.wait(_SAME_ASSOCIATION_SECONDS)
+    except DeliveryError as error:
+        outcome = CommitmentOutcome(CommitmentState.UNANSWERED, str(error))
+    return CommitmentOutcome(CommitmentState.REPORTED, report=reports[0]) if reports else outcome
+
+
+def _action_information(transaction_uid: str, instances: Sequence[Outgoing]) -> Dataset:
+    """PS3.4 Table J.3-1."""
+    information = Dataset()
+    information.TransactionUID = transaction_uid
+    information.ReferencedSOPSequence = []
+    for instance in instances:
+        item = Dataset()
+        item.ReferencedSOPClassUID = instance.sop_class_uid
+        item.ReferencedSOPInstanceUID = instance.sop_instance_uid
+        information.ReferencedSOPSequence.append(item)
+    return information
+
+
+def _ask(association: Association, destination: Destination, information: Dataset) -> CommitmentOutcome:
+    if not association.is_established:
+        is_refused = bool(association.rejected_contexts) and not association.is_rejected
+        state = CommitmentState.UNSUPPORTED if is_refused else CommitmentState.UNANSWERED
+        reason = "does not offer storage commitment" if is_refused else why_not_established(association, destination)
+        return CommitmentOutcome(state, reason)
+    try:
+        answer, _ = association.send_n_action(
+            information, _ACTION_TYPE_ID, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+    except RuntimeError:
+        # what pynetdicom raises if the association is over, which may happen at any moment
+        return CommitmentOutcome(CommitmentState.UNANSWERED, f"{destination.ae_title} ended the association")
+    if "Status" not in answer:
+        return CommitmentOutcome(CommitmentState.UNANSWERED, f"{destination.ae_title} aborted or did not answer")
+    status = answer.Status
+    if status in (0x0000, 0x0001, 0x0107, 0x0116, *_DUPLICATES) or status >> 12 == 0xB:
+        return CommitmentOutcome(CommitmentState.ASKED)
+    if status in _REFUSALS:
+        reason = f"refuses storage commitment: 0x{status:04X} {_REFUSALS[status]}"
+        return CommitmentOutcome(CommitmentState.UNSUPPORTED, reason)
+    reason = f"{destination.ae_title} answered 0x{status:04X} to the request for storage commitment"
+    return CommitmentOutcome(CommitmentState.UNANSWERED, reason)

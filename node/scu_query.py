@@ -1,0 +1,92 @@
+"""The sender's question which instances a peer holds: C-FIND, Study Root, IMAGE level (PS3.4 C)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydicom import Dataset
+from pynetdicom.association import Association
+from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
+
+from node.errors import DeliveryError
+from node.outgoing import Outgoing
+from node.scu_association import associate, why_not_established
+from node.study import Destination
+
+_PENDING = (0xFF00, 0xFF01)
+_PASSING = (0x0110, 0x0210, 0x0213, 0xA700, 0xFE00)  # PS3.4 C.4.1.1.4: failures that may pass
+
+
+class QueryState(StrEnum):
+    """What became of a query."""
+
+    ANSWERED = "answered"
+    UNSUPPORTED = "unsupported"
+    UNANSWERED = "unanswered"  # ask again
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOutcome:
+    """A query's state, the SOP Instance UIDs the peer listed, and the reason if it did not answer in full."""
+
+    state: QueryState
+    held: frozenset[str] = frozenset()
+    reason: str | None = None
+
+
+def find_instances(
+    destination: Destination, calling_ae_title: str, instances: Sequence[Outgoing], timeout_seconds: float
+) -> QueryOutcome:
+    """Which of ``instances`` the peer says it holds; one query for each, on one association.
+
+    Trouble on the network is an outcome, never an exception.
+    """
+    contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
+    held: set[str] = set()
+    try:
+        with associate(destination, calling_ae_title, contexts, timeout_seconds) as association:
+            if not association.is_established:
+                return _not_established(association, destination)
+            for message_id, instance in enumerate(instances, start=1):
+                outcome = _find(association, destination, instance, message_id)
+                if outcome.state is not QueryState.ANSWERED:
+                    return outcome
+                held |= outcome.held
+    except DeliveryError as error:
+        return QueryOutcome(QueryState.UNANSWERED, reason=str(error))
+    return QueryOutcome(QueryState.ANSWERED, frozenset(held))
+
+
+def _not_established(association: Association, destination: Destination) -> QueryOutcome:
+    if association.rejected_contexts and not association.is_rejected:
+        return QueryOutcome(QueryState.UNSUPPORTED, reason="does not answer queries")
+    return QueryOutcome(QueryState.UNANSWERED, reason=why_not_established(association, destination))
+
+
+def _find(association: Association, destination: Destination, instance: Outgoing, message_id: int) -> QueryOutcome:
+    query = Dataset()
+    query.QueryRetrieveLevel = "IMAGE"
+    query.StudyInstanceUID = instance.study_instance_uid
+    query.SeriesInstanceUID = instance.series_instance_uid
+    query.SOPInstanceUID = instance.sop_instance_uid
+    held = set()
+    status = None
+    try:
+        # to its end: pynetdicom's reactor sleeps until the last response is taken
+        for answer, match in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind, message_id):
+            status = answer.get("Status")
+            if status in _PENDING and match is not None:
+                held.add(str(match.get("SOPInstanceUID", "")))
+    except RuntimeError:
+        # what pynetdicom raises if the association is over, which may happen at any moment
+        return QueryOutcome(QueryState.UNANSWERED, reason=f"{destination.ae_title} ended the association")
+    if status is None:
+        return QueryOutcome(QueryState.UNANSWERED, reason=f"{destination.ae_title} aborted or did not answer")
+    if status == 0x0000:
+        # a peer that ignores a key lists more than was asked for
+        return QueryOutcome(QueryState.ANSWERED, frozenset(held & {instance.sop_instance_uid}))
+    state = QueryState.UNANSWERED if status in _PASSING else QueryState.UNSUPPORTED
+    return QueryOutcome(state, reason=f"{destination.ae_title} answered 0x{status:04X} to the query")

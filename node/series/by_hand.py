@@ -1,0 +1,64 @@
+"""A human says which series is which contrast; that goes before words, tags and order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from node.errors import SelectionRefused
+from node.series.candidate import Candidate, no_volume
+from node.series.marker import Marker
+from node.study import Contrast
+
+EVIDENCE = "chosen by hand"
+_MARKERS: dict[Contrast, Marker] = {Contrast.T1: "before", Contrast.T1C: "after"}
+
+
+def take_by_hand(candidates: Sequence[Candidate], use: Mapping[Contrast, str]) -> None:
+    """Make each series named in ``use`` (Series Instance UID, or series number as text) that contrast.
+
+    Raises:
+        SelectionRefused: a series does not exist or is named twice, its number is not unique, or it is not one volume
+            of MR images as a scanner acquired them; names the contrast and the series.
+    """
+    taken: dict[int, Contrast] = {}
+    for contrast, name in use.items():
+        one = _named(candidates, contrast, name.strip())
+        if id(one) in taken:
+            raise SelectionRefused(f"{one.series.label} was named by hand for {taken[id(one)]} and for {contrast}")
+        taken[id(one)] = contrast
+        reason = _unusable(one)
+        if reason:
+            raise SelectionRefused(f"{contrast} {one.series.label}, chosen by hand, cannot be used: {reason}")
+        one.is_by_hand, one.contrast, one.excluded = True, contrast, None
+        one.evidence.insert(0, EVIDENCE)
+        one.classification = replace(
+            one.classification,
+            contrast=contrast,
+            evidence=tuple(one.evidence),
+            confidence=1.0,
+            marker=_MARKERS.get(contrast, one.classification.marker),
+            kind=None,
+        )
+
+
+def _named(candidates: Sequence[Candidate], contrast: Contrast, name: str) -> Candidate:
+    found = [one for one in candidates if name == one.series.series_instance_uid]
+    found = found or [one for one in candidates if name == str(one.series.series_number)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        uids = ", ".join(one.series.series_instance_uid for one in found)
+        raise SelectionRefused(
+            f"{contrast} by hand: {len(found)} series have the number {name}; name one by UID: {uids}"
+        )
+    there = ", ".join(str(one.series.series_number) for one in candidates if one.facts)
+    raise SelectionRefused(f"{contrast} by hand: the study holds no series '{name[:64]}'; MR series are {there}")
+
+
+def _unusable(one: Candidate) -> str | None:
+    if one.facts is None:
+        return f"modality {one.series.modality}, not MR"
+    if one.facts.made_by_software:
+        return one.facts.made_by_software[1]
+    return no_volume(one.facts)

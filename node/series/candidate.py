@@ -1,0 +1,92 @@
+"""One series on its way to a verdict, and why a series cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from node.series.classify import DECIDED, Classification, classify_description
+from node.series.facts import SeriesFacts
+from node.series.vocabulary import Vocabulary
+from node.study import Contrast, Series, Verdict
+
+MIN_SLICES = 8
+MIN_COVERAGE_MM = 80.0  # less than any adult brain in any direction; a slab of fewer is not an image of the brain
+_HEAD_WORDS = (
+    "HEAD", "BRAIN", "SKULL", "NEURO", "CRANI", "SCHADEL", "SCHÄDEL", "KOPF", "TETE", "CABEZA", "CEREB", "ENCEPH",
+    "ORBIT", "PITUITARY", "IAC",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One series on its way to a verdict; ``facts`` is None for another modality than MR.
+
+    ``is_undecided``: before or after contrast stays open; ``may_compare``: the images of a twin may settle that.
+    """
+
+    series: Series
+    facts: SeriesFacts | None
+    classification: Classification
+    contrast: Contrast | None
+    evidence: list[str] = field(default_factory=list)
+    excluded: str | None = None
+    note: str = ""
+    is_by_hand: bool = False
+    is_undecided: bool = False
+    may_compare: bool = False
+
+
+def make_candidate(series: Series, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Candidate:
+    """``series`` judged by its own words and header."""
+    if facts is None:
+        nothing = Classification(None, (), 0.0)
+        return Candidate(
+            series, None, nothing, None, [], f"modality {series.modality}", f"ignored: modality {series.modality}"
+        )
+    found = classify_description(series.series_description, facts, vocabulary)
+    return Candidate(series, facts, found, found.contrast, list(found.evidence), _exclusion(facts, found))
+
+
+def no_volume(facts: SeriesFacts) -> str | None:
+    """Why the images of a series do not make one volume, or None."""
+    if facts.images_per_position is not None and facts.images_per_position > 1:
+        return f"holds {facts.images_per_position:.3g} images per slice position: not one volume"
+    return facts.irregularity
+
+
+def is_other_body_part(facts: SeriesFacts) -> bool:
+    """True if Body Part Examined (0018,0015) names something else than the head."""
+    part = facts.body_part_examined
+    return part is not None and not any(word in part.upper() for word in _HEAD_WORDS)
+
+
+def verdict(one: Candidate, *, is_chosen: bool) -> Verdict:
+    """What is told of a series."""
+    note = one.note or (f"not usable: {one.excluded}" if one.excluded else "none of the four contrasts")
+    return Verdict(
+        series_instance_uid=one.series.series_instance_uid,
+        series_number=one.series.series_number,
+        series_description=one.series.series_description,
+        contrast=one.contrast,
+        evidence=tuple(one.evidence),
+        chosen=is_chosen,
+        note=note,
+    )
+
+
+def _exclusion(facts: SeriesFacts, found: Classification) -> str | None:
+    """Why a series of the right contrast cannot be used, or None."""
+    if is_other_body_part(facts):
+        return f"Body Part Examined is {facts.body_part_examined}"
+    if found.contrast is None:
+        return None
+    if found.confidence < DECIDED:
+        return found.evidence[-1]
+    reason = no_volume(facts)
+    if reason:
+        return reason
+    if facts.slice_count is not None and facts.slice_count < MIN_SLICES:
+        return f"has only {facts.slice_count} slices"
+    if facts.coverage_mm is not None and facts.coverage_mm < MIN_COVERAGE_MM:
+        return f"covers only {facts.coverage_mm:.0f} mm: not the whole brain"
+    return None

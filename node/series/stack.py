@@ -1,0 +1,133 @@
+"""How the planes of one series are stacked: steps, coverage, and why they form no regular volume.
+
+Limits are those by which ``segmentation/volume.py`` and highdicom refuse a series, so that one that cannot become an
+image is passed over when series are selected, for a sound runner-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import sqrt
+from statistics import median
+from typing import Any
+
+from node.series.values import coordinates, text
+
+Lookup = Callable[[str], Any]
+Vector = tuple[float, ...]
+
+POSITION_TOLERANCE_MM = 0.1
+"""Planes nearer than this share a position; the last may lie this far beside the first one's normal."""
+
+SPACING_TOLERANCE = 0.01
+"""Slice gaps may differ from their mean by this fraction."""
+
+PERPENDICULAR_TOLERANCE = 1e-3
+"""Cosine between the slice normal and the way from the first plane to any other may miss 1 by this much."""
+
+_SAME_PLACE_MM = 0.01
+_MISSING_SLICE = 1.5  # a gap of more than this many typical ones
+_LEAST_GAP_DIFFERENCE_MM = 0.01  # positions are written with few digits
+_UNIT = 1e-3
+_ROUNDING = 1e-4  # of cosines and spacings between instances
+_ATTRIBUTES = (
+    ("ImagePositionPatient", 3, "Image Position (Patient) (0020,0032)"),
+    ("ImageOrientationPatient", 6, "Image Orientation (Patient) (0020,0037)"),
+    ("PixelSpacing", 2, "Pixel Spacing (0028,0030)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Positions along the slice normal (PS3.3 C.7.6.2.1.1); ``irregularity``: why they form no volume, or None."""
+
+    slice_count: int | None = None
+    slice_step_mm: float | None = None
+    coverage_mm: float | None = None
+    images_per_position: float | None = None
+    irregularity: str | None = None
+
+
+def describe_stack(orientation: Vector | None, planes: Sequence[Lookup]) -> Stack:
+    """The stack that ``planes`` (attribute by keyword, one per image) make along the normal of ``orientation``."""
+    points = [coordinates(plane("ImagePositionPatient"), 3) for plane in planes]
+    known = [point for point in points if point]
+    if orientation is None or not known:
+        return Stack(len(planes) or None, irregularity=_irregularity(planes, orientation))
+    normal = _normal(orientation)
+    distances = sorted(_dot(normal, point) for point in known)
+    gaps = [later - sooner for sooner, later in pairwise(distances) if later - sooner > _SAME_PLACE_MM]
+    step = round(median(gaps), 3) if gaps else None
+    coverage = round(distances[-1] - distances[0] + step, 1) if step else None
+    count = len(gaps) + 1
+    return Stack(count, step, coverage, len(distances) / count, _irregularity(planes, orientation))
+
+
+def _irregularity(planes: Sequence[Lookup], orientation: Vector | None) -> str | None:
+    """Why ``planes`` are no regular volume; the first reason found."""
+    if not planes:
+        return "holds no frame"
+    rows: dict[str, list[Vector]] = {}
+    for keyword, count, name in _ATTRIBUTES:
+        values = [coordinates(plane(keyword), count) for plane in planes]
+        missing = values.count(None)
+        if missing:
+            return f"{name} is missing or malformed in {missing} of {len(planes)} images"
+        rows[keyword] = values
+    for keyword, _, name in _ATTRIBUTES[1:]:
+        if any(abs(a - b) > _ROUNDING for row in rows[keyword] for a, b in zip(row, rows[keyword][0], strict=True)):
+            return f"{name} differs between its images"
+    for keyword in ("Rows", "Columns", "FrameOfReferenceUID"):
+        if len({text(plane(keyword)) for plane in planes}) > 1:
+            return f"{keyword} differs between its images"
+    if not _is_orthonormal(rows["ImageOrientationPatient"][0]):
+        return "Image Orientation (Patient) is not a pair of orthogonal unit vectors"
+    normal = _normal(rows["ImageOrientationPatient"][0])
+    ordered = sorted(rows["ImagePositionPatient"], key=lambda point: _dot(normal, point))
+    return _uneven(ordered, normal) or _sheared(ordered, normal)
+
+
+def _uneven(ordered: Sequence[Vector], normal: Vector) -> str | None:
+    gaps = [_dot(normal, later) - _dot(normal, sooner) for sooner, later in pairwise(ordered)]
+    if not gaps:
+        return None
+    typical, mean = median(gaps), sum(gaps) / len(gaps)
+    span = f"{min(gaps):.2f} to {max(gaps):.2f} mm"
+    if min(gaps) < POSITION_TOLERANCE_MM:
+        return "two of its images share one position"
+    if max(gaps) > _MISSING_SLICE * typical:
+        return f"a slice is missing: gaps of {span}"
+    if max(abs(gap - mean) for gap in gaps) > max(SPACING_TOLERANCE * typical, _LEAST_GAP_DIFFERENCE_MM):
+        return f"slice gaps differ: {span}"
+    return None
+
+
+def _sheared(ordered: Sequence[Vector], normal: Vector) -> str | None:
+    """Tilt: the planes are parallel, but their positions do not follow their normal."""
+    first = ordered[0]
+    worst = 0.0
+    for point in ordered[1:]:
+        way = tuple(b - a for a, b in zip(first, point, strict=True))
+        worst = max(worst, 1 - abs(_dot(normal, way)) / sqrt(_dot(way, way)))
+    way = tuple(b - a for a, b in zip(first, ordered[-1], strict=True))
+    beside = sqrt(max(0.0, _dot(way, way) - _dot(normal, way) ** 2))
+    if beside > POSITION_TOLERANCE_MM or worst > PERPENDICULAR_TOLERANCE:
+        return f"its planes are tilted: over the stack they shift {beside:.1f} mm beside their normal"
+    return None
+
+
+def _is_orthonormal(orientation: Vector) -> bool:
+    row, column = orientation[:3], orientation[3:]
+    lengths = (sqrt(_dot(row, row)), sqrt(_dot(column, column)))
+    return all(abs(length - 1) <= _UNIT for length in lengths) and abs(_dot(row, column)) <= _UNIT
+
+
+def _normal(orientation: Vector) -> Vector:
+    ax, ay, az, bx, by, bz = orientation
+    return (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
+
+
+def _dot(a: Vector, b: Vector) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))

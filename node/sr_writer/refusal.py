@@ -1,0 +1,85 @@
+"""A small SR that tells the radiologist why a study has no result: a title, the reason, who says so."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pydicom
+from highdicom import sr
+from highdicom.sr import CodedConcept, EnhancedSR
+from pydicom.sr.codedict import codes
+
+from node.errors import VerificationError
+from node.identity import stamp, with_valid_identity
+from node.sr_writer.codes import COMMENT, FINDING, REFUSAL_TITLE
+from node.study import ResultIdentity
+from node.uids import derived_uid
+
+SERIES_NUMBER = 9803
+
+_ABOUT = "Automatic message for research; not a medical device. The study was not segmented."
+
+
+def write_refusal(
+    header: pydicom.Dataset, study_instance_uid: str, reason: str, identity: ResultIdentity
+) -> EnhancedSR:
+    """The Enhanced SR (PS3.3 A.35.2) with ``reason`` for the study that ``header`` (of one of its instances) is of.
+
+    Raises:
+        VerificationError: ``header`` is of another study.
+    """
+    if header.StudyInstanceUID != study_instance_uid:
+        raise VerificationError("refusal SR: the instance that names the patient is not of this study")
+    contains = sr.RelationshipTypeValues.CONTAINS
+    device = sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=derived_uid("device", identity.station_name, identity.device_serial_number),
+            name=identity.station_name,
+            manufacturer_name="glionode",
+            model_name="glionode",
+            serial_number=identity.device_serial_number,
+        ),
+    )
+    root = sr.ContainerContentItem(CodedConcept.from_code(REFUSAL_TITLE))
+    root.ContentSequence = sr.ContentSequence(
+        [
+            *device,
+            sr.TextContentItem(CodedConcept.from_code(FINDING), f"No result. {reason}", contains),
+            sr.TextContentItem(CodedConcept.from_code(COMMENT), _ABOUT, contains),
+        ]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom repeats pydicom's remarks about the source's values
+        document = EnhancedSR(
+            evidence=[with_valid_identity(header)],
+            content=root,
+            series_instance_uid=derived_uid(identity.workflow_id, "refusal series"),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=derived_uid(identity.workflow_id, "refusal"),
+            instance_number=1,
+            manufacturer="glionode",
+            is_complete=True,
+            is_final=False,
+            series_description="Glioma segmentation: no result",
+        )
+    stamp(document, identity.created)
+    document.SoftwareVersions = [identity.node_version]
+    document.StationName = identity.station_name
+    return document
+
+
+def verify_refusal(file: Path, header: pydicom.Dataset, reason: str) -> None:
+    """Read the refusal back from its bytes and compare it with what was meant.
+
+    Raises:
+        VerificationError: the reason, or the patient's or study's identity differ.
+    """
+    document = pydicom.dcmread(file)
+    texts = [item.TextValue for item in document.ContentSequence if item.ValueType == "TEXT"]
+    if f"No result. {reason}" not in texts:
+        raise VerificationError("refusal SR does not hold the reason")
+    for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
+        if str(document.get(keyword, "")) != str(header.get(keyword) or ""):
+            raise VerificationError(f"refusal SR: {keyword} is not the source's")

@@ -1,0 +1,270 @@
+"""The sender by DICOMweb: STOW-RS (PS3.18 10.5), every answer read and classified.
+
+Trouble on the network is an outcome here, never an exception. Reasons name the destination's host, never a URL, a
+credential, or a value of a data set.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pydicom
+import requests
+import structlog
+from dicomweb_client.web import DICOMwebClient
+from pydicom import Dataset
+
+from node.errors import DeliveryError
+from node.outgoing import Outgoing, read_outgoing
+from node.scu import classify_status
+from node.study import InstanceDelivery, WebDestination
+
+log = structlog.get_logger()
+
+_JSON = "application/dicom+json"
+_UNKNOWN_STUDY = "2.25.0"  # a query for it says whether the service answers, and brings nobody's data
+# what the same request will meet with again; all else (no login, not found, server trouble) others may mend meanwhile
+_PERMANENT = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.NOT_ACCEPTABLE,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.GONE,
+        HTTPStatus.LENGTH_REQUIRED,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.NOT_IMPLEMENTED,
+        HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+    }
+)
+# what the client and pydicom are seen to raise on an answer that is not DICOM JSON or XML
+_PARSE_ERRORS = (AttributeError, LookupError, SyntaxError, TypeError, ValueError)
+
+
+class _Bearer(requests.auth.AuthBase):
+    """A bearer token (RFC 6750)."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the header."""
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class _Session(requests.Session):
+    """Follows no redirect, for it would turn the POST into a GET, whose answer looks like a success.
+
+    The client's own Host header lacks the port, and its parser knows media types without parameters only.
+    """
+
+    def request(self, method: str, url: str | bytes, *arguments: Any, **options: Any) -> requests.Response:
+        """One request."""
+        options["allow_redirects"] = False
+        options["headers"] = {key: value for key, value in (options.get("headers") or {}).items() if key != "Host"}
+        response = super().request(method, url, *arguments, **options)
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        response.headers["Content-Type"] = media_type
+        if response.is_redirect:
+            raise requests.HTTPError(response=response)
+        return response
+
+
+def _where(destination: WebDestination) -> str:
+    parts = urlsplit(destination.url)
+    return f"{destination.name} at {parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+
+def _read(destination: WebDestination, key: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise DeliveryError(f"{_where(destination)}: {key} cannot be read: {reason}") from None
+
+
+@contextmanager
+def _client(destination: WebDestination, timeout_seconds: float) -> Iterator[DICOMwebClient]:
+    """A client whose settings come from the config only: no proxy, .netrc or certificate of the environment.
+
+    Raises:
+        DeliveryError: a file that it needs cannot be read.
+    """
+    with _Session() as session:
+        session.trust_env = False
+        session.headers["Accept"] = _JSON
+        if destination.ca_file:
+            _read(destination, "tls.ca_file", destination.ca_file)
+            session.verify = str(destination.ca_file)
+        if destination.token_file:
+            session.auth = _Bearer(_read(destination, "token_file", destination.token_file))
+        elif destination.user:
+            password = (
+                _read(destination, "password_file", destination.password_file) if destination.password_file else ""
+            )
+            session.auth = requests.auth.HTTPBasicAuth(destination.user.encode(), password.encode())
+        url = destination.url.rstrip("/")
+        # in one piece, with its length: not every server takes chunks
+        client = DICOMwebClient(url, session, chunk_size=sys.maxsize, timeout=timeout_seconds)
+        client.set_http_retry_params(retry=False)
+        yield client
+
+
+def store_instances(
+    destination: WebDestination, files: Sequence[Path], timeout_seconds: float
+) -> list[InstanceDelivery]:
+    """Send ``files``, one request each, in their order; one delivery per file.
+
+    What a successful answer does not list is asked for (QIDO-RS) before it counts as delivered. If the service cannot
+    be reached, those after it are not tried.
+
+    Raises:
+        InstanceRefused: a file has no file meta that names its SOP class, SOP instance and transfer syntax.
+        OSError: a file cannot be read.
+    """
+    outgoing = [read_outgoing(path) for path in files]
+    deliveries: list[InstanceDelivery] = []
+    try:
+        with _client(destination, timeout_seconds) as client:
+            for item in outgoing:
+                deliveries.append(_store(client, destination, item))
+    except DeliveryError as error:
+        left = outgoing[len(deliveries) :]
+        deliveries += [_undelivered(item, str(error), is_permanent=False) for item in left]
+    for delivery in deliveries:
+        if not delivery.is_delivered:
+            log.warning(
+                "instance_not_delivered",
+                destination=destination.name,
+                sop_instance_uid=delivery.sop_instance_uid,
+                reason=delivery.reason,
+            )
+    return deliveries
+
+
+def _undelivered(item: Outgoing, reason: str, is_permanent: bool) -> InstanceDelivery:
+    return InstanceDelivery(item.sop_instance_uid, None, is_delivered=False, is_permanent=is_permanent, reason=reason)
+
+
+def _store(client: DICOMwebClient, destination: WebDestination, item: Outgoing) -> InstanceDelivery:
+    """One instance.
+
+    Raises:
+        DeliveryError: the service cannot be reached or does not answer.
+    """
+    data_set = pydicom.dcmread(item.path)
+    try:
+        answer = client.store_instances([data_set])
+    except requests.HTTPError as error:
+        return _refused(client, destination, item, _response(error))
+    except requests.exceptions.JSONDecodeError:
+        answer = Dataset()
+    except requests.RequestException as error:
+        raise DeliveryError(f"{_where(destination)}: {_trouble(error)}") from None
+    except _PARSE_ERRORS:
+        answer = Dataset()
+    delivery = _listed(item, answer)
+    if delivery is None and _is_held(client, item):
+        return classify_status(item.sop_instance_uid, 0x0000)
+    return delivery or _undelivered(item, f"{_where(destination)} did not say that it stored it", is_permanent=False)
+
+
+def _refused(
+    client: DICOMwebClient, destination: WebDestination, item: Outgoing, response: requests.Response
+) -> InstanceDelivery:
+    delivery = _listed(item, _parsed(response))
+    if delivery and delivery.is_delivered:
+        return delivery
+    # services are seen to answer "conflict" to an instance that they stored before
+    if response.status_code == HTTPStatus.CONFLICT and _is_held(client, item):
+        return classify_status(item.sop_instance_uid, 0x0111)
+    if delivery:
+        return delivery
+    reason = f"{_where(destination)} answered HTTP {_named(response.status_code)}"
+    return _undelivered(item, reason, response.status_code in _PERMANENT)
+
+
+def _response(error: requests.HTTPError) -> requests.Response:
+    assert error.response is not None
+    return error.response
+
+
+def _named(code: int) -> str:
+    try:
+        return f"{code} {HTTPStatus(code).phrase}"
+    except ValueError:
+        return str(code)
+
+
+def _parsed(response: requests.Response) -> Dataset:
+    try:
+        return Dataset.from_json(response.json())
+    except _PARSE_ERRORS:
+        return Dataset()
+
+
+def _listed(item: Outgoing, answer: Dataset) -> InstanceDelivery | None:
+    """What the Store Instances Response Module (PS3.18 I.2) says about the instance; None: nothing."""
+    try:
+        for failed in answer.get("FailedSOPSequence") or ():
+            if failed.get("ReferencedSOPInstanceUID", item.sop_instance_uid) == item.sop_instance_uid:
+                return classify_status(item.sop_instance_uid, int(failed.get("FailureReason") or 0x0110))
+        for stored in answer.get("ReferencedSOPSequence") or ():
+            if stored.get("ReferencedSOPInstanceUID") == item.sop_instance_uid:
+                return classify_status(item.sop_instance_uid, int(stored.get("WarningReason") or 0x0000))
+    except _PARSE_ERRORS:
+        return None
+    return None
+
+
+def _is_held(client: DICOMwebClient, item: Outgoing) -> bool:
+    """True if the service lists the instance; False if not, or if it says nothing."""
+    try:
+        found = client.search_for_instances(
+            item.study_instance_uid, item.series_instance_uid, search_filters={"SOPInstanceUID": item.sop_instance_uid}
+        )
+        uids = {str(Dataset.from_json(each).get("SOPInstanceUID")) for each in found}
+    except (requests.RequestException, *_PARSE_ERRORS):
+        return False
+    return item.sop_instance_uid in uids
+
+
+def _trouble(error: requests.RequestException) -> str:
+    # its text would hold the URL
+    if isinstance(error, requests.exceptions.SSLError):
+        return "TLS: the certificate or the encryption is not accepted"
+    if isinstance(error, requests.Timeout):
+        return "does not answer"
+    if isinstance(error, requests.ConnectionError):
+        return "cannot be reached"
+    return f"the request cannot be made ({type(error).__name__})"
+
+
+def probe(destination: WebDestination, timeout_seconds: float) -> str | None:
+    """Whether the service answers (a query for a study that cannot be). None if all is well, else the reason."""
+    try:
+        with _client(destination, timeout_seconds) as client:
+            client.search_for_studies(search_filters={"StudyInstanceUID": _UNKNOWN_STUDY}, limit=1)
+    except requests.HTTPError as error:
+        code = _response(error).status_code
+        # a service that only stores answers no queries
+        is_store_only = code in (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+        return None if is_store_only else f"answered HTTP {_named(code)}"
+    except requests.exceptions.JSONDecodeError:
+        return "did not answer in DICOM JSON"
+    except requests.RequestException as error:
+        return _trouble(error)
+    except DeliveryError as error:
+        return str(error)
+    except _PARSE_ERRORS:
+        return "did not answer in DICOM JSON"
+    return None

@@ -1,0 +1,121 @@
+"""A receiver or worker that kills itself by SIGKILL at random moments.
+
+``python mortal.py ROLE CONFIG SEED PROBABILITY``
+
+It is the real node. What decides over life and death is wrapped around the calls between which things may be lost:
+flush, link, rename, send, and what is recorded. The worker's cascade is replaced by a threshold, for chaos is about
+what is kept and sent, not about tumours.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TESTS = Path(__file__).parents[1]
+
+
+class Fate:
+    """Kills this process before or after a wrapped call, with a probability."""
+
+    def __init__(self, seed: int, probability: float) -> None:
+        self._random = random.Random(seed)
+        self._probability = probability
+        self._lock = threading.Lock()
+
+    def strike(self) -> None:
+        """Live, or die by SIGKILL."""
+        with self._lock:
+            is_struck = self._random.random() < self._probability
+        if is_struck:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, owner: Any, name: str) -> None:
+        """Wrap ``owner.name``."""
+        function: Callable[..., Any] = getattr(owner, name)
+
+        def mortal(*arguments: Any, **keywords: Any) -> Any:
+            self.strike()
+            result = function(*arguments, **keywords)
+            self.strike()
+            return result
+
+        setattr(owner, name, mortal)
+
+
+def receive(config_file: Path, fate: Fate) -> None:
+    """The receiver, mortal in write, flush, link, and between its answer and the hand-over."""
+    from node import app
+    from node.desk import StudyDesk
+    from node.scp.spool import Spool
+
+    for owner, name in ((os, "fsync"), (os, "link"), (Spool, "_link"), (StudyDesk, "start")):
+        fate.around(owner, name)
+    from node.config import load_config
+
+    app.serve(load_config(config_file), "receive", config_file)
+
+
+def work(config_file: Path, fate: Fate) -> None:
+    """The worker, mortal in flush and rename, between SEG and SR, and between an answer and its record."""
+    from dbos import DBOS
+
+    from node import app, delivery
+    from node.config import load_config
+    from node.order import Order
+    from node.pipeline import Pipeline
+
+    class Threshold(Pipeline):
+        """The pipeline with a threshold where the cascade is."""
+
+        def _segment(self, order: Order, folder: str) -> dict[str, Any]:
+            return segment_by_threshold(order, Path(folder))
+
+    for owner, name in (
+        (os, "fsync"), (Path, "replace"), (delivery, "send_instances"), (DBOS, "run_step"), (DBOS, "set_event"),
+    ):  # fmt: skip
+        fate.around(owner, name)
+    config = load_config(config_file)
+    app.run_worker(config, app.stop_event(), None, Threshold(config))
+
+
+def segment_by_threshold(order: Any, folder: Path) -> dict[str, Any]:
+    """Nested regions by intensity of the T1c series, written as the cascade's are."""
+    from node.segmentation.cascade import REGIONS
+    from node.segmentation.method import ExamFacts, ExamSegmentation
+    from node.segmentation.regions_file import write_regions
+    from node.segmentation.volume import read_volume
+    from node.study import Contrast
+
+    source = read_volume(order.selection.chosen[Contrast.T1C])
+    import SimpleITK
+
+    array_zyx = SimpleITK.GetArrayFromImage(source.image)
+    limits = np.quantile(array_zyx, (0.5, 0.7, 0.9))
+    masks = {region: array_zyx > limit for region, limit in zip(REGIONS, limits, strict=True)}
+    facts = ExamFacts(1.0, {}, ())
+    write_regions(ExamSegmentation(source, masks, np.zeros(array_zyx.shape, np.float32), facts), folder)
+    return {"brain_ml": 1.0, "agreement": {}, "cautions": [], "seconds": 0.0}
+
+
+def main() -> None:
+    """Run the role until it is told to stop, or dies."""
+    role, config_file, seed, probability = sys.argv[1:]
+    fate = Fate(int(seed), float(probability))
+    from node.log import set_up_log
+    from node.sections import LogSection
+
+    set_up_log(LogSection(format="json"))
+    {"receive": receive, "work": work}[role](Path(config_file), fate)
+
+
+if __name__ == "__main__":
+    main()

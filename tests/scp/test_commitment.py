@@ -1,0 +1,201 @@
+"""Reports of storage commitment that a PACS brings to the node: recorded, or refused with the right status."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_archive import report_data_set, send_report
+from faults import free_port, wait_until
+from instances import sop_instance_uid
+from pydicom import Dataset
+from pynetdicom import AE, build_context
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    Verification,
+)
+
+from node.commitment import Commitments, read_report
+from node.errors import CommitmentReportError, EngineError
+from node.metrics import Metrics
+from node.scp.commitment import CommitmentHandler
+from node.scp.handlers import StorageHandlers
+from node.scp.server import Receiver
+from node.scp.spool import Spool
+from node.sections import ScpSection
+
+TRANSACTION, UNKNOWN = "2.25.4711", "2.25.4712"
+SEG, SR = sop_instance_uid(1), sop_instance_uid(2)
+
+
+class Desk:
+    """Where reports are recorded; ``error``: what recording raises."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[str, dict[str, Any], str]] = []
+        self.error: Exception | None = None
+
+    def record(self, workflow_id: str, message: dict[str, Any], key: str) -> None:
+        """Keep it, or fail."""
+        if self.error:
+            raise self.error
+        self.recorded.append((workflow_id, message, key))
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+@pytest.fixture
+def commitments(tmp_path: Path) -> Commitments:
+    """One transaction is awaited."""
+    found = Commitments(tmp_path / "commitments")
+    found.expect(TRANSACTION, "digest-pacs")
+    return found
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@contextmanager
+def running(tmp_path: Path, handler: CommitmentHandler | None) -> Iterator[int]:
+    """The node's SCP; yields its port."""
+    section = ScpSection(port=free_port(), network_timeout_seconds=20.0, watermark_mebibytes=1)
+    metrics = Metrics()
+    storage = StorageHandlers(Spool(tmp_path / "spool"), metrics, section, lambda *_: None)
+    with Receiver(section, storage, metrics, commitment=handler):
+        yield section.port
+
+
+@pytest.fixture
+def port(tmp_path: Path, commitments: Commitments, desk: Desk) -> Iterator[int]:
+    """A node that takes reports."""
+    with running(tmp_path, CommitmentHandler(commitments, desk.record)) as port:
+        yield port
+
+
+@pytest.mark.parametrize("has_role", [True, False], ids=["role proposed", "default roles"])
+def test_report_is_recorded_and_then_acknowledged(port, desk, has_role):
+    """A report of the awaited transaction is handed over with its workflow, whatever roles the PACS negotiates."""
+    report = report_data_set(TRANSACTION, [SEG], {SR: 0x0112})
+    assert send_report(port, "GLIONODE", report, has_role=has_role) == 0x0000
+    message = {"transaction_uid": TRANSACTION, "committed": [SEG], "failed": {SR: 0x0112}}
+    assert desk.recorded == [("digest-pacs", message, f"commitment-{TRANSACTION}")]
+
+
+def test_repeated_report_has_the_same_key(port, desk):
+    """A report that comes twice is acknowledged twice, and handed over under one key."""
+    for _ in range(2):
+        assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG, SR], {})) == 0x0000
+    assert len({key for _, _, key in desk.recorded}) == 1
+
+
+def test_unknown_transaction_is_refused(port, desk, commitments):
+    """A report nobody awaits, or awaits any more, is answered with 0x0112 and handed to nobody."""
+    assert send_report(port, "GLIONODE", report_data_set(UNKNOWN, [SEG], {})) == 0x0112
+    commitments.forget(TRANSACTION)
+    assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0112
+    assert desk.recorded == []
+
+
+@pytest.mark.parametrize("error", [EngineError("engine.database: down"), OSError(28, "No space left on device")])
+def test_report_that_is_not_recorded_is_not_acknowledged(port, desk, error):
+    """If the report cannot be recorded, it is answered with 0x0110; sent again, it is taken."""
+    desk.error = error
+    assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0110
+    desk.error = None
+    assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0000
+
+
+def test_event_type_is_checked(port, desk):
+    """An event type other than 1 and 2 is answered with 0x0113."""
+    assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {}), event_type=3) == 0x0113
+    assert desk.recorded == []
+
+
+def test_report_without_a_transaction_is_refused(port, desk):
+    """A report without Transaction UID is answered with 0x0115."""
+    report = report_data_set(TRANSACTION, [SEG], {})
+    del report.TransactionUID
+    assert send_report(port, "GLIONODE", report) == 0x0115
+    assert desk.recorded == []
+
+
+def test_other_instance_of_the_class_is_refused(port, desk):
+    """A report about another SOP instance than the well-known one is answered with 0x0112."""
+    ae = AE("PACS")
+    association = ae.associate("127.0.0.1", port, [build_context(StorageCommitmentPushModel)], "GLIONODE")
+    information = report_data_set(TRANSACTION, [SEG], {})
+    answer, _ = association.send_n_event_report(information, 1, StorageCommitmentPushModel, "1.2.3")
+    association.release()
+    association.join()
+    assert answer.Status == 0x0112
+    assert desk.recorded == []
+
+
+def test_node_itself_commits_to_nothing(port):
+    """A request to commit, sent to the node, is not answered with Success."""
+    ae = AE("PACS")
+    association = ae.associate("127.0.0.1", port, [build_context(StorageCommitmentPushModel)], "GLIONODE")
+    information = Dataset()
+    information.TransactionUID = UNKNOWN
+    answer, _ = association.send_n_action(
+        information, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+    )
+    association.release()
+    association.join()
+    assert answer.get("Status", -1) != 0x0000
+
+
+def test_context_is_rejected_if_nobody_takes_reports(tmp_path):
+    """A receiver without a handler of reports rejects their presentation context, and accepts the others."""
+    with running(tmp_path, None) as port:
+        contexts = [build_context(StorageCommitmentPushModel), build_context(Verification)]
+        association = AE("PACS").associate("127.0.0.1", port, contexts, "GLIONODE")
+        association.release()
+        association.join()
+    assert [context.abstract_syntax for context in association.accepted_contexts] == [Verification]
+
+
+@pytest.mark.parametrize("uid", ["", "../../etc/passwd", "1.2.03", "1." * 32 + "1"])
+def test_hostile_uids_are_no_report(uid):
+    """A Transaction UID or an instance that is no UID by PS3.5 9.1 is refused before it can become a path."""
+    for report in (report_data_set("2.25.1", [SEG], {}), report_data_set("2.25.1", [], {SR: 0x0112})):
+        assert read_report(report).transaction_uid == "2.25.1"
+        items = report.get("ReferencedSOPSequence") or report.FailedSOPSequence
+        items[0]["ReferencedSOPInstanceUID"]._value = uid
+        with pytest.raises(CommitmentReportError, match="0008,1155"):
+            read_report(report)
+    report = report_data_set("2.25.1", [SEG], {})
+    report["TransactionUID"]._value = uid
+    with pytest.raises(CommitmentReportError, match="0008,1195"):
+        read_report(report)
+
+
+def test_failed_wins_over_committed():
+    """An instance that a report lists as both committed and failed is failed."""
+    report = read_report(report_data_set("2.25.1", [SEG, SR], {SR: 0x0213}))
+    assert (report.committed, report.failed) == ((SEG,), {SR: 0x0213})
+
+
+def test_expected_transactions_are_files(tmp_path):
+    """What is awaited is there for another process, once each, until it is forgotten; nothing else is left."""
+    folder = tmp_path / "new" / "commitments"
+    assert Commitments(folder).workflow_of(TRANSACTION) is None
+    for _ in range(2):
+        Commitments(folder).expect(TRANSACTION, "digest-pacs")
+    assert Commitments(folder).workflow_of(TRANSACTION) == "digest-pacs"
+    assert [file.name for file in folder.iterdir()] == [f"{TRANSACTION}.json"]
+    for _ in range(2):
+        Commitments(folder).forget(TRANSACTION)
+    assert list(folder.iterdir()) == []

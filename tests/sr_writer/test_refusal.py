@@ -1,0 +1,71 @@
+"""The refusal SR: plain words, valid, the same bytes each time, and never of another patient."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pydicom
+import pytest
+from instances import make_instance
+from lab import dciodvfy_errors
+
+from node.errors import VerificationError
+from node.sr_writer.refusal import verify_refusal, write_refusal
+from node.study import ResultIdentity, Software
+
+IDENTITY = ResultIdentity(
+    workflow_id="a" * 32,
+    created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    software=Software("glionode", "1"),
+    node_version="1",
+    station_name="GLIONODE",
+    device_serial_number="7",
+)
+REASON = "no FLAIR: of 3 MR series none reads as FLAIR"
+
+
+def written(folder: Path, name: str = "refusal.dcm") -> Path:
+    """A refusal on disk."""
+    header = make_instance(1)
+    file = folder / name
+    write_refusal(header, header.StudyInstanceUID, REASON, IDENTITY).save_as(file, enforce_file_format=True)
+    return file
+
+
+def test_refusal_says_why(tmp_path: Path) -> None:
+    """The reason stands in the document in plain words, under a series description that says there is no result."""
+    document = pydicom.dcmread(written(tmp_path))
+    texts = [item.TextValue for item in document.ContentSequence if item.ValueType == "TEXT"]
+    assert texts[-2] == f"No result. {REASON}"
+    assert document.SeriesDescription == "Glioma segmentation: no result"
+    assert document.StudyInstanceUID == make_instance(1).StudyInstanceUID
+    verify_refusal(written(tmp_path), make_instance(1), REASON)
+
+
+def test_refusal_is_the_same_each_time(tmp_path: Path) -> None:
+    """Writing it again gives equal bytes, so that sending it again is no new instance."""
+    assert written(tmp_path, "one.dcm").read_bytes() == written(tmp_path, "two.dcm").read_bytes()
+
+
+def test_refusal_of_another_study_is_not_written() -> None:
+    """A header of another study is not taken for this study's patient."""
+    with pytest.raises(VerificationError, match="not of this study"):
+        write_refusal(make_instance(1), "1.2.3", REASON, IDENTITY)
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "PatientName"])
+def test_refusal_with_another_patient_is_noticed(tmp_path: Path, keyword: str) -> None:
+    """Read back, a refusal must name the source's patient and the reason meant."""
+    other = make_instance(1)
+    setattr(other, keyword, "OTHER")
+    with pytest.raises(VerificationError, match=keyword):
+        verify_refusal(written(tmp_path), other, REASON)
+    with pytest.raises(VerificationError, match="reason"):
+        verify_refusal(written(tmp_path), make_instance(1), "another reason")
+
+
+@pytest.mark.slow
+def test_refusal_is_valid(tmp_path: Path) -> None:
+    """dciodvfy finds no error in it."""
+    assert dciodvfy_errors(written(tmp_path)) == []

@@ -1,0 +1,144 @@
+"""The desk: studies ordered once, tried again by hand, cancelled, and told what they replace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from node_process import running_node, write_config
+from small_study import make_small_study, study_instance_uid, write_small_study
+
+from node.config import Config, load_config
+from node.desk import StudyDesk
+from node.engine import WorkflowClient
+from node.errors import StudyError
+from node.ledger import read_ledger
+from node.metrics import Metrics
+from node.order import Order, attempt_id, attempt_of
+from node.study import Contrast
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A node's config."""
+    return load_config(write_config(tmp_path))
+
+
+@pytest.fixture
+def client(config: Config) -> Iterator[WorkflowClient]:
+    """The engine seen from outside."""
+    client = WorkflowClient(config)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def desk(config: Config, client: WorkflowClient) -> StudyDesk:
+    """A desk without a worker: what is ordered waits."""
+    return StudyDesk(config, client, Metrics())
+
+
+def receive(config: Config, study: dict, name: str = "small") -> str:
+    """Put a study into the spool; its UID."""
+    uid = study_instance_uid(make_small_study(name))
+    write_small_study(config.spool_folder / uid / "1.2.3", study)
+    return uid
+
+
+def orders(client: WorkflowClient, uid: str) -> list[tuple[str, str]]:
+    """The study's workflows: id and engine status, oldest first."""
+    found = client.workflows("process", about={"study_instance_uid": uid})
+    return [(record.workflow_id, record.engine_status) for record in found]
+
+
+def test_attempts_are_counted_in_the_id() -> None:
+    """The first attempt has the order's id, later ones a number behind it, and the number is read back."""
+    assert [attempt_id("abc", attempt) for attempt in (1, 2, 12)] == ["abc", "abc.2", "abc.12"]
+    assert [attempt_of(each) for each in ("abc", "abc.2", "abc.12")] == [1, 2, 12]
+
+
+def test_study_is_not_tried_again_while_it_is_processed(
+    config: Config, client: WorkflowClient, desk: StudyDesk
+) -> None:
+    """A study that waits for its turn, or has it, is not ordered a second time."""
+    uid = receive(config, make_small_study())
+    desk.start(uid)
+    with pytest.raises(StudyError, match="is being processed"):
+        desk.retry(uid, {})
+    assert len(orders(client, uid)) == 1
+
+
+def test_cancelled_study_can_be_tried_again(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+    """Cancelling ends what is under way and says so; trying again makes another attempt of the same order."""
+    uid = receive(config, make_small_study())
+    desk.start(uid)
+    (cancelled,) = desk.cancel(uid)
+    (line,) = read_ledger(config, client)
+    assert (line.workflow_id, line.state) == (cancelled, "cancelled")
+    assert desk.retry(uid, {}) == f"{cancelled}.2"
+    assert orders(client, uid) == [(cancelled, "CANCELLED"), (f"{cancelled}.2", "ENQUEUED")]
+    desk.cancel(uid)
+    with pytest.raises(StudyError, match="nothing is under way"):
+        desk.cancel(uid)
+
+
+def test_series_chosen_by_hand_makes_another_order(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+    """--use orders the study with that series; the order that still waited is ended, and named as what it replaces."""
+    study = make_small_study()
+    uid = receive(config, study)
+    desk.start(uid)
+    ((first, _),) = orders(client, uid)
+    second = desk.retry(uid, {Contrast.T1C: str(study["T1"][0].SeriesInstanceUID), Contrast.T1: "2"})
+    assert second != first
+    assert orders(client, uid) == [(first, "CANCELLED"), (second, "ENQUEUED")]
+    (text,) = (each.input["args"][0] for each in client._client.list_workflows(workflow_ids=[second]))
+    order = Order.from_json(text)
+    assert order.replaces == first
+    assert order.selection is not None
+    assert order.selection.chosen[Contrast.T1C].series_instance_uid == study["T1"][0].SeriesInstanceUID
+
+
+def test_impossible_wish_is_told_at_once(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+    """A series that does not exist, or a study nobody sent, is an error now, not a refused study later."""
+    uid = receive(config, make_small_study())
+    with pytest.raises(StudyError, match="99"):
+        desk.retry(uid, {Contrast.T1C: "99"})
+    with pytest.raises(StudyError, match="nothing of it is in the spool"):
+        desk.retry("1.2.3.4", {})
+    assert orders(client, uid) == []
+
+
+def test_complete_means_the_four_in_quiet_series(config: Config, desk: StudyDesk) -> None:
+    """A study is complete with its four quiet series, whatever else still arrives, and not with three."""
+    study = make_small_study()
+    uid = receive(config, study)
+    series = {contrast: str(instances[0].SeriesInstanceUID) for contrast, instances in study.items()}
+    assert desk.is_complete(uid, frozenset(series.values()))
+    assert not desk.is_complete(uid, frozenset(series.values()) - {series["FLAIR"]})
+
+
+@pytest.mark.slow
+def test_admin_works_while_the_node_runs(tmp_path: Path) -> None:
+    """studies, show, retry, cancel and send do their work beside a running node; show tells the whole history."""
+    config_file = write_config(tmp_path, engine={"attempts": 1}, assembly={"stable_seconds": 0.5})
+    study = make_small_study()
+    with running_node(config_file) as node:
+        uid = receive(node.config, study)
+        client = WorkflowClient(node.config)
+        StudyDesk(node.config, client, Metrics()).start(uid)
+        node.wait_until(lambda: node.study(uid).get("state") == "failed", 60)
+        client.close()
+        assert "glionode models pull" in node.study(uid)["reason"]
+        retried = node.command("retry", uid)
+        assert (retried.returncode, retried.stdout.split(":")[0]) == (0, "ordered again")
+        node.wait_until(
+            lambda: node.study(uid)["workflow_id"].endswith(".2") and node.study(uid)["state"] == "failed", 60
+        )
+        shown = json.loads(node.command("show", uid).stdout)
+        events = [each["event"] for each in shown["history"]]
+        assert events[0] == "first instance received"
+        assert sum(event.endswith(": ordered") for event in events) == 2
+        assert node.command("cancel", uid).returncode == 1
+        assert "no destination" in node.command("send", str(config_file), "nowhere").stderr

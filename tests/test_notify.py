@@ -1,0 +1,140 @@
+"""Notices: a real mail server and a real web server on this machine get them; nobody sees credentials or patients."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from faults import free_port
+
+from node.config import Config, build_config
+from node.errors import NotifyError
+from node.notices import Notices
+from node.notify import tell, unknown_services
+from node.sections import NotifySection
+
+
+@contextmanager
+def web_hook(status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A web server that answers ``status``; yields its Apprise URL and what it got."""
+    got: list[dict[str, Any]] = []
+
+    class Hook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Hook)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"json://user:secret@127.0.0.1:{server.server_port}/hook", got
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Mailbox:
+    """Keeps what the mail server got."""
+
+    def __init__(self) -> None:
+        self.mails: list[str] = []
+
+    async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:
+        """One mail."""
+        self.mails.append(envelope.content.decode())
+        return "250 OK"
+
+
+def test_web_hook_gets_the_notice() -> None:
+    """A JSON web hook gets station, state, study and reason."""
+    with web_hook() as (url, got):
+        tell(NotifySection(urls=(url,)), "refused", "1.2.3", "no FLAIR", "NODE7")
+    assert [(each["title"], each["message"]) for each in got] == [("NODE7: study refused", "Study 1.2.3: no FLAIR")]
+
+
+def test_mail_gets_the_notice() -> None:
+    """A mail server gets a mail with the study and the reason."""
+    mailbox, port = Mailbox(), free_port()
+    server = Controller(mailbox, hostname="127.0.0.1", port=port)
+    server.start()
+    try:
+        url = f"mailto://127.0.0.1:{port}/?from=node@example.org&to=admin@example.org&smtp=127.0.0.1&mode=insecure"
+        tell(NotifySection(urls=(url,)), "failed", "1.2.3", "no model", "NODE7")
+    finally:
+        server.stop()
+    (mail,) = mailbox.mails
+    assert "NODE7: study failed" in mail
+    assert "Study 1.2.3: no model" in mail
+
+
+def test_service_that_fails_is_named_without_credentials() -> None:
+    """A service that answers with an error is named by scheme and host; the others are told all the same."""
+    with web_hook(500) as (bad, _), web_hook() as (good, got):
+        with pytest.raises(NotifyError) as caught:
+            tell(NotifySection(urls=(bad, good)), "refused", "1.2.3", "why", "N")
+        assert str(caught.value) == "notify.urls: json://127.0.0.1 did not take the notice"
+        assert len(got) == 1
+
+
+def test_state_that_nobody_wants_is_not_told() -> None:
+    """Only the states of notify.states are told."""
+    with web_hook() as (url, got):
+        tell(NotifySection(urls=(url,), states=("failed",)), "refused", "1.2.3", "why", "N")
+    assert got == []
+
+
+def test_unknown_service_is_found() -> None:
+    """A URL that no service understands is named for the check, without what may be a password."""
+    urls = ("json://127.0.0.1/x", "carrier-pigeon://user:secret@loft/")
+    assert unknown_services(NotifySection(urls=urls)) == ["carrier-pigeon://loft"]
+
+
+class Waits:
+    """Steps that run at once, and whose waits pass at once."""
+
+    workflow_id = "w"
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+
+    def step(self, _name: str, function: Any, *arguments: Any) -> Any:
+        """Call it."""
+        return function(*arguments)
+
+    def tell(self, _state: str) -> None:
+        """Nobody listens."""
+
+    def sleep(self, seconds: float) -> None:
+        """Keep it."""
+        self.pauses.append(seconds)
+
+
+def config_with(url: str, **delivery: float) -> Config:
+    """A config that tells one service."""
+    return build_config({"notify": {"urls": [url]}, "delivery": delivery, "log": {"hide_uids": True}})
+
+
+def test_notice_is_tried_until_it_is_taken() -> None:
+    """A service that is down is tried with growing pauses, and given up in the end with its name; UIDs stay hidden."""
+    steps: Any = Waits()
+    url = f"json://127.0.0.1:{free_port()}/"
+    with pytest.raises(NotifyError, match=r"json://127\.0\.0\.1 did not"):
+        Notices(config_with(url, first_retry_seconds=40000.0, longest_retry_seconds=60000.0, give_up_days=1.0)).notice(
+            steps, "failed", "1.2.3", "why"
+        )
+    assert steps.pauses == [40000.0, 60000.0]
+    with web_hook() as (good, got):
+        assert Notices(config_with(good)).notice(steps, "failed", "1.2.3", "why")["state"] == "told"
+    assert got[0]["message"] == "Study (hidden): why"
