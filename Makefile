@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test chaos lint clean
 
 venv: $(VENV)/.installed-dev
 
@@ -13,6 +13,10 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+# the long form of the chaos suite: hundreds of kills, some ten minutes
+chaos: $(VENV)/.installed-dev
+	GLIONODE_CHAOS=full $(BIN)/python -m pytest -q -s tests/chaos
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check node tests

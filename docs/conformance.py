@@ -9,13 +9,21 @@ from pathlib import Path
 from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian, SegmentationStorage
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
 from node import __version__
+from node.commitment import PERMANENT_REASONS, describe_failure
 from node.config import DeliverySection, ScpSection
+from node.scp.commitment import REPORT_STATUSES
 from node.scp.server import STORAGE_SOP_CLASSES
 from node.scp.status import STATUSES
 from node.scu import classify_status
+from node.scu_commitment import SAME_ASSOCIATION_SECONDS
+from node.stow import PERMANENT
 
 FILE = Path(__file__).with_name("conformance.md")
 
@@ -28,7 +36,8 @@ standard, PS3.
 ## 1. What it does on the network
 
 One application entity, in two roles. As SCP it receives MR instances; as SCU it sends its results, one segmentation
-and one report per study, to the destinations of its configuration. It queries and retrieves nothing.
+and one report per study, to the destinations of its configuration, and has those that offer it commit to them. It
+retrieves nothing, and queries only whether a destination holds what was sent.
 
 | SOP class | UID | SCP | SCU |
 |---|---|---|---|
@@ -71,9 +80,10 @@ C-ECHO is answered with 0x0000.
 
 ## 3. Associations it opens
 
-One association per delivery: the SEG first, then the SR. One presentation context for each SOP class, in the transfer
+One association per attempt: the SEG first, then the SR. One presentation context for each SOP class, in the transfer
 syntax of the file, {explicit} ({explicit_uid}).
 The calling AE title is `scp.ae_title`. `glionode check` opens one association with Verification to each destination.
+Requests for storage commitment and queries have associations of their own. Destinations do not wait for one another.
 
 | policy | value |
 |---|---|
@@ -81,13 +91,45 @@ The calling AE title is `scp.ae_title`. `glionode check` opens one association w
 {delivery.timeout_seconds:.0f} s (longer for large instances) |
 | repeated | after `delivery.first_retry_seconds`, default {delivery.first_retry_seconds:.0f} s, then after pauses \
 that double up to `delivery.longest_retry_seconds`, default {delivery.longest_retry_seconds:.0f} s, for \
-`delivery.give_up_days`, default {delivery.give_up_days:.0f} days |
-| repeated instances | byte-identical, same SOP Instance UID |
+`delivery.give_up_days`, default {delivery.give_up_days:.0f} days: the seconds waited, not the clock, are counted |
+| repeated instances | only those not yet delivered; byte-identical, same SOP Instance UID |
 | rejected presentation context | final: not repeated |
+| transport security | `destination.tls`: TLS 1.2 or newer (PS3.15 B, BCP 195); the peer's certificate is checked \
+against `tls.ca_file` (without it, the system's authorities), its name against `destination.host`; the node shows \
+`tls.certificate_file` |
 
 ### Statuses understood in the answer to C-STORE
 
 {scu_statuses}
+
+### Storage commitment (Push Model, PS3.4 J)
+
+A destination with `commitment = true` is asked, by N-ACTION, to commit to what it stored. The report (N-EVENT-REPORT)
+may come on the same association within {same_association:.0f} s, or later on an association that the destination opens
+to the node's port; there it may propose the SCP's role for itself, or leave it. Its AE title must be allowed by
+`scp.calling_ae_titles`. The node commits to nothing itself: N-ACTION is answered with a failure.
+
+| what the destination does | what follows |
+|---|---|
+| reports success | the results are *committed* |
+| reports failures | these instances are sent again and asked for again; after {permanent_reasons} it is queried \
+instead, and the delivery fails if it does not list them |
+| reports nothing for `delivery.commitment_wait_seconds`, default {delivery.commitment_wait_seconds:.0f} s; rejects \
+the presentation context; refuses the N-ACTION | it is queried (C-FIND, Study Root, IMAGE level); what it lists counts \
+as committed, what it does not list is sent again |
+| answers no queries, either | the results stay *delivered*, with the reason |
+
+Statuses answered to N-EVENT-REPORT:
+
+{report_statuses}
+
+### DICOMweb
+
+A destination with `protocol = "dicomweb"` gets its results by STOW-RS (PS3.18 10.5), one instance per request, as
+`application/dicom`; answers are asked for in `application/dicom+json`, and read in XML, too. Redirects are not
+followed; no proxy is used. An instance that the answer does not list as stored is looked for by QIDO-RS before it
+counts as delivered. A Failure Reason counts as the status of a C-STORE (above); without one, these HTTP statuses are
+final, and all others are repeated: {permanent_http}.
 
 ## 4. Instances it makes
 
@@ -107,7 +149,7 @@ Values of the source that the standard forbids are not repeated: a Patient's Sex
 
 ## 5. What it does not do
 
-Storage commitment, DICOM TLS, query and retrieve, modality worklist, MPPS, DICOMweb.
+Storage commitment as SCP, query and retrieve as SCP, retrieve as SCU, modality worklist, MPPS, DICOMweb as a service.
 """
 
 
@@ -118,11 +160,17 @@ def _bullets(uids: Iterable[str]) -> str:
 def _sop_classes() -> str:
     rows = [(Verification, "yes", "yes"), *((uid, "yes", "–") for uid in STORAGE_SOP_CLASSES)]
     rows += [(SegmentationStorage, "–", "yes"), (EnhancedSRStorage, "–", "yes")]
+    rows += [(StorageCommitmentPushModel, "–", "yes"), (StudyRootQueryRetrieveInformationModelFind, "–", "yes")]
     return "\n".join(f"| {uid.name} | `{uid}` | {scp} | {scu} |" for uid, scp, scu in rows)
 
 
 def _scp_statuses() -> str:
     rows = [f"| 0x{status.code:04X} | {status.name} | {status.when_used} |" for status in STATUSES]
+    return "\n".join(["| status | meaning | when |", "|---|---|---|", *rows])
+
+
+def _report_statuses() -> str:
+    rows = [f"| 0x{status.code:04X} | {status.name} | {status.when_used} |" for status in REPORT_STATUSES]
     return "\n".join(["| status | meaning | when |", "|---|---|---|", *rows])
 
 
@@ -156,6 +204,10 @@ def statement() -> str:
         verification_syntaxes=_bullets(build_context(Verification).transfer_syntax),
         scp_statuses=_scp_statuses(),
         scu_statuses=_scu_statuses(),
+        report_statuses=_report_statuses(),
+        same_association=SAME_ASSOCIATION_SECONDS,
+        permanent_reasons=" and ".join(describe_failure(reason) for reason in sorted(PERMANENT_REASONS)),
+        permanent_http=", ".join(str(int(code)) for code in sorted(PERMANENT)),
         explicit=ExplicitVRLittleEndian.name,
         explicit_uid=f"`{ExplicitVRLittleEndian}`",
     )

@@ -35,6 +35,8 @@ class StudyDesk:
 
     def start(self, study_instance_uid: str, quiet_series: frozenset[str] | None = None) -> None:
         """Enqueue the study's workflow (of ``quiet_series``; None: all); the same instances never run twice."""
+        if not (self._config.spool_folder / study_instance_uid).is_dir():
+            return  # deleted since, as every destination has its results
         order = self._order(Wish(study_instance_uid, quiet_series))
         if self._client.is_known(order.workflow_id):
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=order.workflow_id)

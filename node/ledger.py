@@ -129,7 +129,8 @@ def read_history(config: Config, client: WorkflowClient, study_instance_uid: str
                 history.append(
                     (record.updated, f"{name} {record.workflow_id}: {state}" + (f": {reason}" if reason else ""))
                 )
-    return sorted(history)
+    # the database keeps whole seconds: what arrived in the same one came before what was ordered
+    return sorted(history, key=lambda entry: entry[0].replace(microsecond=0))
 
 
 def _told(client: WorkflowClient, record: WorkflowRecord) -> list[tuple[str, datetime]]:

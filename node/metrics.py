@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 
 class Metrics:
@@ -20,3 +25,27 @@ class Metrics:
         self.store_seconds = Histogram(
             "glionode_store_seconds", "From C-STORE request to response", registry=self.registry
         )
+
+
+class StudyCounts(Collector):
+    """Studies by state, and refused ones by kind of error, counted whenever they are asked for.
+
+    Args:
+        read: state and kind of every study.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[tuple[str, str | None]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Two gauges."""
+        studies = list(self._read())
+        states = GaugeMetricFamily("glionode_studies", "Studies by their present state", labels=["state"])
+        for state, count in sorted(Tally(state for state, _ in studies).items()):
+            states.add_metric([state], count)
+        yield states
+        kinds = GaugeMetricFamily("glionode_studies_refused", "Refused studies by kind of error", labels=["kind"])
+        refused = Tally(kind or "unknown" for state, kind in studies if state == "refused")
+        for kind, count in sorted(refused.items()):
+            kinds.add_metric([kind], count)
+        yield kinds

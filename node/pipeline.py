@@ -206,6 +206,8 @@ def _guarded(function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
     except GlionodeError:
         raise
+    except OSError as error:
+        raise UnforeseenError(f"{error.filename or 'the disk'}: {error.strerror or type(error).__name__}") from None
     except Exception as error:  # noqa: BLE001 - a boundary: one study must not end the worker's work on others
         # the error's text may repeat what stood in a header, so only its kind and place are told
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -12,7 +12,6 @@ one; what else lies there goes back.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -36,7 +35,8 @@ _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 class Contents:
     """What there is of a study: its instances, those kept aside included.
 
-    ``arrived``: when the latest one was written; None: there is none. ``changed``: when the latest one got its place.
+    ``arrived``: when the latest one was written; None: there is none. ``changed``: when the latest
+    one of the study itself got its place; None: there is nothing but what was kept aside.
     """
 
     instances: int
@@ -59,11 +59,11 @@ def is_held(spool_folder: Path, study_instance_uid: str) -> bool:
 def contents(spool_folder: Path, study_instance_uid: str) -> Contents:
     """Count what there is of the study."""
     home, away, aside = _folders(spool_folder, study_instance_uid)
-    files = [_status(file) for folder in (home, away, aside) for file in _files(folder)]
-    found = [status for status in files if status is not None]
+    main = [_status(file) for folder in (home, away) for file in _files(folder)]
+    found = [status for status in (*main, *map(_status, _files(aside))) if status is not None]
     # a folder's time is that of the latest link into it, which may be later than the file's own
     series = [_status(entry) for folder in (home, away) for entry in _entries(folder) if entry.is_dir()]
-    changed = [status.st_mtime for status in (*found, *series) if status is not None]
+    changed = [status.st_mtime for status in (*main, *series) if status is not None]
     return Contents(
         instances=len(found),
         bytes=sum(status.st_size for status in found),
@@ -81,7 +81,7 @@ def remove_study(spool_folder: Path, study_instance_uid: str, expected: Contents
     home, away, aside = _folders(spool_folder, study_instance_uid)
     if home.is_dir():
         away.parent.mkdir(exist_ok=True)
-        os.rename(home, away)
+        home.rename(away)
         _sync(spool_folder, away.parent)
     # listed before they are counted: what comes later is not in the list
     judged = [file.relative_to(away) for file in _files(away)]
@@ -92,7 +92,7 @@ def remove_study(spool_folder: Path, study_instance_uid: str, expected: Contents
         return False
     if away.is_dir():
         decided = away.with_name(away.name + _DECIDED)
-        os.rename(away, decided)
+        away.rename(decided)
         _sync(away.parent)
         _finish(decided, [decided / file for file in judged], spool_folder, study_instance_uid)
     _delete(aside, judged_aside)
@@ -119,7 +119,7 @@ def remove_folder(folder: Path) -> None:
     away = folder.parent / DELETING / folder.name
     away.parent.mkdir(exist_ok=True)
     remove_rest(folder.parent)
-    os.rename(folder, away)
+    folder.rename(away)
     shutil.rmtree(away)
 
 
@@ -167,11 +167,10 @@ def _sync(*folders: Path) -> None:
 def _delete(folder: Path, files: Iterable[Path]) -> None:
     """Delete ``files``, then the folders below and with ``folder`` that are empty."""
     for file in files:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(file)
+        file.unlink(missing_ok=True)
     for parent, _, _ in os.walk(folder, topdown=False):
         try:
-            os.rmdir(parent)
+            Path(parent).rmdir()
         except OSError as error:
             if error.errno not in (*_NOT_EMPTY, errno.ENOENT):
                 raise
@@ -187,7 +186,7 @@ def _put_back(away: Path, spool_folder: Path, uid: str) -> None:
     """Move what lies in ``away`` to its place; nothing that is there by now is replaced."""
     home, _, aside = _folders(spool_folder, uid)
     try:
-        os.rename(away, home)
+        away.rename(home)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -203,7 +202,7 @@ def _put_file_back(file: Path, final: Path, aside: Path) -> None:
     if not _linked(file, final) and _digest(file) != _digest(final):
         # other bytes came under the same UID: both are kept, as the receiver does
         _linked(file, aside.with_suffix(f".{_digest(file)[:16]}.dcm"))
-    os.unlink(file)
+    file.unlink()
 
 
 def _linked(file: Path, final: Path) -> bool:

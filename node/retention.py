@@ -22,8 +22,16 @@ from node.config import Config
 from node.engine import ACTIVE, WorkflowClient
 from node.ledger import LedgerLine, read_ledger
 from node.order import Wish, order_study
-from node.removal import Contents, contents, is_held, remove_folder, remove_rest, remove_study, studies_held
-from node.removal import take_up_leftovers as _take_up_leftovers
+from node.removal import (
+    Contents,
+    contents,
+    is_held,
+    remove_folder,
+    remove_rest,
+    remove_study,
+    studies_held,
+    take_up_leftovers,
+)
 from node.uids import is_valid_uid
 
 log = structlog.get_logger()
@@ -68,14 +76,14 @@ def take_stock(config: Config) -> Stock:
     """
     client = WorkflowClient(config)
     try:
-        active = [each for name in ("process", "deliver") for each in client.workflows(name)]
-        active = [each for each in active if each.engine_status in ACTIVE]
+        orders = [each for each in client.workflows("process") if each.engine_status in ACTIVE]
+        deliveries = [each for each in client.workflows("deliver") if each.engine_status in ACTIVE]
         lines = read_ledger(config, client)
     finally:
         client.close()
-    processing = frozenset(each.about["study_instance_uid"] for each in active if "-" not in each.workflow_id)
+    processing = frozenset(each.about["study_instance_uid"] for each in orders)
     now = datetime.now(UTC)
-    at_work = frozenset(each.workflow_id for each in active)
+    at_work = frozenset(each.workflow_id for each in (*orders, *deliveries))
     return Stock(now, lines, holdings(config, lines, now, processing), at_work)
 
 
@@ -160,7 +168,10 @@ def clean(config: Config, held: list[Holding], dry_run: bool) -> list[str]:
         return [each.study_instance_uid for each in deletable]
     gone = []
     with _alone(config):
-        _take_up_leftovers(config.spool_folder)
+        try:
+            take_up_leftovers(config.spool_folder)
+        except OSError as error:
+            log.error("leftovers_not_settled", reason=error.strerror)
         for each in deletable:
             expected = Contents(each.instances, each.bytes, each.arrived, None)
             try:

@@ -20,7 +20,7 @@ from node.scu_association import associate, why_not_established
 from node.study import Destination
 
 _ACTION_TYPE_ID = 1  # request storage commitment, PS3.4 J.3.2
-_SAME_ASSOCIATION_SECONDS = 2.0  # how long the association stays open for peers that report on it
+SAME_ASSOCIATION_SECONDS = 2.0  # how long the association stays open for peers that report on it
 
 # what asking again cannot mend: PS3.7 10.1.4.1.10
 _REFUSALS = {
@@ -91,7 +91,7 @@ def request_commitment(
         with associate(destination, calling_ae_title, contexts, timeout_seconds, handlers) as association:
             outcome = _ask(association, destination, _action_information(transaction_uid, instances))
             if outcome.state is CommitmentState.ASKED:
-                answered.wait(_SAME_ASSOCIATION_SECONDS)
+                answered.wait(SAME_ASSOCIATION_SECONDS)
     except DeliveryError as error:
         outcome = CommitmentOutcome(CommitmentState.UNANSWERED, str(error))
     return CommitmentOutcome(CommitmentState.REPORTED, report=reports[0]) if reports else outcome

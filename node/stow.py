@@ -30,7 +30,7 @@ log = structlog.get_logger()
 _JSON = "application/dicom+json"
 _UNKNOWN_STUDY = "2.25.0"  # a query for it says whether the service answers, and brings nobody's data
 # what the same request will meet with again; all else (no login, not found, server trouble) others may mend meanwhile
-_PERMANENT = frozenset(
+PERMANENT = frozenset(
     {
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.METHOD_NOT_ALLOWED,
@@ -190,7 +190,7 @@ def _refused(
     if delivery:
         return delivery
     reason = f"{_where(destination)} answered HTTP {_named(response.status_code)}"
-    return _undelivered(item, reason, response.status_code in _PERMANENT)
+    return _undelivered(item, reason, response.status_code in PERMANENT)
 
 
 def _response(error: requests.HTTPError) -> requests.Response:

@@ -123,9 +123,8 @@ class FakeArchive(FakePacs):
         uid = event.identifier.SOPInstanceUID
         assert event.identifier.QueryRetrieveLevel == "IMAGE"
         assert event.identifier.StudyInstanceUID
-        if self.find_status == 0x0000:
-            if uid in self.held():
-                yield 0xFF00, event.identifier
+        if self.find_status == 0x0000 and uid in self.held():
+            yield 0xFF00, event.identifier
         yield self.find_status or 0x0000, None
 
     def _act(self, event: evt.Event) -> tuple[int, Dataset | None]:

@@ -183,6 +183,15 @@ class Orthanc:
         """Store one DICOM file over HTTP."""
         self._http.post("/instances", content=path.read_bytes()).raise_for_status()
 
+    def find(self, sop_instance_uid: str) -> list[str]:
+        """Orthanc's own identifiers of the instances under this UID."""
+        found = self._http.post("/tools/lookup", content=sop_instance_uid).raise_for_status().json()
+        return [str(each["ID"]) for each in found if each["Type"] == "Instance"]
+
+    def delete(self, path: str) -> None:
+        """DELETE in Orthanc's own REST interface."""
+        self._http.delete(path).raise_for_status()
+
     def studies(self) -> list[str]:
         """The Study Instance UIDs it holds."""
         return sorted(str(study["MainDicomTags"]["StudyInstanceUID"]) for study in self.rest("/studies?expand"))

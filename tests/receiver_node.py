@@ -28,7 +28,7 @@ class ReceiverNode:
         self.spool = Spool(folder)
         self.metrics = Metrics()
         defaults = {"port": free_port(), "network_timeout_seconds": SECONDS, "watermark_mebibytes": 1}
-        self.section = ScpSection(**(defaults | settings))
+        self.section = ScpSection(**(defaults | {"tls": tls is not None} | settings))
         self.stored: list[tuple[str, str]] = []
         handlers = StorageHandlers(
             self.spool, self.metrics, self.section, lambda study, series: self.stored.append((study, series))
@@ -61,7 +61,10 @@ def open_descriptors() -> int:
 
 @contextmanager
 def nothing_left(node: ReceiverNode) -> Iterator[None]:
-    """After the block, in time, there are as many threads and descriptors as before, and no file that is arriving."""
-    before = (threading.active_count(), open_descriptors())
+    """After the block, in time, there are no more threads and descriptors than before, and no file that is arriving."""
+    threads, descriptors = threading.active_count(), open_descriptors()
     yield
-    wait_until(lambda: (threading.active_count(), open_descriptors()) == before and not node.incoming(), SECONDS)
+    wait_until(
+        lambda: threading.active_count() <= threads and open_descriptors() <= descriptors and not node.incoming(),
+        SECONDS,
+    )

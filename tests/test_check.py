@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import make_authority, server_context
 from command_line import run_glionode
 from faults import FakePacs, free_port
+from lab import needs
 from node_process import write_config
 
 from node.study import Destination
@@ -58,7 +60,7 @@ def test_each_missing_part_is_named(tmp_path: Path) -> None:
 
 def test_a_wrong_rule_is_named(tmp_path: Path) -> None:
     """A group of [series.rules] that does not exist fails the check, and the line names it."""
-    code, lines = check(tmp_path, series={"rules": {"T3": ["haus"]}})
+    code, lines = check(tmp_path, **{"series.rules": {"T3": ["haus"]}})
     assert code == 1
     assert lines["series.rules"].startswith("FAIL T3: unknown group")
 
@@ -97,6 +99,24 @@ def test_dead_destination(tmp_path: Path) -> None:
     assert failing(lines) == {"segmentation.model", "destination dead", "destination rejecting"}
     assert f"DEAD at 127.0.0.1:{dead.port} cannot be reached" in lines["destination dead"]
     assert "rejected the association" in lines["destination rejecting"]
+
+
+@needs("openssl")
+def test_destinations_of_other_kinds(tmp_path: Path) -> None:
+    """A destination over TLS is asked over TLS; a DICOMweb service that is down is told without its URL."""
+    own = make_authority(tmp_path / "authority").sign("node")
+    with FakePacs(tls=server_context(own)) as pacs:
+        file = write_config(tmp_path, [pacs.destination])
+        url = f"http://user:geheim@127.0.0.1:{free_port()}/dicom-web"
+        with file.open("a") as text:
+            text.write(f'tls = true\n[[destination]]\nname = "archive"\nprotocol = "dicomweb"\nurl = "{url}"\n')
+            text.write(f'[tls]\ncertificate_file = "{own.certificate_file}"\nkey_file = "{own.key_file}"\n')
+            text.write(f'ca_file = "{own.ca_file}"\n')
+        lines = run_glionode("check", "--config", file).output.splitlines()
+    told = [line for line in lines if "destination " in line]
+    assert told[0].endswith(f"PACS at 127.0.0.1:{pacs.port} answers C-ECHO over TLS")
+    assert told[1].startswith("FAIL ")
+    assert told[1].endswith("destination archive: cannot be reached")
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from small_study import make_small_study, study_instance_uid, write_small_study
 
 from node import __version__
 from node.cli import MIRROR_VARIABLE
+from node.config import load_config
 from node.segmentation.packs import read_card
 
 CONTRASTS = ["T1", "T1c", "T2", "FLAIR"]
@@ -159,6 +160,61 @@ def test_series_refuses(tmp_path: Path, config_file: Path, study: dict) -> None:
     assert result.stderr.startswith("refused: no T1c")
 
 
+def test_series_takes_its_options_first(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """Options may stand before the folder, and ``series --help`` names both forms."""
+    folder = write_small_study(tmp_path / "study", study)
+    result = run_glionode("series", "--json", "--config", config_file, folder)
+    assert set(json.loads(result.stdout)["chosen"]) == set(CONTRASTS)
+    told = run_glionode("series", "--help").stdout
+    assert "STUDY_DIR" in told
+    assert "unknown" in told
+
+
+def test_series_unknown_lists_what_was_collected(tmp_path: Path, config_file: Path) -> None:
+    """``series unknown`` gives each description with its count, what the timing suggests, and a rule."""
+    assert "none so far" in run_glionode("series", "unknown", "--config", config_file).stdout
+    file = load_config(config_file).unknown_descriptions_file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    entry = {"count": 3, "first_seen": "2024-01-01", "last_seen": "2024-02-01", "physics": "FLAIR"}
+    file.write_text(json.dumps({"Wasserdunkel tra": entry}), encoding="utf-8")
+    result = run_glionode("series", "unknown", "--json", "--config", config_file)
+    assert result.exit_code == 0
+    rule = 'FLAIR = ["wasserdunkel"]'
+    assert json.loads(result.stdout) == [{"description": "Wasserdunkel tra", **entry, "rule": rule}]
+    assert "2024-02" in run_glionode("series", "unknown", "--config", config_file).stdout
+
+
+def test_classify_reads_a_folder_of_dicom(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """``classify --dicom`` writes a row per series; what cannot be read is told and does not end it."""
+    folder, out = write_small_study(tmp_path / "study", study), tmp_path / "out.csv"
+    (folder / "broken.dcm").write_bytes(b"no DICOM")
+    result = run_glionode("classify", "--dicom", folder, "--out", out, "--config", config_file)
+    assert result.exit_code == 0, result.output
+    assert "4 series classified, 1 files unreadable" in result.stdout
+    assert "unreadable: broken.dcm: not a DICOM Part 10 file" in result.stderr
+    with out.open(newline="", encoding="utf-8") as file:
+        assert [row["predicted"] for row in csv.DictReader(file)] == list(CONTRASTS)
+
+
+@pytest.mark.parametrize("sources", [(), ("--csv", "in.csv", "--dicom", ".")])
+def test_classify_wants_one_source(tmp_path: Path, config_file: Path, sources: tuple[str, ...], monkeypatch) -> None:
+    """Neither or both of --csv and --dicom is a usage error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("description\nT1\n")
+    result = run_glionode("classify", *sources, "--out", "out.csv", "--config", config_file)
+    assert result.exit_code == 2
+    assert "give either --csv or --dicom" in result.output
+
+
+def test_bench_series_prints_its_table(tmp_path: Path, config_file: Path) -> None:
+    """``bench series`` shows accuracy, recall and precision of the rules about words."""
+    (tmp_path / "in.csv").write_text("description,label,lang\nT1 KM,T1c,de\nT2,T2,en\n")
+    result = run_glionode("bench", "series", tmp_path / "in.csv", "--config", config_file)
+    assert result.exit_code == 0, result.output
+    assert "100.0%" in result.stdout
+    assert "lang: each left out" in result.stdout
+
+
 def test_classify_adds_a_column(tmp_path: Path, config_file: Path) -> None:
     """``classify`` keeps rows and columns, and adds what each description is."""
     rows = [("T1w MPRAGE post KM", "1"), ("FLAIR ax", "2"), ("t2_tse_tra", "3"), ("localizer", "4"), ("Grüße, 5%", "5")]
@@ -296,7 +352,7 @@ def test_study_that_is_being_received(tmp_path: Path, config_file: Path) -> None
     (line,) = json.loads(run_glionode("studies", "--json", "--config", config_file).stdout)
     assert (line["study_instance_uid"], line["state"]) == ("1.2.3", "receiving")
     shown = json.loads(run_glionode("show", "1.2.3", "--config", config_file).stdout)
-    assert shown == line | {"result": None}
+    assert shown == line | {"history": [], "result": None}
     result = run_glionode("show", "1.2.4", "--config", config_file)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "no study 1.2.4" in result.stderr

@@ -100,6 +100,12 @@ def test_series_chosen_by_hand_makes_another_order(config: Config, client: Workf
     assert order.selection.chosen[Contrast.T1C].series_instance_uid == study["T1"][0].SeriesInstanceUID
 
 
+def test_study_deleted_since_is_not_ordered(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+    """A study that retention deleted between restart and quiet time is not ordered as one without instances."""
+    desk.start("1.2.3.4")
+    assert client.workflows("process") == []
+
+
 def test_impossible_wish_is_told_at_once(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
     """A series that does not exist, or a study nobody sent, is an error now, not a refused study later."""
     uid = receive(config, make_small_study())
@@ -138,7 +144,7 @@ def test_admin_works_while_the_node_runs(tmp_path: Path) -> None:
         )
         shown = json.loads(node.command("show", uid).stdout)
         events = [each["event"] for each in shown["history"]]
-        assert events[0] == "first instance received"
+        assert events[0] == "first instance received", shown["history"]
         assert sum(event.endswith(": ordered") for event in events) == 2
         assert node.command("cancel", uid).returncode == 1
         assert "no destination" in node.command("send", str(config_file), "nowhere").stderr

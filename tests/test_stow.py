@@ -161,11 +161,17 @@ def test_files_arrive_byte_for_byte(files):
         (SECOND, 0x0000, True),
     ]
     assert [(method, path) for method, path, _ in server.requests] == [("POST", "/dicom-web/studies")] * 2
-    method, _, headers = server.requests[0]
+    headers = server.requests[0][2]
     assert headers["Accept"] == JSON
     assert headers["Content-Type"].startswith('multipart/related; type="application/dicom"')
     assert headers["Host"] == f"127.0.0.1:{server.server_port}"
     assert "Transfer-Encoding" not in headers
+
+
+STORED_XML = f"""\
+<NativeDicomModel><DicomAttribute tag="00081199" vr="SQ" keyword="ReferencedSOPSequence"><Item number="1">
+<DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID"><Value number="1">{FIRST}</Value>
+</DicomAttribute></Item></DicomAttribute></NativeDicomModel>""".encode()
 
 
 @pytest.mark.parametrize(
@@ -173,16 +179,7 @@ def test_files_arrive_byte_for_byte(files):
     [
         Answer(200, stored(FIRST), "application/dicom+json; charset=utf-8"),
         Answer(200, stored(FIRST), "application/json"),
-        Answer(
-            200,
-            Dataset.from_json(stored(FIRST)).to_json().encode()
-            and b'<NativeDicomModel><DicomAttribute tag="00081199" vr="SQ" keyword="ReferencedSOPSequence">'
-            b'<Item number="1"><DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID">'
-            b'<Value number="1">'
-            + FIRST.encode()
-            + b"</Value></DicomAttribute></Item></DicomAttribute></NativeDicomModel>",
-            XML,
-        ),
+        Answer(200, STORED_XML, XML),
         Answer(202, stored(FIRST, WarningReason=0xB000)),
     ],
     ids=["with a character set", "plain JSON", "XML", "warning"],

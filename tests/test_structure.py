@@ -60,6 +60,7 @@ SEES = {  # who may import what; a package stands for all its modules
         "node.segmentation", "node.engine", "node.order", "node.results", "node.steps",
         "node.config", "node.errors", "node.log", "node.study",
     },
+    "node.notify": {"node.errors", "node.sections"},
     "node.notices": {"node.config", "node.errors", "node.log", "node.notify", "node.steps"},
     "node.desk": {
         "node.series", "node.config", "node.engine", "node.errors", "node.metrics", "node.order", "node.study",
@@ -91,7 +92,7 @@ SEES = {  # who may import what; a package stands for all its modules
 FENCES = {  # library: where it may be imported
     "pynetdicom": ("scp/", "scu.py", "scu_", "demo/pacs.py"),
     "dicomweb_client": ("stow.py",),
-    "requests": ("stow.py",),
+    "requests": ("stow.py", "segmentation/packs.py"),
     "torch": (
         *(f"segmentation/{name}.py" for name in ("network", "layers", "parking", "views", "packs", "brain", "device")),
         "bench/",

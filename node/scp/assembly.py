@@ -64,7 +64,7 @@ class Assembly:
                 self.instance_stored(study_instance_uid, series_instance_uid, now)
 
     def offer_again(self, study_instance_uid: str, now: float) -> None:
-        """Make a study that could not be taken over due once more: when it is stable, or would be if it came ``now``."""
+        """Make a study that was not taken over due once more, when it is stable (counted from ``now`` if it was)."""
         self._rounds.setdefault(study_instance_uid, _Round(now)).is_open = True
 
     def due(self, now: float) -> list[tuple[str, frozenset[str] | None]]:

@@ -162,7 +162,6 @@ class Receiver:
         if association in self._open:
             with contextlib.suppress(OSError):
                 self._open[association][0].shutdown(socket.SHUT_RDWR)
-        # its thread may wait for an A-ASSOCIATE-RQ; None is what a time-out gives
         association.dul.to_user_queue.put(None)
 
     def _connection_opened(self, event: evt.Event) -> None:
@@ -185,8 +184,13 @@ class Receiver:
 
     def _put_away_ended(self) -> None:
         for association in list(self._open):
-            # one without an ident is about to start
-            if association.ident is not None and not association.is_alive() and not association.dul.is_alive():
+            # a thread without an ident is about to start
+            if association.dul.ident is None or association.dul.is_alive():
+                continue
+            if association.is_alive():
+                # it may wait for an A-ASSOCIATE-RQ, which will not come; None is what a time-out gives
+                association.dul.to_user_queue.put(None)
+            else:
                 self._put_away(association)
 
     def _put_away(self, association: Association) -> None:

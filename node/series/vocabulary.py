@@ -23,6 +23,7 @@ _LONGEST_TOKEN = 40  # SeriesDescription is LO: 64 characters (PS3.5 6.2); longe
 _GLUABLE_SHORT = frozenset(
     {"t1", "t2", "3d", "2d", "fs", "gd", "km", "ax", "ir", "wi", "we", "w", "se", "iv", "wo", "no"}
 )
+_NUMBERED = frozenset({"t1", "t2", "pos"})  # T12 is a vertebra, pos50 a position of the table
 _IDEOGRAPHS_BEGIN = "\u1100"  # Hangul jamo (NFKD of Korean); Chinese and Japanese follow; they write without spaces
 _PREFIX_LETTERS = "sedvwo"  # sT2W, eFLAIR, dT1: vendor prefixes (Philips)
 _NOT_DECOMPOSED = str.maketrans({"ø": "o", "đ": "d", "ł": "l", "ı": "i", "æ": "ae", "œ": "oe", "×": " "})
@@ -135,7 +136,7 @@ class Vocabulary:
         return tuple(piece for piece in pieces if piece)
 
     def _unglue(self, token: str, start: int, previous: str) -> tuple[str, ...] | None:
-        """``token[start:]`` as known words, longest first, or None; digits are a word, but not after T1 or T2 (T12)."""
+        """``token[start:]`` as known words, longest first, or None; digits are a word, but not behind every word."""
         if start == len(token):
             return ()
         for end in range(len(token), start, -1):
@@ -149,7 +150,7 @@ class Vocabulary:
 
     def _may_be_glued(self, piece: str, previous: str, *, is_first: bool, is_last: bool) -> bool:
         if piece.isdigit():
-            return not is_first and not previous.isdigit() and previous not in ("t1", "t2")
+            return not is_first and not previous.isdigit() and previous not in _NUMBERED
         if piece == "c":
             group = self.phrases.get((previous,), _NO_MEANING)[0]
             return (

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import uvicorn
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -18,11 +22,14 @@ from starlette.routing import Route
 from node import __version__
 from node.config import Config
 from node.engine import WorkflowClient
-from node.errors import ConfigError
+from node.errors import ConfigError, EngineError
 from node.ledger import LedgerLine, read_ledger
-from node.metrics import Metrics
+from node.metrics import Metrics, StudyCounts
+from node.scp.spool import Spool
 
 _START_SECONDS = 10.0
+_COUNTS_KEPT_SECONDS = 5.0
+_MOST_STUDIES_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,15 @@ def build_page(config: Config, sources: Sources) -> Starlette:
         return [_hidden(line) for line in shown] if config.log.hide_uids else shown
 
     def status(_: Request) -> Response:
-        return HTMLResponse(template.render(lines=lines(), scp=config.scp, version=__version__))
+        every = lines()
+        shown = every[:_MOST_STUDIES_SHOWN]
+        facts = {
+            "lines": [(line, _chosen_series(config.work_folder, line)) for line in shown],
+            "unshown": len(every) - len(shown),
+            "counts": Counter(line.state for line in every).most_common(),
+            "free_mebibytes": Spool(config.spool_folder).free_bytes() // 2**20,
+        }
+        return HTMLResponse(template.render(facts, scp=config.scp, version=__version__))
 
     def studies(_: Request) -> Response:
         return JSONResponse([line.as_dict() for line in lines()])
@@ -57,12 +72,44 @@ def build_page(config: Config, sources: Sources) -> Starlette:
     def measured(_: Request) -> Response:
         return Response(generate_latest(sources.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    sources.metrics.registry.register(StudyCounts(_StudyStates(config, sources.client)))
     routes = {"/": status, "/studies.json": studies, "/health": health, "/metrics": measured}
     return Starlette(routes=[Route(path, endpoint) for path, endpoint in routes.items()])
 
 
 def _hidden(line: LedgerLine) -> LedgerLine:
     return replace(line, study_instance_uid=f"…{line.study_instance_uid[-4:]}")
+
+
+def _chosen_series(work_folder: Path, line: LedgerLine) -> str:
+    """Which series was taken for each contrast, by number: ``T1 2, T1c 8``. Empty: none, or the results are gone."""
+    try:
+        result = json.loads((work_folder / (line.folder or "none") / "result.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return ""
+    series = (result.get("selection") or {}).get("series", [])
+    chosen = [(each["contrast"], each["series_number"]) for each in series if each["chosen"]]
+    return ", ".join(f"{contrast} {'?' if number is None else number}" for contrast, number in chosen)
+
+
+class _StudyStates:
+    """State and kind of every study; the ledger is read anew only after some seconds. Nothing while it is not there."""
+
+    def __init__(self, config: Config, client: WorkflowClient) -> None:
+        self._config, self._client = config, client
+        self._lock = threading.Lock()
+        self._states: list[tuple[str, str | None]] = []
+        self._read_at = -_COUNTS_KEPT_SECONDS
+
+    def __call__(self) -> list[tuple[str, str | None]]:
+        with self._lock:
+            if time.monotonic() - self._read_at >= _COUNTS_KEPT_SECONDS:
+                try:
+                    self._states = [(line.state, line.kind) for line in read_ledger(self._config, self._client)]
+                except EngineError:  # the node's other figures are still worth having
+                    self._states = []
+                self._read_at = time.monotonic()
+            return self._states
 
 
 @contextmanager

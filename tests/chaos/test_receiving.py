@@ -230,9 +230,8 @@ def test_instance_without_end_is_cut_off(run_node):
         peer = RawPeer(node.destination)
         peer.connection.sendall(store_rq(sop_instance_uid(1)))
         fragment = data_pdu(bytes(65536), is_command=False, is_last=False)
-        with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe, as the kernel likes
-            for _ in range(10000):
-                peer.connection.sendall(fragment)
+        with pytest.raises(ConnectionError):
+            peer.connection.sendall(fragment * 1000)
         peer.connection.close()
     assert node.files() == []
 
@@ -386,7 +385,7 @@ def small_disk(folder, size):
 
 
 def test_full_disk_is_survived(tmp_path):
-    """ENOSPC in the middle of an instance is A700, nothing half is kept; with room again, all is taken, and it is said."""
+    """ENOSPC in the middle of an instance is A700, and nothing half is kept; with room again all is taken, as is said."""
     with small_disk(tmp_path / "disk", "8m") as disk:
         node = ReceiverNode(disk / "spool")
         data_sets = [large_data_set(number, 3 * MEBIBYTE) for number in range(1, 5)]

@@ -127,5 +127,5 @@ def test_a_missing_slice_without_a_runner_up_refuses(builder, vocabulary):
     """The refusal names the series and its gap."""
     builder.add(1, "T2", 1, irregularity="a slice is missing: gaps of 5.00 to 10.00 mm").add(2, "FLAIR", 5)
     builder.add(3, "T1", 10).add(4, "T1 KM", 20)
-    with pytest.raises(SelectionRefused, match="no T2: series 1 'T2': a slice is missing: gaps of 5.00 to 10.00 mm"):
+    with pytest.raises(SelectionRefused, match=r"no T2: series 1 'T2': a slice is missing: gaps of 5\.00 to 10\.00 mm"):
         chosen(builder, vocabulary)

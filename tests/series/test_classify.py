@@ -46,6 +46,7 @@ def label(description, **columns):
         "SAG CUBE T1",
         "T1 FOV 5 cm",
         "t1_tse_fs-dixon_tra_W",
+        "T1_mprage_1mm_p2_pos50",
     ],
 )
 def test_t1_without_contrast(description):

@@ -50,8 +50,8 @@ _BEFORE = """
 T1 sem contraste | AX T1 S/ CONTRASTE | T1 bez kontrastu | T1 bez k.l. | T1 nativně | T1 natywne | T1 före kontrast
 T1 før kontrast | T1 uten kontrast | T1 kontrastsız | T1 IVKM öncesi | T1 χωρίς σκιαγραφικό | T1 πριν σκιαγραφικό
 T1 kontraszt nélkül | T1 kontraszt előtt | T1 fără contrast | T1 înainte de contrast | T1 zonder contrast
-T1 ilman varjoainetta | T1 senza m.d.c. | T1 S/C | T1 sans injection | T1 o. KM | T1 vor KM | Т1 без КУ | Т1 до контраста
-T1 преконтраст | Т1 без контрасту | T1 造影前 | T1 造影なし | T1平扫 | 조영전 T1 | T1 CE(-) | T1 FS(-) Gd(-)
+T1 ilman varjoainetta | T1 senza m.d.c. | T1 S/C | T1 sans injection | T1 o. KM | T1 vor KM | Т1 до контраста
+Т1 без КУ | T1 преконтраст | Т1 без контрасту | T1 造影前 | T1 造影なし | T1平扫 | 조영전 T1 | T1 CE(-) | T1 FS(-) Gd(-)
 T1 بدون تباين | T1 tanpa kontras | T1 prije kontrasta | T1 không thuốc
 """
 
@@ -71,8 +71,8 @@ def test_contrast_agent_in_many_languages(description, expected):
 
 _OTHERS = """
 T2 диффузия | T2 拡散 | T2 dyfuzja | T1 вычитание | T1 subtrakcja | T1 çıkarma | T1 post-pre | T1 减影 | T1 reconstrução
-T1 реконструкция | T1 重建 | T1 动态增强 | T2 gradiente | T2 MPGR | T2 磁敏感 | T2 kręgosłup | T2 páteř | T2 omurga | T2 gerinc
-T2 шейный отдел | T2 頚椎 | T2 rachide lombare | T2 myelo | T1 定位 | T1 ROI
+T1 реконструкция | T1 重建 | T1 动态增强 | T2 gradiente | T2 MPGR | T2 磁敏感 | T2 kręgosłup | T2 páteř | T2 omurga
+T2 gerinc | T2 шейный отдел | T2 頚椎 | T2 rachide lombare | T2 myelo | T1 定位 | T1 ROI
 """
 
 

@@ -52,7 +52,7 @@ def test_descriptions_without_a_known_word_are_kept(study_of, tmp_path):
         "Wasserdunkel tra": (2, "2024-05-06", "2024-06-01", "FLAIR"),
         "Haus 7": (1, "2024-05-06", "2024-05-06", None),
     }
-    assert list(read_unknown(file))[0].description == "Wasserdunkel tra"
+    assert read_unknown(file)[0].description == "Wasserdunkel tra"
 
 
 @pytest.mark.parametrize(

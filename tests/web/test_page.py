@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import re
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from node.config import Config, build_config
 from node.engine import WorkflowRecord
+from node.errors import EngineError
 from node.metrics import Metrics
 from node.web.page import Sources, build_page
 
@@ -20,27 +24,40 @@ STUDY = "1.2.840.99.123456789"
 
 @dataclass
 class Recorded:
-    """Stands in for the engine's client: one refused study, one delivered."""
+    """Stands in for the engine's client: one refused study, and ``more`` before it."""
 
     is_empty: bool = False
+    more: int = 0
+    is_down: bool = False
     asked: list[str] = field(default_factory=list)
 
     def workflows(self, name: str) -> list[WorkflowRecord]:
         """All of one name."""
         self.asked.append(name)
+        if self.is_down:
+            raise EngineError("engine.database: no answer")
         if self.is_empty or name != "process":
             return []
         moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        outcome = {"state": "refused", "reason": "no FLAIR: <b>series 3</b> is T2"}
+        outcome = {"state": "refused", "reason": "no FLAIR: <b>series 3</b> is T2", "kind": "SelectionRefused"}
         about = {"study_instance_uid": STUDY}
-        return [WorkflowRecord("w", "SUCCESS", None, about, outcome, None, moment, moment)]
+        refused = WorkflowRecord("w", "SUCCESS", None, about, outcome, None, moment, moment)
+        return [replace(refused, about={"study_instance_uid": f"1.2.{i}"}) for i in range(self.more)] + [refused]
 
 
 def get(path: str, tmp_path: Path, *, is_well: bool = True, is_empty: bool = False, **log: bool) -> httpx.Response:
     """What the page answers, without a network."""
     config: Config = build_config({"node": {"folder": str(tmp_path)}, "log": log})
-    app = build_page(config, Sources(Recorded(is_empty), Metrics(), lambda: is_well))
+    return ask(config, Recorded(is_empty), path, is_well=is_well)[0]
 
+
+def ask(config: Config, client: Recorded, *paths: str, is_well: bool = True) -> list[httpx.Response]:
+    """What one page answers to several requests."""
+    app = build_page(config, Sources(client, Metrics(), lambda: is_well))
+    return [_answer(app, path) for path in paths]
+
+
+def _answer(app: Starlette, path: str) -> httpx.Response:
     async def fetch() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as client:
             return await client.get(path)
@@ -79,6 +96,9 @@ def test_json_holds_what_the_page_shows(tmp_path: Path) -> None:
         "reason": "no FLAIR: <b>series 3</b> is T2",
         "since": "2026-01-02T03:04:05+00:00",
         "deliveries": {},
+        "ordered": "2026-01-02T03:04:05+00:00",
+        "kind": "SelectionRefused",
+        "folder": "w",
     }
 
 
@@ -93,3 +113,56 @@ def test_metrics_are_in_prometheus_form(tmp_path: Path) -> None:
     text = get("/metrics", tmp_path).text
     assert "# TYPE glionode_studies_started_total counter" in text
     assert STUDY not in text
+
+
+def test_only_the_latest_studies_are_shown_and_all_are_counted(tmp_path: Path) -> None:
+    """A page of ten thousand rows helps nobody; the count by state is of all."""
+    config = build_config({"node": {"folder": str(tmp_path)}})
+    (answer,) = ask(config, Recorded(more=250), "/")
+    assert answer.text.count("<tr>") == 1 + 200
+    assert "and 51 earlier studies" in answer.text
+    assert "refused: 251" in answer.text
+
+
+@pytest.mark.parametrize(("mebibytes", "is_told"), [(1, False), (10**9, True)])
+def test_free_space_is_shown_against_the_watermark(mebibytes: int, is_told: bool, tmp_path: Path) -> None:
+    """Below it, the page says that nothing is received."""
+    config = build_config({"node": {"folder": str(tmp_path)}, "scp": {"watermark_mebibytes": mebibytes}})
+    (answer,) = ask(config, Recorded(), "/")
+    assert re.search(r"free on the spool's disk: \d+ MiB", answer.text)
+    assert ("nothing is received" in answer.text) is is_told
+
+
+def test_the_chosen_series_are_shown_by_number(tmp_path: Path) -> None:
+    """As ``result.json`` has them; without a number there is a question mark."""
+    config = build_config({"node": {"folder": str(tmp_path)}})
+    series = [
+        {"contrast": "T1c", "series_number": 801, "chosen": True},
+        {"contrast": "T1c", "series_number": 802, "chosen": False},
+        {"contrast": "T2", "series_number": None, "chosen": True},
+    ]
+    file = config.work_folder / "w" / "result.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"selection": {"series": series}}), encoding="utf-8")
+    assert "<td>T1c 801, T2 ?</td>" in ask(config, Recorded(), "/")[0].text
+    file.write_text(json.dumps({"selection": None}), encoding="utf-8")
+    assert ask(config, Recorded(), "/")[0].status_code == 200
+
+
+def test_studies_are_measured_by_state_and_refused_ones_by_kind(tmp_path: Path) -> None:
+    """Counted from the ledger, which is read once for scrapes that follow one another at once."""
+    config, client = build_config({"node": {"folder": str(tmp_path)}}), Recorded(more=2)
+    first, second = ask(config, client, "/metrics", "/metrics")
+    for line in ('glionode_studies{state="refused"} 3.0', 'glionode_studies_refused{kind="SelectionRefused"} 3.0'):
+        assert line in first.text
+        assert line in second.text
+    assert client.asked.count("process") == 1
+
+
+def test_metrics_answer_while_the_database_does_not(tmp_path: Path) -> None:
+    """Only the studies are missing from them."""
+    config = build_config({"node": {"folder": str(tmp_path)}})
+    (answer,) = ask(config, Recorded(is_down=True), "/metrics")
+    assert answer.status_code == 200
+    assert "glionode_spool_free_bytes" in answer.text
+    assert "glionode_studies{" not in answer.text
