@@ -101,9 +101,8 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
     os._exit(0)
 
 
-def _hourly(config: Config) -> Callable[[], Any] | None:
-    if not config.retention.enabled:
-        return None
+def _hourly(config: Config) -> Callable[[], Any]:
+    """Also if retention is off: the schedule stays in the database, and rounds that nobody knows would gather there."""
     from node.retention import retention_round
 
     return partial(retention_round, config)

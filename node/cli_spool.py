@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -15,7 +15,7 @@ from node.cli_options import ConfigOption, JsonOption, configure
 from node.config import Config
 
 if TYPE_CHECKING:
-    from node.retention import Holding
+    from node.retention import Cleaned, Holding
 
 
 @click.command()
@@ -32,10 +32,7 @@ def spool(as_json: bool, clean: bool, dry_run: bool, config_file: Path | None) -
         raise click.UsageError("--dry-run is for --clean")
     config = configure(config_file, quiet=True)
     stock = retention.take_stock(config)
-    studies = retention.clean(config, stock.held, dry_run) if clean else []
-    results = retention.clean_results(config, stock, studies, dry_run) if clean else []
-    if clean and not dry_run:
-        retention.clean_commitments(config, stock)
+    cleaned = retention.clean_all(config, stock, dry_run) if clean else retention.Cleaned([], [], 0)
     free_bytes = Spool(config.spool_folder).free_bytes()
     if as_json:
         facts = {
@@ -44,20 +41,24 @@ def spool(as_json: bool, clean: bool, dry_run: bool, config_file: Path | None) -
             "bytes": sum(each.bytes for each in stock.held),
             "free_bytes": free_bytes,
             "watermark_bytes": config.scp.watermark_mebibytes * 2**20,
-            "deleted": {"is_dry_run": dry_run, "studies": studies, "results": results} if clean else None,
+            "deleted": _deleted(cleaned, dry_run) if clean else None,
         }
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     if not clean:
         Console().print(_table(stock.held))
     word = "would delete" if dry_run else "deleted"
-    for uid in studies:
+    for uid in cleaned.studies:
         click.echo(f"{word}: inputs of study {uid}")
-    for folder in results:
+    for folder in cleaned.results:
         click.echo(f"{word}: results {folder}")
-    if clean and not (studies or results):
+    if clean and not (cleaned.studies or cleaned.results):
         click.echo("nothing may go; `glionode spool` says why")
     click.echo(_space(config, free_bytes))
+
+
+def _deleted(cleaned: Cleaned, dry_run: bool) -> dict[str, Any]:
+    return {"is_dry_run": dry_run, "studies": cleaned.studies, "results": cleaned.results}
 
 
 def _table(held: list[Holding]) -> Table:

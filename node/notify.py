@@ -13,10 +13,20 @@ from node.sections import NotifySection
 _TITLES = {"refused": "study refused", "failed": "study failed", "reported": "study reported"}
 
 
+_WITH_HOST = frozenset(["mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms"])
+"""Schemes whose URL begins with a host; most others have their token in its place."""
+
+
 def _name(url: str) -> str:
-    """Scheme and host: what may be told of a URL that holds credentials."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}"
+    """Scheme, and the host if it is one: what may be told of a URL that holds credentials."""
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        return "a URL without a scheme"
+    try:
+        host = urlsplit(url).hostname if scheme in _WITH_HOST else None
+    except ValueError:  # a bracket in a password, say
+        host = None
+    return f"{scheme}://{host}" if host else scheme
 
 
 def _silence() -> None:
@@ -25,7 +35,7 @@ def _silence() -> None:
 
 
 def unknown_services(section: NotifySection) -> list[str]:
-    """URLs (scheme and host) that no service understands."""
+    """URLs (scheme, and host if that is no secret) that no service understands."""
     _silence()
     return [_name(url) for url in section.urls if apprise.Apprise.instantiate(url) is None]
 

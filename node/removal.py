@@ -16,7 +16,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,8 +72,12 @@ def contents(spool_folder: Path, study_instance_uid: str) -> Contents:
     )
 
 
-def remove_study(spool_folder: Path, study_instance_uid: str, expected: Contents) -> bool:
-    """Delete the study; False if by now it holds other than ``expected`` (then it is back in its place).
+def remove_study(
+    spool_folder: Path, study_instance_uid: str, expected: Contents, is_needed: Callable[[str], bool]
+) -> bool:
+    """Delete the study; False if by now it holds other than ``expected`` or is needed (then it is back in its place).
+
+    ``is_needed`` is asked with the UID when the study is out of the way: whoever orders it later finds nothing.
 
     Raises:
         OSError: the file system refused; what is left is taken up by `take_up_leftovers`.
@@ -87,8 +91,14 @@ def remove_study(spool_folder: Path, study_instance_uid: str, expected: Contents
     judged = [file.relative_to(away) for file in _files(away)]
     judged_aside = _files(aside)
     found = contents(spool_folder, study_instance_uid)
-    if (found.instances, found.bytes, found.arrived) != (expected.instances, expected.bytes, expected.arrived):
-        _put_back(away, spool_folder, study_instance_uid)
+    is_same = (found.instances, found.bytes, found.arrived) == (expected.instances, expected.bytes, expected.arrived)
+    is_kept = True
+    try:
+        is_kept = not is_same or is_needed(study_instance_uid)
+    finally:
+        if is_kept:  # also if it could not be asked
+            _put_back(away, spool_folder, study_instance_uid)
+    if is_kept:
         return False
     if away.is_dir():
         decided = away.with_name(away.name + _DECIDED)

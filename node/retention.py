@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,19 +68,25 @@ class Stock:
     at_work: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What went: Study Instance UIDs of inputs, names of results' folders, how many requests for commitment."""
+
+    studies: list[str]
+    results: list[str]
+    commitments: int
+
+
 def take_stock(config: Config) -> Stock:
     """Read ledger and spool, and judge every study.
 
     Raises:
         EngineError: the database does not answer.
     """
-    client = WorkflowClient(config)
-    try:
+    with closing(WorkflowClient(config)) as client:
         orders = [each for each in client.workflows("process") if each.engine_status in ACTIVE]
         deliveries = [each for each in client.workflows("deliver") if each.engine_status in ACTIVE]
         lines = read_ledger(config, client)
-    finally:
-        client.close()
     processing = frozenset(each.about["study_instance_uid"] for each in orders)
     now = datetime.now(UTC)
     at_work = frozenset(each.workflow_id for each in (*orders, *deliveries))
@@ -118,12 +124,12 @@ def _why_held(config: Config, line: LedgerLine | None, there: Contents, now: dat
     if line.state == "refused":
         if section.refused_days == 0:
             return "refused, and the inputs of refused studies are kept (retention.refused_days)"
-        return _why_young(line, there, section.refused_days, now)
+        return _why_young(config, line, there, section.refused_days, now)
     if line.state in ("failed", "cancelled"):
         return f"{line.state}: no destination may have results of it"
     if line.state not in _WITH_RESULTS:
         return f"work on it is under way ({line.state})"
-    return _why_undelivered(config, line) or _why_young(line, there, section.input_days, now)
+    return _why_undelivered(config, line) or _why_young(config, line, there, section.input_days, now)
 
 
 def _why_undelivered(config: Config, line: LedgerLine) -> str | None:
@@ -138,9 +144,12 @@ def _why_undelivered(config: Config, line: LedgerLine) -> str | None:
     return None
 
 
-def _why_young(line: LedgerLine, there: Contents, days: float, now: datetime) -> str | None:
-    begun = max(line.since, there.arrived or line.since)
-    until = begun + timedelta(days=min(days, 36500))
+def _why_young(config: Config, line: LedgerLine, there: Contents, days: float, now: datetime) -> str | None:
+    arrived = there.arrived or line.since
+    begun = max(line.since, arrived)
+    # a study is processed once it is complete, be more of it arriving; without the rest, what comes would be no study
+    quiet = timedelta(seconds=max(config.assembly.stable_seconds, config.assembly.ceiling_seconds))
+    until = max(begun + timedelta(days=min(days, 36500)), arrived + quiet)
     if begun > now:
         return "the clock was set back: its times are later than now"
     return f"kept until {until:%Y-%m-%d %H:%M} UTC" if now < until else None
@@ -158,10 +167,13 @@ def _why_late(config: Config, line: LedgerLine, there: Contents) -> str | None:
     return None if order.workflow_id == line.folder else late
 
 
-def clean(config: Config, held: list[Holding], dry_run: bool) -> list[str]:
+def clean(
+    config: Config, held: list[Holding], dry_run: bool, is_needed: Callable[[str], bool] = lambda _: False
+) -> list[str]:
     """Delete the inputs that may go; the Study Instance UIDs of what went (``dry_run``: of what would go).
 
-    What a kill left of an earlier round is settled first. A study that the disk will not let go is logged and stays.
+    What a kill left of an earlier round is settled first. A study that the disk will not let go is logged and stays,
+    and so does one that ``is_needed`` says was ordered since ``held`` was judged.
     """
     deletable = [each for each in held if each.held_because is None]
     if dry_run:
@@ -175,13 +187,14 @@ def clean(config: Config, held: list[Holding], dry_run: bool) -> list[str]:
         for each in deletable:
             expected = Contents(each.instances, each.bytes, each.arrived, None)
             try:
-                is_gone = remove_study(config.spool_folder, each.study_instance_uid, expected)
+                is_gone = remove_study(config.spool_folder, each.study_instance_uid, expected, is_needed)
             except OSError as error:
                 log.error("input_not_deleted", study_instance_uid=each.study_instance_uid, reason=error.strerror)
                 continue
             if is_gone:
                 gone.append(each.study_instance_uid)
-                log.info("input_deleted", study_instance_uid=each.study_instance_uid, bytes=each.bytes)
+                facts = {"instances": each.instances, "bytes": each.bytes}
+                log.info("input_deleted", study_instance_uid=each.study_instance_uid, **facts)
     return gone
 
 
@@ -246,21 +259,40 @@ def clean_commitments(config: Config, stock: Stock) -> int:
     return count
 
 
-def retention_round(config: Config) -> dict[str, int]:
-    """Delete all that may go; plain JSON counts. May run twice, and while the node runs.
+def clean_all(config: Config, stock: Stock, dry_run: bool) -> Cleaned:
+    """Delete all that may go (``dry_run``: only name it).
 
     Raises:
         EngineError: the database does not answer.
     """
+    with closing(WorkflowClient(config)) as client:
+
+        def is_needed(uid: str) -> bool:
+            orders = client.workflows("process", about={"study_instance_uid": uid})
+            return any(each.engine_status in ACTIVE for each in orders)
+
+        studies = clean(config, stock.held, dry_run, is_needed)
+    results = clean_results(config, stock, studies, dry_run)
+    return Cleaned(studies, results, 0 if dry_run else clean_commitments(config, stock))
+
+
+def retention_round(config: Config) -> dict[str, int]:
+    """Delete all that may go, if the config wants it; plain JSON counts. May run twice, and while the node runs.
+
+    Raises:
+        EngineError: the database does not answer.
+    """
+    if not config.retention.enabled:
+        return {}
     stock = take_stock(config)
     sizes = {each.study_instance_uid: each.bytes for each in stock.held}
-    gone = clean(config, stock.held, dry_run=False)
+    cleaned = clean_all(config, stock, dry_run=False)
     counts = {
-        "studies": len(gone),
-        "bytes": sum(sizes[uid] for uid in gone),
-        "studies_held": len(stock.held) - len(gone),
-        "results": len(clean_results(config, stock, gone, dry_run=False)),
-        "commitments": clean_commitments(config, stock),
+        "studies": len(cleaned.studies),
+        "bytes": sum(sizes[uid] for uid in cleaned.studies),
+        "studies_held": len(stock.held) - len(cleaned.studies),
+        "results": len(cleaned.results),
+        "commitments": cleaned.commitments,
     }
     log.info("retention_round", **counts)
     return counts

@@ -16,7 +16,7 @@ from faults import wait_until
 from node_process import write_config
 
 from node.config import Config, load_config
-from node.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, WorkflowRecord, running_worker
+from node.engine import NOTICE_QUEUE, STUDY_QUEUE, DurableSteps, WorkflowClient, WorkflowRecord, running_worker
 from node.errors import ConfigError, EngineError
 from node.steps import DirectSteps
 
@@ -135,6 +135,30 @@ def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None
     with worker(config):
         before, after = wait_for_end(client, "sleeping", "asleep").output
     assert before + seconds <= after < restart + seconds
+
+
+def test_clock_that_was_set_back_does_not_prolong_a_wait() -> None:
+    """A wait whose recorded end lies an hour ahead, for the clock was set back since, lasts no longer than asked."""
+
+    class SetBack(DurableSteps):
+        def step(self, name: str, function: Any, *arguments: Any) -> Any:
+            return function(*arguments) + 3600.0
+
+    begun = time.monotonic()
+    SetBack().sleep(0.05)
+    assert time.monotonic() - begun < 3600.0
+
+
+def test_clock_that_was_set_forward_ends_a_wait() -> None:
+    """A wait whose recorded end has passed, for the clock was set forward since, is over at once."""
+
+    class SetForward(DurableSteps):
+        def step(self, name: str, function: Any, *arguments: Any) -> Any:
+            return function(*arguments) - 7200.0
+
+    begun = time.monotonic()
+    SetForward().sleep(3600.0)
+    assert time.monotonic() - begun < 3600.0
 
 
 def test_second_worker_is_refused(config: Config) -> None:

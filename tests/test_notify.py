@@ -98,7 +98,23 @@ def test_state_that_nobody_wants_is_not_told() -> None:
 def test_unknown_service_is_found() -> None:
     """A URL that no service understands is named for the check, without what may be a password."""
     urls = ("json://127.0.0.1/x", "carrier-pigeon://user:secret@loft/")
-    assert unknown_services(NotifySection(urls=urls)) == ["carrier-pigeon://loft"]
+    assert unknown_services(NotifySection(urls=urls)) == ["carrier-pigeon"]
+
+
+@pytest.mark.parametrize(
+    ("url", "name"), [("secret", "a URL without a scheme"), ("mailto://", "mailto"), ("xml://user:se[cret@h", "xml")]
+)
+def test_malformed_url_is_told_without_its_content(url: str, name: str) -> None:
+    """Whatever is wrong with it, it may hold a password."""
+    assert unknown_services(NotifySection(urls=(url,))) == [name]
+    with pytest.raises(NotifyError, match=f"notify.urls: {name} did not take"):
+        tell(NotifySection(urls=(url,)), "failed", "1.2.3", "why", "N")
+
+
+@pytest.mark.parametrize("url", ["tgram://1234secret", "discord://1234secret", "slack://1234secret/x"])
+def test_token_in_the_place_of_a_host_is_not_named(url: str) -> None:
+    """Many services take their token where others have a host: of these only the scheme is told."""
+    assert unknown_services(NotifySection(urls=(url,))) == [url.partition(":")[0]]
 
 
 class Waits:

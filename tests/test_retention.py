@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,19 @@ from node import removal
 from node.commitment import Commitments
 from node.config import Config, build_config
 from node.engine import STUDY_QUEUE, WorkflowClient
+from node.errors import EngineError
 from node.ledger import LedgerLine
 from node.order import Wish, order_study
-from node.retention import Stock, clean, clean_commitments, clean_results, holdings, retention_round, take_stock
+from node.retention import (
+    Stock,
+    clean,
+    clean_all,
+    clean_commitments,
+    clean_results,
+    holdings,
+    retention_round,
+    take_stock,
+)
 from node.scp.incoming import length_of_head
 from node.scp.spool import Spool, StoreOutcome
 
@@ -210,6 +220,16 @@ def test_days_count_from_the_latest_instance(tmp_path: Path) -> None:
     assert (why_held(config, ledger_line()) or "").startswith("kept until 2026-06-30")
 
 
+@pytest.mark.parametrize(("minutes", "may_go"), [(59, False), (61, True)])
+def test_a_study_that_may_still_be_arriving_is_held(minutes: int, may_go: bool, tmp_path: Path) -> None:
+    """Complete, processed and delivered within the minute, and kept for no day: what still comes must find it there."""
+    config = make_config(tmp_path, input_days=0)
+    arrived = NOW - timedelta(minutes=minutes)
+    put(config, moment=arrived)
+    line = ledger_line(since=arrived + timedelta(minutes=1), ordered=arrived)
+    assert (why_held(config, line) is None) is may_go
+
+
 @pytest.mark.parametrize("is_file", [True, False], ids=["written after", "given its place after"])
 def test_a_late_instance_holds_the_study(is_file: bool, tmp_path: Path) -> None:
     """It waits to be judged; the time of its folder tells when it got its place."""
@@ -235,7 +255,7 @@ def test_late_instances_that_change_nothing_do_not_hold_the_study(tmp_path: Path
     """A study is ordered once it is complete, while other series may still arrive; the same order never runs again."""
     config = make_config(tmp_path, input_days=0)
     uid, workflow_id = write_small(config)
-    now = datetime.now(UTC) + timedelta(minutes=1)
+    now = datetime.now(UTC) + timedelta(hours=2)
     times = {"since": now, "ordered": now - timedelta(days=1)}
     same, other = (ledger_line(study_instance_uid=uid, folder=each, **times) for each in (workflow_id, FOLDER))
     assert [each.held_because for each in holdings(config, [same], now)] == [None]
@@ -295,6 +315,34 @@ def test_an_instance_that_came_since_it_was_judged_keeps_the_study(tmp_path: Pat
     put(config, 2, NOW)
     before = spooled(config)
     assert clean(config, held, dry_run=False) == []
+    assert spooled(config) == before
+
+
+def test_a_study_ordered_since_it_was_judged_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The admin tried it again a moment ago: its workflow finds the inputs in their place."""
+    config = make_config(tmp_path)
+    put(config)
+    before = spooled(config)
+    monkeypatch.setattr("node.retention.read_ledger", lambda *_: [ledger_line()])
+    judged = take_stock(config)
+    with closing(WorkflowClient(config)) as client:
+        client.enqueue(STUDY_QUEUE, "process", f"{FOLDER}.2", "{}", about={"study_instance_uid": STUDY})
+    assert [each.held_because for each in judged.held] == [None]
+    assert clean_all(config, judged, dry_run=False).studies == []
+    assert spooled(config) == before
+
+
+def test_a_study_goes_back_if_nobody_can_say_whether_it_was_ordered(tmp_path: Path) -> None:
+    """The database went away between judging and deleting."""
+    config = make_config(tmp_path)
+    put(config)
+    before = spooled(config)
+
+    def is_needed(_: str) -> bool:
+        raise EngineError("engine.database: down")
+
+    with pytest.raises(EngineError):
+        clean(config, deletable(config), False, is_needed)
     assert spooled(config) == before
 
 
@@ -597,6 +645,15 @@ def test_a_round_reads_the_ledger_and_counts(tmp_path: Path) -> None:
     counts = retention_round(config)
     assert counts == {"studies": 0, "bytes": 0, "studies_held": 1, "results": 0, "commitments": 0}
     assert json.loads(json.dumps(counts)) == counts
+    assert len(spooled(config)) == 1
+
+
+def test_a_round_does_nothing_if_retention_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schedule may be older than the setting."""
+    config = make_config(tmp_path, enabled=False)
+    put(config)
+    monkeypatch.setattr("node.retention.read_ledger", lambda *_: [ledger_line()])
+    assert retention_round(config) == {}
     assert len(spooled(config)) == 1
 
 

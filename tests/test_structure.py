@@ -74,7 +74,7 @@ SEES = {  # who may import what; a package stands for all its modules
         "node.web", "node.config", "node.engine", "node.errors", "node.ledger", "node.metrics", "node.scp.spool",
     },
     "node.check": {
-        "node.config", "node.errors", "node.engine", "node.scp.spool", "node.scu", "node.stow",
+        "node.config", "node.notify", "node.errors", "node.engine", "node.scp.spool", "node.scu", "node.stow",
         "node.segmentation", "node.series.vocabulary", "node.study",
     },
     "node.app": EVERYTHING,

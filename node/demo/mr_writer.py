@@ -123,7 +123,7 @@ def _study_and_equipment(patient_id: str) -> Dataset:
     dataset.StudyDescription = "MR head with contrast (synthetic)"
     dataset.AccessionNumber = ""
     dataset.ReferringPhysicianName = ""
-    dataset.Manufacturer = "glionode"
+    dataset.Manufacturer = "Synthetic scanner"  # not glionode: the node takes none of its own results for input
     dataset.ManufacturerModelName = "synthetic patient"
     dataset.MagneticFieldStrength = "3"
     dataset.PositionReferenceIndicator = ""

@@ -171,7 +171,8 @@ class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
         message = self.message
         try:
             super().receive_primitive(primitive)
-        except PARSE_ERRORS as error:
+        except (*PARSE_ERRORS, OSError) as error:  # pydicom raises OSError, too; the disk's do not come here
+            self.message = None
             self._abort(f"no DIMSE message ({type(error).__name__})")
             return
         if message.encoded_command_set.tell() > _COMMAND_SET_BYTES or self.msg_queue.qsize() > _MOST_WAITING:
@@ -196,16 +197,18 @@ class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
 
     def _abort(self, reason: str) -> None:
         log.warning("association_aborted", reason=reason, address=self.assoc.requestor.address)
-        self.message = None
         self.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 9.2.3): A-ABORT, and the state machine comes to rest
 
     def get_msg(self, block: bool = False) -> tuple[int | None, object]:
         """The next message with its context's ID, or (None, None) if there is none within a tenth of a second."""
         try:
-            waiting: tuple[int | None, object] = self.msg_queue.get(timeout=_GET_SECONDS)
+            context_id, message = self.msg_queue.get(timeout=_GET_SECONDS)
         except queue.Empty:
             return None, None
-        return waiting
+        if message is not None and not message.is_valid_request:
+            self._abort("a request without what it must have")  # pynetdicom would leave its peer without an answer
+            return None, None
+        return context_id, message
 
     def wake(self) -> None:
         """Let `get_msg` return, for something other than a message is to be looked at."""

@@ -55,7 +55,7 @@ class Connection(AssociationSocket):  # type: ignore[misc]
 
     @property
     def ready(self) -> bool:
-        """True if the peer sent something; waits for it up to a tenth of a second, unless woken."""
+        """True if the peer sent something; waits a tenth of a second for it, unless woken or with events to act on."""
         if self.socket is None or not self._is_connected:
             time.sleep(_CLOSED_SECONDS)
             return False
@@ -65,7 +65,8 @@ class Connection(AssociationSocket):  # type: ignore[misc]
         try:
             poll.register(self.socket, select.POLLIN)
             poll.register(self._ear, select.POLLIN)
-            awake = {descriptor for descriptor, _ in poll.poll(_WAIT_SECONDS * 1000)}
+            wait_seconds = _WAIT_SECONDS if self.event_queue.empty() else 0
+            awake = {descriptor for descriptor, _ in poll.poll(wait_seconds * 1000)}
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed
             return False

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import structlog
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pynetdicom import evt
 
 from node.errors import InstanceRefused
 from node.metrics import Metrics
 from node.scp.arrival import Arrival, StoreRequest
 from node.scp.incoming import IncomingFile
-from node.scp.instance_identity import Identity, read_identity
+from node.scp.instance_identity import Identity, inflates_beyond, read_identity
 from node.scp.spool import Spool, StoreOutcome
 from node.scp.status import (
     CANNOT_UNDERSTAND,
     DATA_SET_DOES_NOT_MATCH,
+    INSTANCE_TOO_LARGE,
     INVALID_UID,
     MISSING_UID,
     OUT_OF_RESOURCES,
@@ -88,6 +90,8 @@ class StorageHandlers:
         try:
             with file.open_data_set() as data_set:
                 identity = read_identity(data_set, request.transfer_syntax)
+            if request.transfer_syntax == DeflatedExplicitVRLittleEndian and self._inflates_too_far(file):
+                return self._answer(INSTANCE_TOO_LARGE, "inflated, larger than scp.max_instance_mebibytes")
         except InstanceRefused as error:
             return self._answer(CANNOT_UNDERSTAND, str(error))
         if refusal := _mismatch(identity, request):
@@ -108,6 +112,10 @@ class StorageHandlers:
         if outcome is not StoreOutcome.CONFLICT:
             self._on_instance_stored(study_instance_uid, series_instance_uid)
         return SUCCESS
+
+    def _inflates_too_far(self, file: IncomingFile) -> bool:
+        with file.open_data_set() as data_set:
+            return inflates_beyond(data_set, self._max_instance_bytes)
 
     def _has_room(self) -> bool:
         return self._spool.free_bytes() >= self._watermark_bytes

@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -22,6 +23,7 @@ _CHUNK_BYTES = 1 << 16
 
 PARSE_ERRORS = (
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     NotImplementedError,
@@ -88,17 +90,32 @@ def _inflated(data_set: BinaryIO, limit_bytes: int) -> bytes:
     return bytes(head)
 
 
+def inflates_beyond(data_set: BinaryIO, limit_bytes: int) -> bool:
+    """True if a deflated data set holds more than ``limit_bytes``; they pass by in pieces."""
+    inflater, count, chunk = zlib.decompressobj(-zlib.MAX_WBITS), 0, data_set.read(_CHUNK_BYTES)
+    try:
+        while chunk and count <= limit_bytes and not inflater.eof:
+            count += len(inflater.decompress(chunk, _HEADS_BYTES[-1]))
+            chunk = inflater.unconsumed_tail or data_set.read(_CHUNK_BYTES)
+    except zlib.error:
+        return False  # broken further on: that shows when the study is read
+    return count > limit_bytes
+
+
 def _parse(head: bytes, transfer_syntax: str) -> Identity:
     def is_past_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         return int(tag) > int(_SERIES_INSTANCE_UID)
 
-    elements = read_dataset(
-        io.BytesIO(head),
-        transfer_syntax == ImplicitVRLittleEndian,
-        transfer_syntax != ExplicitVRBigEndian,
-        stop_when=is_past_identity,
-        specific_tags=_TAGS,
-    )
+    try:
+        elements = read_dataset(
+            io.BytesIO(head),
+            transfer_syntax == ImplicitVRLittleEndian,
+            transfer_syntax != ExplicitVRBigEndian,
+            stop_when=is_past_identity,
+            specific_tags=_TAGS,
+        )
+    except OSError as error:  # pydicom's word for a sequence without its end; no disk is read here
+        raise ValueError(str(error)) from None
     # raw values: pydicom's own conversion repairs, and repeats in warnings, what is to be refused here
     raw = [elements.get_item(tag) if tag in elements else None for tag in _TAGS]
     values = [(element.value or b"").rstrip(b"\0 ").decode("ascii") if element else "" for element in raw]

@@ -21,7 +21,7 @@ import pydicom
 import SimpleITK as sitk
 from dicom2nifti.exceptions import ConversionError, ConversionValidationError
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from node.errors import GeometryRefused, InstanceRefused
 from node.study import Series
@@ -40,7 +40,7 @@ _REQUIRED = (*_NUMBERS, "Rows", "Columns", "FrameOfReferenceUID")
 # what pydicom, its decoders and the two converters raise on a data set that is not what its standard says
 _MALFORMED = (
     ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RuntimeError, ArithmeticError, OSError,
-    EOFError, struct.error,
+    EOFError, BytesLengthException, struct.error,
 )  # fmt: skip
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -93,10 +93,13 @@ def read_volume(series: Series) -> SourceVolume:
     """
     datasets = [_read(instance.path) for instance in series.instances]
     is_enhanced = len(datasets) == 1 and "NumberOfFrames" in datasets[0]
-    if is_enhanced:
-        _check_present(series, datasets[0], ("Rows", "Columns", "FrameOfReferenceUID"))
-    else:
-        _check_classic(series, datasets)
+    try:
+        if is_enhanced:
+            _check_present(series, datasets[0], ("Rows", "Columns", "FrameOfReferenceUID"))
+        else:
+            _check_classic(series, datasets)
+    except _MALFORMED as error:
+        raise InstanceRefused(f"{series.label}: an attribute cannot be read ({type(error).__name__})") from None
     for dataset in datasets:
         _decode(dataset, series)
     planes, sources = _planes(series, datasets, is_enhanced)
@@ -158,7 +161,7 @@ def _check_classic(series: Series, datasets: list[pydicom.Dataset]) -> None:
     along = _check_spacing(series, numbers["ImageOrientationPatient"][0], numbers["ImagePositionPatient"])
     # dicom2nifti takes runs of InstanceNumber for time points; some scanners number slices as they were acquired
     for number, index in enumerate(np.argsort(along)):
-        datasets[index].InstanceNumber = number + 1
+        datasets[index].add_new("InstanceNumber", "IS", number + 1)  # unlike an assignment, it never reads the old one
 
 
 def _numbers(series: Series, datasets: list[pydicom.Dataset], keyword: str) -> NDArray[np.float64]:

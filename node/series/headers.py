@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import dcmread, read_partial
 from pydicom.tag import BaseTag, Tag
 
@@ -31,7 +31,7 @@ from node.uids import is_valid_uid
 
 DICOM_UNREADABLE = (
     InvalidDicomError, EOFError, OSError, ValueError, TypeError, KeyError, LookupError, AttributeError,
-    NotImplementedError, OverflowError, struct.error, zlib.error,
+    NotImplementedError, OverflowError, RecursionError, BytesLengthException, struct.error, zlib.error,
 )  # what pydicom raises on bytes that are no sound DICOM  # fmt: skip
 ENHANCED_MR = frozenset(["1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4"])
 _DIRECTORY = "1.2.840.10008.1.3.10"

@@ -53,7 +53,7 @@ def write_refusal(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom repeats pydicom's remarks about the source's values
         document = EnhancedSR(
-            evidence=[with_valid_identity(header)],
+            evidence=[_able_to_hold(reason, with_valid_identity(header))],
             content=root,
             series_instance_uid=derived_uid(identity.workflow_id, "refusal series"),
             series_number=SERIES_NUMBER,
@@ -68,6 +68,14 @@ def write_refusal(
     document.SoftwareVersions = [identity.node_version]
     document.StationName = identity.station_name
     return document
+
+
+def _able_to_hold(reason: str, header: pydicom.Dataset) -> pydicom.Dataset:
+    """``header``, in UTF-8 if ``reason`` may quote what its character set (PS3.3 C.12.1.1.2) has no code for."""
+    if not reason.isascii() and header.get("SpecificCharacterSet") != "ISO_IR 192":
+        header.decode()
+        header.SpecificCharacterSet = "ISO_IR 192"
+    return header
 
 
 def verify_refusal(file: Path, header: pydicom.Dataset, reason: str) -> None:

@@ -73,8 +73,14 @@ def build_page(config: Config, sources: Sources) -> Starlette:
         return Response(generate_latest(sources.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     sources.metrics.registry.register(StudyCounts(_StudyStates(config, sources.client)))
+
+    def is_down(_: Request, error: Exception) -> Response:
+        return PlainTextResponse(f"{error}; instances are received all the same", 503)
+
     routes = {"/": status, "/studies.json": studies, "/health": health, "/metrics": measured}
-    return Starlette(routes=[Route(path, endpoint) for path, endpoint in routes.items()])
+    return Starlette(
+        routes=[Route(path, endpoint) for path, endpoint in routes.items()], exception_handlers={EngineError: is_down}
+    )
 
 
 def _hidden(line: LedgerLine) -> LedgerLine:

@@ -51,6 +51,7 @@ class Figures:
     kills: dict[str, int] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
     sent_twice: int = 0
+    delivered_in_storm: int = 0
     seconds: float = 0.0
 
     def total_kills(self) -> int:
@@ -167,7 +168,7 @@ def acknowledged(output: str) -> set[str]:
 def fickle_plan(seed: int, length: int) -> list[int | Fault]:
     """What a PACS in trouble answers: mostly refusals, aborts, half answers, and instances kept but not answered."""
     choices: list[int | Fault] = [0, 0, 0xA700, Fault.ABORT, Fault.HALF_ANSWER, Fault.TAKE_AND_ABORT, Fault.STALL]
-    return random.Random(seed).choices(choices, weights=[4, 4, 3, 2, 2, 2, 0.2], k=length)
+    return random.Random(seed).choices(choices, weights=[3, 3, 3, 2, 2, 2, 0.3], k=length)
 
 
 def wait_for(condition: Callable[[], object], what: Callable[[], str], limit_seconds: float) -> None:
@@ -194,7 +195,7 @@ class Storm:
         sections = {
             "node": {"folder": str(folder / "var")}, "engine": engine,
             "retention": {"enabled": False},
-            "assembly": {"stable_seconds": 6.0, "series_stable_seconds": 2.0},
+            "assembly": {"stable_seconds": 2.0, "series_stable_seconds": 1.0},
             "delivery": {"first_retry_seconds": 0.3, "longest_retry_seconds": 2.0, "timeout_seconds": 4.0},
         }  # fmt: skip
         self._files = [write_config(folder, peers, **sections)]
@@ -221,7 +222,7 @@ class Storm:
         try:
             for sender in senders:
                 sender.start()
-            self._strike_until_enough(senders)
+            self._strike_until_enough(senders, client)
             for mortal in self.mortals:
                 mortal.is_storm = False
                 mortal.kill_from_outside()
@@ -241,17 +242,27 @@ class Storm:
             files = write_study(self._folder / "sent" / str(number), self.studies[number])
             stream(self.config, files, self.figures, lock)
 
-    def _strike_until_enough(self, senders: Sequence[threading.Thread]) -> None:
+    def _strike_until_enough(self, senders: Sequence[threading.Thread], client: WorkflowClient) -> None:
+        """Until all is sent, enough was killed, and half of the studies came through it."""
         chance = random.Random(self.plan.seed)
         deadline = time.monotonic() + self.plan.limit_seconds
-        while self.figures.total_kills() < self.plan.kills or any(sender.is_alive() for sender in senders):
+        while (
+            self.figures.total_kills() < self.plan.kills
+            or any(sender.is_alive() for sender in senders)
+            or 2 * self.delivered(client) < self.plan.studies
+        ):
             assert time.monotonic() < deadline, f"only {self.figures}"
             time.sleep(chance.uniform(1.0, 6.0))
             chance.choice(self.mortals).kill_from_outside()
+        self.figures.delivered_in_storm = self.delivered(client)
 
     def lines(self, client: WorkflowClient) -> list[LedgerLine]:
         """The ledger."""
         return read_ledger(self.config, client)
+
+    def delivered(self, client: WorkflowClient) -> int:
+        """Studies that are at their end."""
+        return sum(line.state == "delivered" for line in self.lines(client))
 
     def is_all_delivered(self, client: WorkflowClient) -> bool:
         """Every study is at its end, at both destinations."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from instances import make_instance
-from lab import dciodvfy_errors
+from instances import make_instance, write_instance_file
+from lab import PIXELMED_JAR, dciodvfy_errors, run_program
 
 from node.errors import VerificationError
 from node.sr_writer.refusal import verify_refusal, write_refusal
@@ -65,7 +65,46 @@ def test_refusal_with_another_patient_is_noticed(tmp_path: Path, keyword: str) -
         verify_refusal(written(tmp_path), make_instance(1), "another reason")
 
 
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        (None, "Muller^Eva"),
+        ("ISO_IR 100", "Müller^Eva"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        ("ISO_IR 192", "山田^太郎"),
+    ],
+)
+@pytest.mark.parametrize("reason", ["series 7 'T1 größer' leaves it open", "series 8 'T1 増強' leaves it open"])
+def test_reason_is_held_in_any_script(
+    tmp_path: Path, character_set: str | list[str] | None, name: str, reason: str
+) -> None:
+    """A reason may quote a series in a script that the patient's character set has not; the name stays what it is."""
+    source = make_instance(1)
+    if character_set:
+        source.SpecificCharacterSet = character_set
+    source.PatientName = name
+    header = pydicom.dcmread(write_instance_file(tmp_path, source))
+    file = tmp_path / "refusal.dcm"
+    write_refusal(header, header.StudyInstanceUID, reason, IDENTITY).save_as(file, enforce_file_format=True)
+    verify_refusal(file, header, reason)
+    document = pydicom.dcmread(file)
+    assert document.PatientName == name
+    assert document.SpecificCharacterSet == "ISO_IR 192"
+
+
 @pytest.mark.slow
-def test_refusal_is_valid(tmp_path: Path) -> None:
-    """dciodvfy finds no error in it."""
-    assert dciodvfy_errors(written(tmp_path)) == []
+@pytest.mark.parametrize("reason", [REASON, "series 8 'T1 増強' leaves it open. " * 60])
+def test_refusal_is_valid(tmp_path: Path, reason: str) -> None:
+    """dciodvfy and PixelMed find no error in it, and DCMTK reads the whole tree."""
+    header, file = make_instance(1), tmp_path / "refusal.dcm"
+    write_refusal(header, header.StudyInstanceUID, reason, IDENTITY).save_as(file, enforce_file_format=True)
+    assert dciodvfy_errors(file) == []
+    limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("TotalOp", "ExprGrp", "ExprOp")]
+    validator = ("-cp", PIXELMED_JAR, "com.pixelmed.validate.DicomSRValidator")
+    found = run_program("java", *limits, "-Xss64m", "-Djava.awt.headless=true", *validator, file).stdout
+    assert "Found EnhancedSR IOD" in found
+    assert "IOD validation complete" in found
+    assert not [line for line in found.splitlines() if line.startswith("Error")]
+    tree = run_program("dsrdump", file)
+    assert tree.returncode == 0
+    assert "No result. " in tree.stdout

@@ -129,7 +129,7 @@ def test_free_space_is_shown_against_the_watermark(mebibytes: int, is_told: bool
     """Below it, the page says that nothing is received."""
     config = build_config({"node": {"folder": str(tmp_path)}, "scp": {"watermark_mebibytes": mebibytes}})
     (answer,) = ask(config, Recorded(), "/")
-    assert re.search(r"free on the spool's disk: \d+ MiB", answer.text)
+    assert re.search(rf"free on the spool's disk: \d+ MiB · watermark: {mebibytes} MiB", answer.text)
     assert ("nothing is received" in answer.text) is is_told
 
 
@@ -157,6 +157,14 @@ def test_studies_are_measured_by_state_and_refused_ones_by_kind(tmp_path: Path) 
         assert line in first.text
         assert line in second.text
     assert client.asked.count("process") == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/studies.json"])
+def test_page_says_that_the_database_does_not_answer(path: str, tmp_path: Path) -> None:
+    """With the status that a proxy or a monitor understands."""
+    (answer,) = ask(build_config({"node": {"folder": str(tmp_path)}}), Recorded(is_down=True), path)
+    assert answer.status_code == 503
+    assert answer.text.startswith("engine.database: ")
 
 
 def test_metrics_answer_while_the_database_does_not(tmp_path: Path) -> None:
