@@ -30,7 +30,9 @@ def check(config: Config) -> Iterator[Finding]:
         yield _port("web.port", config.web.host, config.web.port)
     yield _spool(config)
     yield _database(config)
-    yield _model(config)
+    yield _model(config, "segmentation.model", config.segmentation.model)
+    if config.segmentation.t1c_only_model:
+        yield _model(config, "segmentation.t1c_only_model", config.segmentation.t1c_only_model)
     yield _device(config)
     if config.notify.urls:
         yield _notify(config)
@@ -90,15 +92,14 @@ def _database(config: Config) -> Finding:
     return Finding("engine.database", True, f"{kind}: {count} studies recorded")
 
 
-def _model(config: Config) -> Finding:
+def _model(config: Config, key: str, name: str) -> Finding:
     from node.segmentation.packs import verify
 
-    name = config.segmentation.model
     try:
         verify(name, config.models_folder)
     except GlionodeError as error:
-        return Finding("segmentation.model", False, str(error))
-    return Finding("segmentation.model", True, f"{name}: every file matches its card")
+        return Finding(key, False, str(error))
+    return Finding(key, True, f"{name}: every file matches its card")
 
 
 def _device(config: Config) -> Finding:

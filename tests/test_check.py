@@ -65,6 +65,12 @@ def test_a_wrong_rule_is_named(tmp_path: Path) -> None:
     assert lines["series.rules"].startswith("FAIL T3: unknown group")
 
 
+def test_pack_for_t1c_only_is_looked_at(tmp_path: Path) -> None:
+    """A pack for exams with T1c only that does not exist is named, beside the other."""
+    _, lines = check(tmp_path, segmentation={"t1c_only_model": "nobody"})
+    assert lines["segmentation.t1c_only_model"].startswith("FAIL no model pack 'nobody'")
+
+
 @pytest.mark.parametrize("section", ["scp", "web"])
 def test_occupied_port(section: str, tmp_path: Path) -> None:
     """A port that something listens on is named by its key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 import struct
@@ -96,9 +97,7 @@ def variants(kind: str) -> Iterator[Variant]:
 
 
 def _edited(edit: Callable[[Dataset], None], transfer_syntax: str = ExplicitVRLittleEndian) -> bytes:
-    instance = Dataset()
-    instance.update({element.tag: element for element in _base().instance})
-    instance.file_meta = _base().instance.file_meta.copy()
+    instance = copy.deepcopy(_base().instance)
     instance.file_meta.TransferSyntaxUID = transfer_syntax
     with warnings.catch_warnings(action="ignore"):
         edit(instance)

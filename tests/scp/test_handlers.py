@@ -31,6 +31,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     MRImageStorage,
 )
+from pynetdicom.dsutils import create_file_meta, encode_file_meta
 
 from node.metrics import Metrics
 from node.scp.arrival import ArrivingDataSet, StoreRequest
@@ -238,3 +239,54 @@ def test_mutilated_instances_are_answered(harness, start, noise, cut):
     """Whatever bytes come, the handler answers with a status of its table instead of raising."""
     content = GOOD[:start] + noise + (b"" if cut else GOOD[start + len(noise) :])
     assert harness.store(content) in (0x0000, 0xA900, 0xC000, 0xC010, 0xC011)
+
+
+@pytest.mark.parametrize("uid", ["1.2.3", "1.2.34"])
+def test_file_meta_is_what_pynetdicom_would_write(uid):
+    """Preamble and file meta, written out here for speed, are byte for byte those of pynetdicom."""
+    request = StoreRequest(MRImageStorage, uid, MRImageStorage, PRIVATE_TRANSFER_SYNTAX)
+    meta = create_file_meta(sop_class_uid=MRImageStorage, sop_instance_uid=uid, transfer_syntax=PRIVATE_TRANSFER_SYNTAX)
+    assert request.head() == bytes(128) + b"DICM" + encode_file_meta(meta)
+
+
+def test_store_without_data_set_is_refused(harness):
+    """A C-STORE without any data set is refused."""
+    request = StoreRequest(MRImageStorage, SOP, MRImageStorage, PLAIN)
+    data_set = ArrivingDataSet(lambda: harness.handlers.begin(request))
+    assert harness.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set))) == 0xC010
+    assert harness.files() == []
+
+
+def test_identity_behind_a_large_private_element_is_found(harness):
+    """An instance whose UIDs lie behind a megabyte of private data is stored like any other."""
+    data_set = make_instance()
+    data_set.private_block(0x0009, "TEST", create=True).add_new(0x10, "OB", bytes(1 << 20))
+    assert harness.store(encode_instance(data_set)) == 0x0000
+
+
+def test_deflated_bomb_is_refused(tmp_path):
+    """A deflated instance that inflates beyond max_instance_mebibytes is refused for good; one that does not is kept."""
+    harness = Harness(tmp_path / "spool", max_instance_mebibytes=1)
+    bomb, good = make_instance(transfer_syntax=DeflatedExplicitVRLittleEndian), make_instance(2)
+    bomb.PixelData = bytes(2 << 20)
+    good.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    assert harness.store(encode_instance(bomb), transfer_syntax=DeflatedExplicitVRLittleEndian) == 0xC020
+    assert harness.files() == []
+    number = {"sop_instance_uid": sop_instance_uid(2), "transfer_syntax": DeflatedExplicitVRLittleEndian}
+    assert harness.store(encode_instance(good), **number) == 0x0000
+
+
+def test_disk_that_fails_while_an_instance_arrives(harness, monkeypatch):
+    """An error of the disk in the middle of a data set is answered with A700 after its end; then all is well again."""
+
+    def fail(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken, structlog.testing.capture_logs() as events:
+        broken.setattr("node.scp.incoming.IncomingFile.write", fail)
+        assert harness.store(encode_instance(make_instance())) == 0xA700
+    assert harness.files() == []
+    with structlog.testing.capture_logs() as more:
+        assert harness.store(encode_instance(make_instance())) == 0x0000
+        assert harness.store(encode_instance(make_instance(2)), sop_instance_uid=sop_instance_uid(2)) == 0x0000
+    assert [event["event"] for event in (*events, *more)] == ["spool_out_of_resources", "spool_has_room_again"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -239,3 +240,88 @@ def test_kill_between_write_and_naming_leaves_no_half_instance(spool, tmp_path):
     assert spool.remove_incoming_leftovers() == 1
     assert instance_files(spool.folder) == []
     assert write_instance(spool, STUDY, SERIES, SOP, content) is StoreOutcome.STORED
+
+
+def make_old(path):
+    """Let ``path`` be two days old."""
+    before = time.time() - 2 * 86400
+    os.utime(path, (before, before))
+
+
+def test_leftovers_of_other_receivers_stay_for_a_day(tmp_path):
+    """At its start a receiver removes its own leftovers, and others' only when they are a day old."""
+    folder = tmp_path / "spool"
+    spools = {name: Spool(folder, name) for name in ("mine", "theirs", "gone")}
+    for spool in spools.values():
+        for number in range(2):
+            spool.open_incoming(b"head").write(bytes([number]))
+    gone = folder / ".incoming" / "gone"
+    for path in (*gone.iterdir(), gone):
+        make_old(path)
+    assert Spool(folder, "mine").remove_incoming_leftovers() == 4
+    assert {name.split("/")[1] for name in instance_files(folder)} == {"theirs"}
+    assert len(instance_files(folder)) == 2
+
+
+def test_receiver_that_was_tidied_away_goes_on(tmp_path):
+    """A receiver that was idle for days, and whose place another one removed, takes the next instance."""
+    idle = Spool(tmp_path / "spool", "idle")
+    make_old(tmp_path / "spool" / ".incoming" / "idle")
+    assert Spool(tmp_path / "spool", "busy").remove_incoming_leftovers() == 0
+    assert not (tmp_path / "spool" / ".incoming" / "idle").exists()
+    assert write_instance(idle, STUDY, SERIES, SOP, encode_instance(make_instance())) is StoreOutcome.STORED
+
+
+def test_same_data_set_is_known_to_be_held(spool):
+    """An instance is held if the same data set lies under its UIDs, whatever its file meta."""
+    content = encode_instance(make_instance())
+    other = encode_instance(make_instance(pixel=9))
+    write_instance(spool, STUDY, SERIES, SOP, content)
+    for candidate, is_held in ((with_other_meta(content), True), (other, False)):
+        head_bytes = length_of_head(candidate)
+        incoming = spool.open_incoming(candidate[:head_bytes])
+        incoming.write(candidate[head_bytes:])
+        incoming.sync()
+        assert spool.holds(STUDY, SERIES, SOP, incoming) is is_held
+        assert not spool.holds(STUDY, SERIES, sop_instance_uid(2), incoming)
+        incoming.discard()
+
+
+def test_size_of_a_study_counts_what_is_kept_aside(spool):
+    """The size of a study is that of its files in all series, conflicts included; of an unknown study it is nothing."""
+    first, second = encode_instance(make_instance()), encode_instance(make_instance(pixel=1))
+    for series, content in ((SERIES, first), ("1.2.3", first), (SERIES, second)):
+        write_instance(spool, STUDY, series, SOP, content)
+    write_instance(spool, "1.2.4", SERIES, SOP, first)
+    assert spool.study_bytes(STUDY) == 2 * len(first) + len(second)
+    assert spool.study_bytes("1.2.5") == 0
+
+
+def test_study_sizes_are_measured_once_and_again_before_a_refusal(spool, monkeypatch):
+    """What was added is known without looking at the disk; before a study is refused, it is looked at."""
+    content = encode_instance(make_instance())
+    sizes = StudySizes(spool, 3 * len(content))
+    looks = []
+    study_bytes = spool.study_bytes
+    monkeypatch.setattr(spool, "study_bytes", lambda study: (looks.append(study), study_bytes(study))[1])
+    for number in (1, 2, 3):
+        assert sizes.has_room(STUDY, len(content))
+        write_instance(spool, STUDY, SERIES, sop_instance_uid(number), content)
+        sizes.add(STUDY, len(content))
+    assert looks == [STUDY]
+    assert not sizes.has_room(STUDY, 1)
+    (spool.folder / STUDY / SERIES / f"{SOP}.dcm").unlink()
+    assert sizes.has_room(STUDY, len(content))
+    assert looks == [STUDY] * 3
+
+
+def test_discarded_file_is_gone_even_on_a_full_disk(spool):
+    """A file whose last bytes the disk does not take is closed and removed without complaint, also twice."""
+    incoming = spool.open_incoming(b"head")
+    incoming.write(bytes(100))
+    os.close(incoming._file.fileno())  # from now on every write of the file fails
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        incoming.sync()
+    incoming.discard()
+    incoming.discard()
+    assert instance_files(spool.folder) == []
