@@ -50,13 +50,21 @@ network library, pynetdicom).
 
 | policy | value |
 |---|---|
+| address | those of `scp.allowed_addresses`; others are cut off without a word; if the list is empty, any |
 | called AE title | must be the node's (`scp.ae_title`, default `{scp.ae_title}`) |
 | calling AE title | those of `scp.calling_ae_titles`; if the list is empty, any |
 | associations at one time | `scp.max_associations`, default {scp.max_associations}; more are rejected |
-| largest PDU received | `scp.max_pdu_bytes`, default {scp.max_pdu_bytes} bytes |
-| silent peer | let go after `scp.network_timeout_seconds`, default {scp.network_timeout_seconds:.0f} s |
+| largest PDU received | `scp.max_pdu_bytes`, default {scp.max_pdu_bytes} bytes; a PDU announced with more than 1 MiB \
+ends the connection |
+| largest instance | `scp.max_instance_mebibytes`, default {scp.max_instance_mebibytes} MiB (of a deflated data set: \
+inflated); refused after its last fragment, or aborted at twice that size |
+| largest study | `scp.max_study_mebibytes`, default {scp.max_study_mebibytes} MiB; further instances are refused |
+| silent peer | let go after `scp.network_timeout_seconds`, default {scp.network_timeout_seconds:.0f} s, also within a \
+PDU |
+| messages without waiting for answers | more than 16 at once end the association |
 | asynchronous operations, role selection, extended negotiation, user identity | not negotiated |
-| transport security | none |
+| transport security | `scp.tls`: TLS 1.2 or newer (PS3.15 B, BCP 195) with `tls.certificate_file`; with `tls.ca_file`, \
+only peers that show a certificate of it |
 | release or abort | means nothing for the study: it may arrive over several associations |
 
 **Transfer syntaxes.** Each storage presentation context is accepted in the *first* transfer syntax that it proposes,

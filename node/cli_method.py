@@ -117,6 +117,41 @@ def bench_series(labelled_csv: Path, config_file: Path | None) -> None:
     Console(width=140).print(table)
 
 
+@bench.command("receive")
+@click.option("--instances", type=click.IntRange(min=4), default=20000, show_default=True, help="For the memory table.")
+@ConfigOption
+def bench_receive(instances: int, config_file: Path | None) -> None:
+    """The receiver against DCMTK's storescp, what flushing to the disk costs, and its memory over many instances."""
+    from node.bench.receive import SLICES
+    from node.bench.receive import bench as run
+
+    configure(config_file, quiet=True)
+    with progress_bar() as progress:
+        speeds, memory = run(instances, progress)
+    table = Table("receiver", "associations", f"{SLICES} instances / s", "ms each", "ratio")
+    for each in speeds:
+        ratio = f"{each.seconds / next(one.seconds for one in speeds if one.associations == each.associations):.1f}"
+        numbers = (f"{each.seconds:.2f}", f"{each.seconds / SLICES * 1000:.1f}", ratio)
+        table.add_row(each.receiver, str(each.associations), *numbers)
+    Console(width=140).print(table)
+    table = Table("instances", "resident / MiB", "instances / s")
+    for row in memory:
+        table.add_row(str(row.instances), f"{row.resident_mebibytes:.1f}", f"{row.instances_per_second:.0f}")
+    Console(width=140).print(table)
+
+
+@bench.command("receiver", hidden=True)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("port", type=click.IntRange(1, 65535))
+@ConfigOption
+def bench_receiver(folder: Path, port: int, config_file: Path | None) -> None:
+    """The receiver alone in this process (used by "bench receive")."""
+    from node.bench.receive import run_receiver
+
+    configure(config_file, quiet=True)
+    run_receiver(folder, port)
+
+
 @bench.command("form", hidden=True)
 @click.argument("form")
 @click.argument("case_dir", type=StudyFolder)

@@ -170,7 +170,7 @@ class LogSection(Section):
 class DestinationSection(Section):
     """One peer that results are sent to: by DICOM (C-STORE), or by DICOMweb (STOW-RS)."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.]{1,64}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     protocol: Literal["dicom", "dicomweb"] = "dicom"
     ae_title: AeTitle | None = None
     host: str | None = Field(default=None, min_length=1)

@@ -96,7 +96,7 @@ def test_config_file_names_the_groups_of_series_rules():
         ("[engine]\ndatabase = 'mysql://host/name'", "engine.database"),
         ("[scp]\nallowed_addresses = ['10.1.2']", "scp.allowed_addresses.0"),
         ("[[destination]]\nname = 'pacs'", "destination.0: Value error, ae_title is missing"),
-        ("[[destination]]\nname = 'a-b'\nae_title = 'A'\nhost = 'h'\nport = 1", "destination.0.name"),
+        ("[[destination]]\nname = 'a b'\nae_title = 'A'\nhost = 'h'\nport = 1", "destination.0.name"),
         ("[[destination]]\nname = 'web'\nprotocol = 'dicomweb'", "destination.0: Value error, url is missing"),
         (
             "[[destination]]\nname = 'web'\nprotocol = 'dicomweb'\nurl = 'http://h'\nport = 1",

@@ -79,7 +79,9 @@ SEES = {  # who may import what; a package stands for all its modules
     },
     "node.app": EVERYTHING,
     "node.demo": EVERYTHING,
-    "node.bench": {"node.bench", "node.segmentation", "node.series", "node.errors"},
+    "node.bench": {
+        "node.bench", "node.scp", "node.segmentation", "node.series", "node.errors", "node.metrics", "node.sections",
+    },
     "node.cli": EVERYTHING,
     "node.cli_method": EVERYTHING,
     "node.cli_series": EVERYTHING,

@@ -1,4 +1,4 @@
-"""One peer's connection: read when something is there, bounded in size and time; and the queues that wake it."""
+"""One peer's connection: read when something is there, bounded in size and time; and what else pynetdicom needs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 from pynetdicom.association import Association
+from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket
 
 log = structlog.get_logger()
@@ -33,6 +34,21 @@ class WakingQueue(queue.Queue[Any]):
         """As `queue.Queue.put`, then wake the reader."""
         super().put(item, block, timeout)
         self._wake()
+
+
+class ForgivingStateMachine(StateMachine):  # type: ignore[misc]
+    """Ends the association where pynetdicom's own lets its thread die: at an event that no state expects.
+
+    A peer that speaks before it was answered brings it about: the answer then comes in the wrong state.
+    """
+
+    def do_action(self, event: str) -> None:
+        """As pynetdicom's."""
+        try:
+            super().do_action(event)
+        except InvalidEventError:
+            log.warning("association_broken", address=self.dul.assoc.requestor.address, state=self.current_state)
+            self.dul.kill_dul()
 
 
 class Connection(AssociationSocket):  # type: ignore[misc]

@@ -20,7 +20,7 @@ from node.errors import ConfigError
 from node.metrics import Metrics
 from node.scp.arrival import StreamingProvider
 from node.scp.commitment import CommitmentHandler, commitment_context
-from node.scp.connection import Connection, WakingQueue
+from node.scp.connection import Connection, ForgivingStateMachine, WakingQueue
 from node.scp.handlers import StorageHandlers
 from node.scp.listener import Doorkeeper, Listener, server_tls_context
 from node.sections import ScpSection, TlsSection
@@ -177,6 +177,7 @@ class Receiver:
         dul.event_queue.get_nowait()  # the connection was announced twice, the second time by the one in its place
         association.dimse = StreamingProvider(association, self._handlers.begin)
         dul.socket = connection
+        dul.state_machine = ForgivingStateMachine(dul)
         dul.to_provider_queue = WakingQueue(connection.wake)
         dul.to_user_queue = WakingQueue(association.dimse.wake)
         dul._run_loop_delay = 0  # Connection.ready waits

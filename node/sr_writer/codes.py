@@ -63,5 +63,5 @@ VOLUME = Code("118565006", "SCT", "Volume")
 MILLILITRE = Code("mL", "UCUM", "milliliter")
 COMMENT = Code("121106", "DCM", "Comment")
 FINDING = Code("121071", "DCM", "Finding")
-REFUSAL_TITLE = Code("18748-4", "LN", "Diagnostic imaging report")
+REFUSAL_TITLE = Code("18748-4", "LN", "Diagnostic Imaging Report")
 """CID 7000; nothing is measured, so TID 1500's titles would be wrong."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -10,12 +11,13 @@ import struct
 import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import structlog
 from certificates import make_authority
+from command_line import run_glionode
 from faults import wait_until
 from instances import SERIES, STUDY, data_set_bytes, encode_instance, make_instance, sop_instance_uid
 from lab import find_program
@@ -29,6 +31,8 @@ from node.scu import echo
 from node.sections import TlsSection
 from node.study import TlsFiles
 
+# what pydicom says of broken command sets is not an error, a thread that dies of them is
+QUIET = pytest.mark.filterwarnings("ignore", "error::pytest.PytestUnhandledThreadExceptionWarning")
 MEBIBYTE = 1 << 20
 STUDY_UID, PIXELS = b"\x20\x00\x0d\x00", b"\xe0\x7f\x10\x00OW\0\0"
 
@@ -73,6 +77,18 @@ def say_after_association(node, content):
         connection.sendall(content)
 
 
+def converse(node, *turns):
+    """Say each of ``turns`` once the one before was answered, then listen until the node ends the connection."""
+    address = (node.section.host, node.section.port)
+    with socket.create_connection(address, timeout=SECONDS) as connection, suppress(ConnectionError):
+        for turn in turns:
+            connection.sendall(turn)
+            if not connection.recv(65536):
+                return
+        while connection.recv(65536):
+            pass
+
+
 PROBES = {
     "nothing": b"",
     "garbage": bytes(range(256)),
@@ -114,7 +130,7 @@ HALF_WAY = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:End of file reached")
+@QUIET
 @pytest.mark.parametrize("content", HALF_WAY)
 def test_peers_that_fall_silent_leave_nothing_behind(run_node, content, capfd):
     """An association that ends in the middle of anything leaves no thread, descriptor or file; no thread dies of it."""
@@ -123,6 +139,29 @@ def test_peers_that_fall_silent_leave_nothing_behind(run_node, content, capfd):
     with nothing_left(node):
         for _ in range(20):
             say_after_association(node, HALF_WAY[content])
+    assert echo(node.destination, "SCANNER", SECONDS) is None
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@QUIET
+@pytest.mark.parametrize("is_patient", [True, False], ids=["waiting for answers", "all at once"])
+@pytest.mark.parametrize("seed", range(3))
+def test_broken_conversations_leave_nothing_behind(run_node, seed, is_patient, capfd):
+    """Fifty whole conversations, each with a few bytes flipped anywhere, leave nothing behind and kill no thread."""
+    node = run_node(network_timeout_seconds=0.3)
+    release = bytes([5, 0, 0, 0, 0, 4, 0, 0, 0, 0])
+    store = store_rq(sop_instance_uid(1)) + data_pdu(small_data_set(1), is_command=False, is_last=True)
+    turns = [associate_rq(node.section.ae_title), store, store, release]
+    generator = random.Random(seed)
+    converse(node, *turns)
+    assert node.stored == [(STUDY, SERIES)] * 2
+    with nothing_left(node):
+        for _ in range(50):
+            broken = [bytearray(turn) for turn in turns]
+            for _ in range(generator.choice((1, 2, 5))):
+                turn = generator.choice(broken)
+                turn[generator.randrange(min(len(turn), 300))] = generator.randrange(256)
+            converse(node, *(broken if is_patient else [b"".join(broken)]))
     assert echo(node.destination, "SCANNER", SECONDS) is None
     assert "Traceback" not in capfd.readouterr().err
 
@@ -494,7 +533,7 @@ def test_memory_stays_flat(tmp_path):
         assert resident[-1] - resident[5] < 16, resident
 
 
-@pytest.mark.filterwarnings("ignore:End of file reached")
+@QUIET
 def test_aborted_peer_is_told(run_node):
     """A command set that is none ends the association with A-ABORT, not with silence."""
     node = run_node()
@@ -518,3 +557,13 @@ def _store_in_a_context_that_was_not_accepted(node):
         peer.read_status()
     finally:
         peer.connection.close()
+
+
+@pytest.mark.slow
+def test_bench_prints_both_tables():
+    """``bench receive`` compares each receiver over one and four associations, and shows memory at five points."""
+    result = run_glionode("bench", "receive", "--instances", "40")
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
+    assert len([row for row in rows if "storescp" in row]) == len([row for row in rows if "glionode" in row]) >= 2
+    assert any(row.split("│")[1].strip() == "40" for row in rows)

@@ -265,7 +265,7 @@ def test_identity_behind_a_large_private_element_is_found(harness):
 
 
 def test_deflated_bomb_is_refused(tmp_path):
-    """A deflated instance that inflates beyond max_instance_mebibytes is refused for good; one that does not is kept."""
+    """A deflated instance that inflates beyond max_instance_mebibytes is refused for good; any other is kept."""
     harness = Harness(tmp_path / "spool", max_instance_mebibytes=1)
     bomb, good = make_instance(transfer_syntax=DeflatedExplicitVRLittleEndian), make_instance(2)
     bomb.PixelData = bytes(2 << 20)

@@ -1,0 +1,232 @@
+"""``glionode bench receive``: the receiver against DCMTK's storescp, what flushing costs, and its memory over time.
+
+DCMTK's ``storescu`` sends to both, over loopback. A spool in memory, where flushing costs nothing, shows what the disk
+takes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+from node.errors import ConfigError, RetryableError
+from node.metrics import Metrics
+from node.scp.handlers import StorageHandlers
+from node.scp.server import Receiver
+from node.scp.spool import Spool
+from node.sections import ScpSection
+
+SLICES = 176
+STEPS = 4  # how often memory is looked at
+_BATCH = 1000
+_IN_MEMORY = Path("/dev/shm")
+_AE_TITLE = "GLIONODE"
+_HOST = "127.0.0.1"
+_ROOT = "1.2.826.0.1.3680043.10.1462.8"
+_NUMBER = f"{_ROOT}.10000000"  # all of one length, so that one replaces another in encoded bytes
+_DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1"}  # Debian's build leaves Nagle's algorithm on: 40 ms for each instance
+_START_SECONDS = 20.0
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How long a series of `SLICES` instances took, over so many associations at once: the best of some runs."""
+
+    receiver: str
+    associations: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the receiver holds in memory after so many instances, and how fast it took them until then."""
+
+    instances: int
+    resident_mebibytes: float
+    instances_per_second: float
+
+
+def run_receiver(folder: Path, port: int) -> None:
+    """The receiver alone in this process, on a spool in ``folder``, until SIGTERM."""
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # for every thread, so that they wait to be asked for
+    section = ScpSection(ae_title=_AE_TITLE, host=_HOST, port=port, watermark_mebibytes=16)
+    metrics = Metrics()
+    with Receiver(section, StorageHandlers(Spool(folder), metrics, section, lambda _study, _series: None), metrics):
+        signal.sigwait(signals)
+
+
+def bench(memory_instances: int, progress: Progress | None) -> tuple[list[Speed], list[Memory]]:
+    """Speeds of each receiver, and the memory of ours over ``memory_instances``.
+
+    Raises:
+        ConfigError: DCMTK is not installed.
+        RetryableError: an instance was not taken, or a receiver did not start.
+    """
+    report = progress or (lambda _what, _share: None)
+    programs = {name: _dcmtk(name) for name in ("storescu", "storescp")}
+    with tempfile.TemporaryDirectory(prefix="glionode-bench-") as name:
+        folder = Path(name)
+        report("writing instances", 0.0)
+        series = _write_instances(folder / "series", SLICES, 256)
+        speeds = []
+        for receiver in ("storescp", "storescp in memory", "glionode", "glionode in memory"):
+            if receiver.endswith("memory") and not _IN_MEMORY.is_dir():
+                continue
+            report(receiver, 0.1)
+            speeds += _speeds(receiver, programs, folder, series)
+        return speeds, _memory(programs["storescu"], folder, memory_instances, report)
+
+
+def _speeds(receiver: str, programs: dict[str, Path], folder: Path, series: Sequence[Path]) -> list[Speed]:
+    program = programs["storescp"] if receiver.startswith("storescp") else None
+    found = []
+    for associations in (1, 4):
+        seconds = []
+        for _ in range(3):
+            with (
+                _scratch(_IN_MEMORY if receiver.endswith("memory") else folder) as spool,
+                _running(program, spool) as (
+                    port,
+                    _,
+                ),
+            ):
+                seconds.append(_send(programs["storescu"], port, series, associations))
+                count = sum(1 for path in spool.rglob("*") if path.is_file())
+            if count != len(series):
+                raise RetryableError(f"{receiver}: {count} of {len(series)} instances arrived")
+        found.append(Speed(receiver, associations, min(seconds)))
+    return found
+
+
+def _memory(storescu: Path, folder: Path, instances: int, report: Progress) -> list[Memory]:
+    found = []
+    with _scratch(folder) as spool, _running(None, spool) as (port, pid):
+        _send(storescu, port, _write_instances(folder / "first", 1, 16), 1)
+        found.append(Memory(0, _resident_mebibytes(pid), 0.0))
+        sent, seconds = 0, 0.0
+        while sent < instances:
+            report(f"{sent} of {instances} instances", 0.5 + sent / instances / 2)
+            batch = _write_instances(folder / "batch", min(_BATCH, instances - sent), 16, 1 + sent)
+            seconds += _send(storescu, port, batch, 1)
+            sent += len(batch)
+            shutil.rmtree(folder / "batch")
+            if sent * STEPS // instances > (sent - len(batch)) * STEPS // instances:
+                found.append(Memory(sent, _resident_mebibytes(pid), sent / seconds))
+    return found
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="glionode-spool-", dir=parent) as name:
+        yield Path(name)
+
+
+@contextmanager
+def _running(storescp: Path | None, spool: Path) -> Iterator[tuple[int, int]]:
+    """A receiver that writes to ``spool``: storescp, or ours if that is None. Its port and process id."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port = int(probe.getsockname()[1])
+    ours = [sys.executable, "-m", "node", "bench", "receiver", str(spool), str(port)]
+    theirs = [str(storescp), "--fork", "-aet", _AE_TITLE, "-od", str(spool), str(port)]
+    process = subprocess.Popen(
+        theirs if storescp else ours,
+        env=os.environ | _DCMTK_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_until_listening(port, process)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection((_HOST, port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RetryableError(f"{Path(str(process.args[0])).name} did not start")  # type: ignore[index]
+
+
+def _send(storescu: Path, port: int, files: Sequence[Path], associations: int) -> float:
+    """Seconds until all files are answered for, each association in a process of its own."""
+    begun = time.perf_counter()
+    processes = [
+        subprocess.Popen(
+            [str(storescu), "-R", "-aec", _AE_TITLE, _HOST, str(port), *map(str, files[number::associations])],
+            env=os.environ | _DCMTK_ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for number in range(associations)
+    ]
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        raise RetryableError(f"storescu ended with status {max(codes)}")
+    return time.perf_counter() - begun
+
+
+def _dcmtk(name: str) -> Path:
+    """DCMTK's program; pynetdicom puts one of the same name into the virtual environment."""
+    for folder in os.get_exec_path():
+        program = Path(folder) / name
+        if program.is_file() and b"dcmtk" in subprocess.run([program, "--version"], capture_output=True).stdout:
+            return program
+    raise ConfigError(f"{name} of DCMTK is not installed (Debian: apt-get install dcmtk)")
+
+
+def _write_instances(folder: Path, count: int, size: int, first: int = 0) -> list[Path]:
+    """So many MR instances of one series, ``size`` x ``size`` pixels each."""
+    instance = Dataset()
+    instance.SOPClassUID, instance.SOPInstanceUID = MRImageStorage, _NUMBER
+    instance.StudyInstanceUID, instance.SeriesInstanceUID = f"{_ROOT}.1", f"{_ROOT}.2"
+    instance.PatientName, instance.PatientID, instance.Modality = "BENCH", "BENCH", "MR"
+    instance.Rows = instance.Columns = size
+    instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
+    instance.BitsAllocated = instance.BitsStored = 16
+    instance.HighBit, instance.PixelRepresentation = 15, 0
+    instance.PixelData = bytes(2 * size * size)
+    instance.file_meta = FileMetaDataset()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, instance, enforce_file_format=True)
+    folder.mkdir(parents=True)
+    files = []
+    for number in range(first, first + count):
+        uid = f"{_ROOT}.{10000000 + number}"
+        files.append(folder / f"{number}.dcm")
+        files[-1].write_bytes(buffer.getvalue().replace(_NUMBER.encode(), uid.encode()))
+    return files
+
+
+def _resident_mebibytes(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RetryableError("the receiver has ended")
