@@ -1,4 +1,4 @@
-"""One peer's connection: read when something is there, bounded in size and time; and what else pynetdicom needs."""
+"""One peer's connection: read when something is there, bounded in size and time, ended without noise."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import structlog
 from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import AssociationSocket
+
+from node.scp.instance_identity import PARSE_ERRORS
 
 log = structlog.get_logger()
 
@@ -37,7 +39,7 @@ class WakingQueue(queue.Queue[Any]):
 
 
 class ForgivingStateMachine(StateMachine):  # type: ignore[misc]
-    """Ends the association where pynetdicom's own lets its thread die: at an event that no state expects.
+    """Ends the association where pynetdicom's own lets its thread die: at an event that the state does not expect.
 
     A peer that speaks before it was answered brings it about: the answer then comes in the wrong state.
     """
@@ -46,8 +48,9 @@ class ForgivingStateMachine(StateMachine):  # type: ignore[misc]
         """As pynetdicom's."""
         try:
             super().do_action(event)
-        except InvalidEventError:
-            log.warning("association_broken", address=self.dul.assoc.requestor.address, state=self.current_state)
+        except (InvalidEventError, *PARSE_ERRORS) as error:
+            kind, state = type(error).__name__, self.current_state
+            log.warning("association_broken", address=self.dul.assoc.requestor.address, reason=kind, state=state)
             self.dul.kill_dul()
 
 

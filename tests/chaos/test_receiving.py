@@ -145,9 +145,9 @@ def test_peers_that_fall_silent_leave_nothing_behind(run_node, content, capfd):
 
 @QUIET
 @pytest.mark.parametrize("is_patient", [True, False], ids=["waiting for answers", "all at once"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_broken_conversations_leave_nothing_behind(run_node, seed, is_patient, capfd):
-    """Fifty whole conversations, each with a few bytes flipped anywhere, leave nothing behind and kill no thread."""
+    """Thirty whole conversations, each with a few bytes flipped anywhere, leave nothing behind and kill no thread."""
     node = run_node(network_timeout_seconds=0.3)
     release = bytes([5, 0, 0, 0, 0, 4, 0, 0, 0, 0])
     store = store_rq(sop_instance_uid(1)) + data_pdu(small_data_set(1), is_command=False, is_last=True)
@@ -156,7 +156,7 @@ def test_broken_conversations_leave_nothing_behind(run_node, seed, is_patient, c
     converse(node, *turns)
     assert node.stored == [(STUDY, SERIES)] * 2
     with nothing_left(node):
-        for _ in range(50):
+        for _ in range(30):
             broken = [bytearray(turn) for turn in turns]
             for _ in range(generator.choice((1, 2, 5))):
                 turn = generator.choice(broken)
