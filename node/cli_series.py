@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.cli_options import ConfigOption, JsonOption, StudyFolder, configure
-from node.study import Comparison, Series
+from node.study import Comparison, Selection, Series
 
 
 class _StudyByDefault(click.Group):
@@ -36,7 +36,8 @@ def series() -> None:
 @JsonOption
 @ConfigOption
 def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) -> None:
-    """Which series is which, why, and what was passed over."""
+    """Which series is which, why, and what was passed over; also of a study that is refused."""
+    from node.errors import SelectionRefused
     from node.series.explain import selection_as_dict, selection_table
     from node.series.headers import read_study
     from node.series.select import Choice, select
@@ -45,11 +46,18 @@ def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) ->
     section = configure(config_file, quiet=True).series
     choice = Choice(shortfall=section.shortfall)
     compare = _images if section.compare_images else None
-    selection = select(read_study(study_dir), load_vocabulary(dict(section.rules)), choice, compare)
-    if as_json:
-        click.echo(json.dumps(selection_as_dict(selection), indent=2, ensure_ascii=False))
-    else:
-        Console().print(selection_table(selection))
+    refusal: SelectionRefused | None = None
+    try:
+        told: Selection | None = select(read_study(study_dir), load_vocabulary(dict(section.rules)), choice, compare)
+    except SelectionRefused as error:
+        refusal, told = error, error.considered
+    if told and as_json:
+        reason = str(refusal) if refusal else None
+        click.echo(json.dumps(selection_as_dict(told) | {"refusal": reason}, indent=2, ensure_ascii=False))
+    elif told:
+        Console().print(selection_table(told))
+    if refusal:
+        raise refusal
 
 
 def _images(one: Series, other: Series) -> Comparison:

@@ -26,6 +26,11 @@ Texts name tags, series and files; never a patient (CRAFT: no patient data in an
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from node.study import Selection
+
 
 class GlionodeError(Exception):
     """Base of everything glionode raises on purpose."""
@@ -50,7 +55,14 @@ class RefusedError(GlionodeError):
 
 
 class SelectionRefused(RefusedError):  # noqa: N818 - reads as what happened: the selection was refused
-    """A required contrast is missing, ambiguous or contradicting."""
+    """A required contrast is missing, ambiguous or contradicting.
+
+    ``considered``: the verdict on every series, with nothing chosen; None if it did not come so far.
+    """
+
+    def __init__(self, reason: str, considered: Selection | None = None) -> None:
+        super().__init__(reason)
+        self.considered = considered
 
 
 class SelectionUndecided(SelectionRefused):

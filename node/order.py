@@ -36,6 +36,7 @@ class Order:
         folder: where the study's instances lie.
         is_undecided: only images can tell which T1 series is after contrast; the worker compares them.
         use: series chosen by hand.
+        considered: the verdict on every series of a study whose selection was refused.
         replaces: workflow id of the study's order before this one, if its selection was another.
     """
 
@@ -49,6 +50,7 @@ class Order:
     is_undecided: bool = False
     replaces: str | None = None
     use: dict[Contrast, str] = field(default_factory=dict)
+    considered: Selection | None = None
 
     def as_json(self) -> str:
         """Plain text for the engine's database, which the next version of glionode can read, too."""
@@ -101,7 +103,9 @@ def order_study(study_folder: Path, config: Config, wish: Wish | None = None, co
         names = [name for name, _ in study.unreadable]
         digest = uids.digest(("refused", study.study_instance_uid, *every, *names, *by_hand))
         refused = Order(digest[:32], study.study_instance_uid, None, str(error), created, model, study_folder)
-        return replace(refused, is_undecided=isinstance(error, SelectionUndecided), use=dict(wish.use))
+        considered = error.considered if isinstance(error, SelectionRefused) else None
+        is_undecided = isinstance(error, SelectionUndecided)
+        return replace(refused, is_undecided=is_undecided, use=dict(wish.use), considered=considered)
     inputs = [
         f"{contrast} {instance.sop_instance_uid}"
         for contrast in Contrast
@@ -128,7 +132,7 @@ def _selected(study: Study, config: Config, wish: Wish, compare: Compare | None)
     except SelectionUndecided as error:
         if section.compare_images:
             raise
-        raise SelectionRefused(str(error)) from None
+        raise SelectionRefused(str(error), error.considered) from None
     except SelectionRefused as error:
         if not config.segmentation.t1c_only_model:
             raise

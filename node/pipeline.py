@@ -64,7 +64,7 @@ class Pipeline:
                     steps.tell("comparing")
                     order = Order.from_json(steps.step("compare", self.compare, order))
                 if order.selection is None:
-                    raise SelectionRefused(order.refusal or "no selection")
+                    raise SelectionRefused(order.refusal or "no selection", order.considered)
                 steps.tell("selected")
                 facts = steps.step("segment", self.segment, order, folder)
                 steps.tell("segmented")
@@ -81,6 +81,8 @@ class Pipeline:
 
     def _refused(self, steps: Steps, order: Order, folder: str, error: RefusedError) -> dict[str, Any]:
         reason = str(error)
+        if isinstance(error, SelectionRefused):
+            order = replace(order, considered=error.considered)
         files = steps.step("refuse", self.refuse, order, folder, reason)
         steps.tell("refused")
         if files:
@@ -127,7 +129,7 @@ class Pipeline:
         wish = Wish(order.study_instance_uid, use=order.use)
         anew = order_study(order.folder, self._config, wish, compare_enhancement)
         if anew.refusal is not None:
-            raise SelectionRefused(anew.refusal)
+            raise SelectionRefused(anew.refusal, anew.considered)
         # its id, and with it the UIDs of its results, stays that of the order: the instances are the same
         return replace(anew, workflow_id=order.workflow_id, created=order.created, replaces=order.replaces).as_json()
 

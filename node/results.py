@@ -90,7 +90,8 @@ def write_refused(config: Config, order: Order, folder: Path, reason: str) -> li
     for name in WORK_FILES:
         (folder / name).unlink(missing_ok=True)
     files = _write_refusal(config, order, folder, reason)
-    selection = None if order.selection is None else selection_as_dict(order.selection)
+    told = order.selection or order.considered
+    selection = None if told is None else selection_as_dict(told)
     facts = {"state": "refused", "reason": reason, "created": order.created.isoformat(), "selection": selection}
     identity = {"study_instance_uid": order.study_instance_uid or None, "workflow_id": order.workflow_id}
     _write_json(folder / "result.json", {**identity, **facts, "files": files})

@@ -136,6 +136,8 @@ def test_series_as_json(tmp_path: Path, config_file: Path, study: dict) -> None:
     told = json.loads(result.stdout)
     assert told["study_instance_uid"] == study_instance_uid(study)
     assert told["chosen"] == {contrast: study[contrast][0].SeriesInstanceUID for contrast in CONTRASTS}
+    assert told["refusal"] is None
+    assert [line.partition(":")[0] for line in told["short"]] == CONTRASTS
     assert [(each["contrast"], each["chosen"], bool(each["evidence"])) for each in told["series"]] == [
         (contrast, True, True) for contrast in CONTRASTS
     ]
@@ -152,12 +154,21 @@ def test_series_as_table(tmp_path: Path, config_file: Path, study: dict) -> None
 
 
 def test_series_refuses(tmp_path: Path, config_file: Path, study: dict) -> None:
-    """A study that cannot be selected ends with exit code 3 and the reason on standard error."""
+    """A study that cannot be selected ends with exit code 3 and the reason, and each series is explained all the same."""
     del study["T1c"]
     folder = write_small_study(tmp_path / "study", study)
     result = run_glionode("series", folder, "--json", "--config", config_file)
-    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.exit_code == 3
     assert result.stderr.startswith("refused: no T1c")
+    told = json.loads(result.stdout)
+    assert (told["chosen"], told["short"]) == ({}, [])
+    assert told["refusal"].startswith("no T1c")
+    assert [(each["contrast"], each["chosen"], each["note"]) for each in told["series"]] == [
+        (contrast, False, f"would be chosen: the only {contrast}") for contrast in ("T1", "T2", "FLAIR")
+    ]
+    shown = run_glionode("series", folder, "--config", config_file)
+    assert shown.exit_code == 3
+    assert "would be" in shown.stdout
 
 
 def test_series_takes_its_options_first(tmp_path: Path, config_file: Path, study: dict) -> None:

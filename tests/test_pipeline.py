@@ -300,6 +300,22 @@ def test_images_decide_where_words_do_not(tmp_path: Path, config: Config) -> Non
     outcome = process(config, steps, order, tmp_path / "work")
     assert (steps.told, steps.names) == (["comparing", "refused"], ["compare", "refuse"])
     assert outcome["kind"] == "SelectionRefused"
+    result = json.loads((tmp_path / "work" / "result.json").read_text("utf-8"))
+    notes = [each["note"] for each in result["selection"]["series"] if each["contrast"] == "T1"]
+    assert [note.startswith("not usable: undecided before or after contrast") for note in notes] == [True, True]
+    assert all("images" in note for note in notes)
+
+
+def test_refused_study_keeps_the_verdict_on_each_series(tmp_path: Path, config: Config) -> None:
+    """``result.json`` of a study that lacks FLAIR says what every series was taken for; nothing is chosen."""
+    study = make_small_study()
+    del study["FLAIR"]
+    order = order_study(write_small_study(tmp_path / "study", study), config)
+    process(config, RecordingSteps(), Order.from_json(order.as_json()), tmp_path / "work")
+    told = json.loads((tmp_path / "work" / "result.json").read_text("utf-8"))["selection"]
+    assert told["chosen"] == {}
+    assert [each["contrast"] for each in told["series"]] == ["T1", "T1c", "T2"]
+    assert all(each["evidence"] for each in told["series"])
 
 
 def test_undecided_study_is_refused_where_images_may_not_be_compared(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def make_candidate(series: Series, facts: SeriesFacts | None, vocabulary: Vocabu
 
 def no_volume(facts: SeriesFacts) -> str | None:
     """Why the images of a series do not make one volume, or None."""
+    if facts.mixture:
+        return f"{facts.mixture}: not one volume"
     if facts.images_per_position is not None and facts.images_per_position > 1:
         return f"holds {facts.images_per_position:.3g} images per slice position: not one volume"
     return facts.irregularity
@@ -63,6 +65,8 @@ def is_other_body_part(facts: SeriesFacts) -> bool:
 def verdict(one: Candidate, *, is_chosen: bool) -> Verdict:
     """What is told of a series."""
     note = one.note or (f"not usable: {one.excluded}" if one.excluded else "none of the four contrasts")
+    if note.startswith("chosen") and not is_chosen:  # the study was refused for another contrast
+        note = f"would be {note}"
     return Verdict(
         series_instance_uid=one.series.series_instance_uid,
         series_number=one.series.series_number,

@@ -46,25 +46,37 @@ class Classification:
 
 
 def classify_description(description: str | None, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Classification:
-    """Judge one series by its description, with physics beside it; without a telling word, by its protocol name."""
+    """Judge one series by its description, with physics beside it.
+
+    Where no word of the description tells, those of Protocol Name (0018,1030) do, then those of Sequence Name
+    (0018,0024), with less confidence.
+    """
     found = _classify_words(description or "", vocabulary)
     if facts is None:
         return found
     by_header = physics.kind_by_header(facts)
     if by_header:
         return Classification(None, (by_header[1], *found.evidence), 0.95, found.marker, by_header[0])
-    if found.contrast is None and found.kind is None and facts.protocol_name:
-        by_protocol = _classify_words(facts.protocol_name, vocabulary)
-        if by_protocol.contrast or by_protocol.kind:
-            evidence = tuple(f"Protocol Name: {text}" for text in by_protocol.evidence)
-            marker = found.marker or by_protocol.marker
-            found = replace(by_protocol, evidence=evidence, confidence=by_protocol.confidence - 0.2, marker=marker)
+    for name, text in (("Protocol Name", facts.protocol_name), ("Sequence Name", facts.sequence_name)):
+        if text and found.contrast is None and found.kind is None:
+            found = _with_other_words(found, name, _classify_words(text, vocabulary))
     return _with_agent(_with_physics(found, facts), facts)
+
+
+def _with_other_words(found: Classification, name: str, other: Classification) -> Classification:
+    """``found``, or what the words of attribute ``name`` say where they tell something."""
+    if other.contrast is None and other.kind is None:
+        return found
+    evidence = tuple(f"{name}: {text}" for text in other.evidence)
+    marker = found.marker or other.marker
+    contrast = Contrast.T1C if other.contrast is Contrast.T1 and marker == "after" else other.contrast
+    return replace(other, contrast=contrast, evidence=evidence, confidence=other.confidence - 0.2, marker=marker)
 
 
 def is_unknown(description: str, facts: SeriesFacts, vocabulary: Vocabulary) -> bool:
     """True if neither a word nor the header tells which of the four, or which sort of other, a series is."""
-    found = [_classify_words(text or "", vocabulary) for text in (description, facts.protocol_name)]
+    texts = (description, facts.protocol_name, facts.sequence_name)
+    found = [_classify_words(text or "", vocabulary) for text in texts]
     is_told = any(one.contrast is not None or one.kind is not None for one in found)
     return not is_told and physics.kind_by_header(facts) is None
 
@@ -265,6 +277,7 @@ def _facts_of(columns: Mapping[str, Any]) -> SeriesFacts:
 
     return SeriesFacts(
         protocol_name=text("ProtocolName"),
+        sequence_name=text("SequenceName"),
         scanning_sequence=values("ScanningSequence"),
         image_type=values("ImageType"),
         echo_time_ms=number("EchoTime"),

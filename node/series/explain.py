@@ -16,8 +16,9 @@ _ABOUT_AGENT = ("contrast", "overlay", "agent", "bolus")
 def selection_as_dict(selection: Selection) -> dict[str, Any]:
     """The selection as plain JSON values; stable: keys are only ever added.
 
-    ``chosen`` maps T1, T1c, T2, FLAIR to Series Instance UIDs; ``series`` lists every series of the study with its
-    verdict (``contrast`` is null for anything else), evidence and note; ``cautions`` are sentences.
+    ``chosen`` maps T1, T1c, T2, FLAIR to Series Instance UIDs (empty: the selection was refused); ``series`` lists
+    every series of the study with its verdict (``contrast`` is null for anything else), evidence and note; ``short``
+    holds one line per chosen contrast; ``cautions`` are sentences.
     """
     return {
         "study_instance_uid": selection.study_instance_uid,
@@ -34,13 +35,15 @@ def selection_as_dict(selection: Selection) -> dict[str, Any]:
             }
             for verdict in selection.verdicts
         ],
+        "short": list(short_lines(selection)),
         "cautions": list(selection.cautions),
     }
 
 
 def selection_table(selection: Selection) -> Table:
     """One row per series: number, description, verdict, evidence, chosen or why not. Text is never read as markup."""
-    table = Table(title="Which series is which", caption="; ".join(selection.cautions) or None)
+    caption = Text("; ".join(selection.cautions)) if selection.cautions else None
+    table = Table(title="Which series is which", caption=caption)
     for column in ("series", "description", "verdict", "evidence", "chosen, or why not"):
         table.add_column(column, justify="right" if column == "series" else "left")
     for verdict in selection.verdicts:

@@ -44,6 +44,19 @@ def frame_lookups(dataset: Dataset) -> list[Lookup]:
     return lookups
 
 
+def mixture_of_frames(dataset: Dataset) -> str | None:
+    """Which frame types (PS3.3 C.8.13.5.1) or dimension stacks (C.7.6.16.2.2) there are, if more than one of either."""
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    common = _flat(shared[0])
+    frames = [{**common, **_flat(frame)} for frame in dataset.get("PerFrameFunctionalGroupsSequence") or []]
+    parts = []
+    for keyword, name in (("FrameType", "frame types"), ("StackID", "dimension stacks")):
+        found = sorted({value for value in (text(frame.get(keyword)) for frame in frames) if value})
+        if len(found) > 1:
+            parts.append(f"{len(found)} {name} ({', '.join(found)})")
+    return f"holds {' and '.join(parts)}" if parts else None
+
+
 def _flat(groups: Dataset) -> dict[str, Any]:
     """Attributes of all functional group macros of one item, by keyword; private ones left out."""
     values: dict[str, Any] = {}

@@ -21,7 +21,7 @@ from pydicom.tag import BaseTag, Tag
 
 from node.errors import InstanceRefused, SelectionRefused
 from node.series.facts import SeriesFacts
-from node.series.functional import frame_lookups, instance_lookup
+from node.series.functional import frame_lookups, instance_lookup, mixture_of_frames
 from node.series.origin import made_by_software
 from node.series.pixels import truncation
 from node.series.stack import Lookup, describe_stack
@@ -184,15 +184,17 @@ def read_facts(series: Series) -> SeriesFacts:
             )
             facts = _facts(_lenient(lookup), [_lenient(plane) for plane in planes])
             software = made_by_software(_lenient(lookup), first.sop_class_uid)
+            mixture = _mixture(instances, is_multiframe)
+            if is_multiframe and mixture is None and (facts.irregularity or (facts.images_per_position or 1.0) > 1.0):
+                mixture = mixture_of_frames(dataset)
     except DICOM_UNREADABLE as error:
         raise InstanceRefused(f"{first.path.name} of {series.label} cannot be read: {type(error).__name__}") from None
-    mixture = _mixture(instances) if is_multiframe or len({one.sop_class_uid for one in instances}) > 1 else None
     return replace(
         facts,
         is_multiframe=is_multiframe,
         has_overlay=has_overlay,
         made_by_software=software,
-        irregularity=mixture or facts.irregularity,
+        mixture=mixture,
     )
 
 
@@ -205,11 +207,13 @@ def read_first_facts(series: Series) -> SeriesFacts:
     return read_facts(replace(series, instances=series.instances[:1]))
 
 
-def _mixture(instances: tuple[Instance, ...]) -> str | None:
-    """Why ``instances``, not all of them single-frame, are no one volume."""
+def _mixture(instances: tuple[Instance, ...], is_multiframe: bool) -> str | None:
+    """Why ``instances`` are no one volume, whatever their planes."""
     if len({one.sop_class_uid for one in instances}) > 1:
         return "holds instances of different SOP Classes"
-    return f"holds {len(instances)} multi-frame instances: not one volume" if len(instances) > 1 else None
+    if is_multiframe and len(instances) > 1:
+        return f"holds {len(instances)} multi-frame instances"
+    return None
 
 
 def _plane(instance: Instance) -> Lookup:

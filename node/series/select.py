@@ -46,7 +46,7 @@ def select(
     Raises:
         InstanceRefused: a file cannot be read: its series is unknown, so none is known to be complete.
         SelectionRefused: no brain MR, a contrast missing or undecided, two frames of reference, or a series chosen by
-            hand that does not exist or cannot be used; names series.
+            hand that does not exist or cannot be used; names series, and carries the verdict on each.
         SelectionUndecided: as it stands refused, but with ``compare`` there may be a selection.
     """
     if study.unreadable:
@@ -76,10 +76,19 @@ def select_by_facts(
 def _selection(
     study: Study, facts: Mapping[str, SeriesFacts], vocabulary: Vocabulary, choice: Choice, compare: Compare | None
 ) -> Selection:
-    if not facts:
+    candidates = [make_candidate(series, facts.get(series.series_instance_uid), vocabulary) for series in study.series]
+    try:
+        return _decide(study, candidates, choice, compare)
+    except SelectionRefused as error:
+        told = tuple(verdict(one, is_chosen=False) for one in candidates)
+        error.considered = Selection(study.study_instance_uid, {}, told)
+        raise
+
+
+def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compare: Compare | None) -> Selection:
+    if not any(one.facts for one in candidates):
         held = ", ".join(sorted({series.modality for series in study.series}))
         raise SelectionRefused(f"not brain MR: the study holds no MR series (modality {held or 'unknown'})")
-    candidates = [make_candidate(series, facts.get(series.series_instance_uid), vocabulary) for series in study.series]
     take_by_hand(candidates, choice.use)
     _refuse_other_body_part([one for one in candidates if one.facts and not one.is_by_hand])
     cautions = list(_settle_contrast_agent(candidates, compare))

@@ -24,16 +24,12 @@ _GLUABLE_SHORT = frozenset(
     {"t1", "t2", "3d", "2d", "fs", "gd", "km", "ax", "ir", "wi", "we", "w", "se", "iv", "wo", "no"}
 )
 _NUMBERED = frozenset({"t1", "t2", "pos"})  # T12 is a vertebra, pos50 a position of the table
-_IDEOGRAPHS_BEGIN = "\u1100"  # Hangul jamo (NFKD of Korean); Chinese and Japanese follow; they write without spaces
+_UNSPACED_BEGIN = "\u0e00"  # Thai; Hangul jamo (NFKD of Korean), Chinese and Japanese follow: written without spaces
 _PREFIX_LETTERS = "sedvwo"  # sT2W, eFLAIR, dT1: vendor prefixes (Philips)
 _NOT_DECOMPOSED = str.maketrans({"ø": "o", "đ": "d", "ł": "l", "ı": "i", "æ": "ae", "œ": "oe", "×": " "})
 
 # a hyphen in the place of a sign ("T1 -C", "T1 C-") is a minus; between words it is a separator ("T1-3D-FFE-C")
 _TOKEN = re.compile(r"(?<!\S)-c(?![^\W_])|(?<![^\W_])c-(?!\S)|[a-z0-9]+|[^\W_a-z0-9]+|[+*]")
-# "CE(-)", as in East Asia: the agent named, and that there was none
-_AGENT_MINUS = re.compile(r"(?<![^\W_])(?:c|ce|cm|gd|km|contrast|造影|增强|増強)\s*\(\s*-\s*\)")
-
-
 Meaning = tuple[str, str | None, str]  # group, for "other" which sort, and the term as it is written
 
 _NO_MEANING = (None, None, None)
@@ -57,8 +53,15 @@ def plain(text: str) -> str:
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()).translate(_NOT_DECOMPOSED)
-    bare = "".join(character for character in folded if not unicodedata.combining(character))
+    bare = "".join(character for character in folded if not unicodedata.category(character).startswith("M"))
     return re.sub(r"[тτ](?=[12])", "t", bare)
+
+
+# "CE(-)", as in East Asia: the agent named, and that there was none
+_MINUS_AGENTS = "|".join(
+    plain(agent) for agent in ("c", "ce", "cm", "gd", "km", "contrast", "造影", "增强", "増強", "조영")
+)
+_AGENT_MINUS = re.compile(rf"(?<![^\W_])(?:{_MINUS_AGENTS})\s*\(\s*-\s*\)")
 
 
 def tokens(text: str) -> list[str]:
@@ -121,7 +124,7 @@ class Vocabulary:
     def _pieces_of(self, token: str) -> tuple[str, ...]:
         if (token,) in self.phrases or len(token) > _LONGEST_TOKEN:
             return (token,)
-        if max(token) >= _IDEOGRAPHS_BEGIN:
+        if max(token) >= _UNSPACED_BEGIN:
             return self._split_ideographs(token)
         glued = self._unglue(token, 0, "")
         if glued is not None:
@@ -192,7 +195,7 @@ def load_vocabulary(
     vocabulary = Vocabulary({}, {}, {}, {}, ())
     for meaning in entries:
         _add(vocabulary, meaning)
-    ideographs = sorted((w[0] for w in vocabulary.phrases if max(w[0]) >= _IDEOGRAPHS_BEGIN), key=len, reverse=True)
+    ideographs = sorted((w[0] for w in vocabulary.phrases if max(w[0]) >= _UNSPACED_BEGIN), key=len, reverse=True)
     return replace(vocabulary, ideographs=tuple(ideographs))
 
 

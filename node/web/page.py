@@ -54,7 +54,7 @@ def build_page(config: Config, sources: Sources) -> Starlette:
         every = lines()
         shown = every[:_MOST_STUDIES_SHOWN]
         facts = {
-            "lines": [(line, _chosen_series(config.work_folder, line)) for line in shown],
+            "lines": [(line, _told(config.work_folder, line)) for line in shown],
             "unshown": len(every) - len(shown),
             "counts": Counter(line.state for line in every).most_common(),
             "free_mebibytes": Spool(config.spool_folder).free_bytes() // 2**20,
@@ -87,15 +87,13 @@ def _hidden(line: LedgerLine) -> LedgerLine:
     return replace(line, study_instance_uid=f"…{line.study_instance_uid[-4:]}")
 
 
-def _chosen_series(work_folder: Path, line: LedgerLine) -> str:
-    """Which series was taken for each contrast, by number: ``T1 2, T1c 8``. Empty: none, or the results are gone."""
+def _told(work_folder: Path, line: LedgerLine) -> dict[str, list[str]]:
+    """What the result says: which series was taken for each contrast and why, and cautions. Empty if it is gone."""
     try:
         result = json.loads((work_folder / (line.folder or "none") / "result.json").read_text("utf-8"))
     except FileNotFoundError:
-        return ""
-    series = (result.get("selection") or {}).get("series", [])
-    chosen = [(each["contrast"], each["series_number"]) for each in series if each["chosen"]]
-    return ", ".join(f"{contrast} {'?' if number is None else number}" for contrast, number in chosen)
+        return {"series": [], "cautions": []}
+    return {"series": (result.get("selection") or {}).get("short", []), "cautions": result.get("cautions", [])}
 
 
 class _StudyStates:

@@ -200,10 +200,16 @@ def test_words_win_over_a_bolus_tag():
         ({"EchoTime": "3", "RepetitionTime": "2000", "InversionTime": "900", "ScanningSequence": "GR\\IR"}, "T1"),
         ({"EchoTime": "nan", "RepetitionTime": "x"}, "other"),
         ({"ProtocolName": "FLAIR axial"}, "FLAIR"),
+        ({"SequenceName": "*tfl3d1_16ns"}, "T1"),
+        ({"SequenceName": "T1TFE"}, "T1"),
+        ({"SequenceName": "*ep_b1000#1"}, "other"),
+        ({"SequenceName": "*tfl3d1_16ns", "ProtocolName": "T2 SPACE"}, "T2"),
+        ({"SequenceName": "*tse2d1_15", "EchoTime": "100", "RepetitionTime": "4000", "ScanningSequence": "SE"}, "T2"),
+        ({"SequenceName": "*tfl3d1_16ns", "EchoTime": "100", "RepetitionTime": "4000"}, "T1"),
     ],
 )
-def test_a_silent_description_is_judged_by_protocol_name_then_physics(columns, expected):
-    """When no word of the description tells, the protocol name and then the timing decide."""
+def test_a_silent_description_is_judged_by_protocol_and_sequence_name_then_physics(columns, expected):
+    """When no word of the description tells, Protocol Name, then Sequence Name, then the timing decide."""
     assert label("SAG", **columns) == expected
 
 
@@ -219,6 +225,14 @@ def test_a_silent_description_is_judged_by_protocol_name_then_physics(columns, e
 def test_the_header_alone_may_exclude(columns):
     """Image Type, b-value and an echo-planar sequence make any description other."""
     assert label("T2 TSE", **columns) == "other"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("SAG", Contrast.T1), ("SAG post KM", Contrast.T1C)])
+def test_a_sequence_name_counts_less_than_words(text, expected):
+    """It decides with its name in the evidence, keeps what the description says of contrast agent, and is less sure."""
+    found = classify_description(text, SeriesFacts(sequence_name="*tfl3d1_16ns"), VOCABULARY)
+    assert (found.contrast, found.evidence[0]) == (expected, "Sequence Name: 'tfl3d' is a T1 sequence")
+    assert DECIDED < found.confidence < 0.8
 
 
 def test_flair_with_short_echo_is_t1_flair():

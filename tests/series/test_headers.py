@@ -12,6 +12,7 @@ from pydicom.uid import JPEG2000Lossless
 
 from node.errors import InstanceRefused, SelectionRefused
 from node.series import values
+from node.series.candidate import no_volume
 from node.series.headers import read_facts, read_study
 
 
@@ -192,19 +193,62 @@ def test_instances_that_make_no_one_volume(write, tmp_path):
     """Several multi-frame instances, or instances of different SOP Classes, are told."""
     write(tmp_path / "a")
     write(tmp_path / "b", SOPInstanceUID="1.2.3.1.2", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
-    assert "different SOP Classes" in (read_facts(read_study(tmp_path).series[0]).irregularity or "")
+    assert "different SOP Classes" in (read_facts(read_study(tmp_path).series[0]).mixture or "")
     for name in "ab":
         uid = f"1.2.3.1.{name == 'b':d}"
         write(tmp_path / name, SOPInstanceUID=uid, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1")
-    assert "holds 2 multi-frame instances" in (read_facts(read_study(tmp_path).series[0]).irregularity or "")
+    assert "holds 2 multi-frame instances" in (read_facts(read_study(tmp_path).series[0]).mixture or "")
 
 
-def frame(z_mm):
+def frame(z_mm, frame_type=None, stack_id=None):
     item, place, content = Dataset(), Dataset(), Dataset()
     place.ImagePositionPatient = [0, 0, z_mm]
     content.FrameAcquisitionDateTime = f"2020010114{z_mm:02d}00"
     item.PlanePositionSequence, item.FrameContentSequence = [place], [content]
+    if stack_id:
+        content.StackID = stack_id
+    if frame_type:
+        kind = Dataset()
+        kind.FrameType = frame_type
+        item.MRImageFrameTypeSequence = [kind]
     return item
+
+
+MAGNITUDE, PHASE = ["ORIGINAL", "PRIMARY", "M", "SE"], ["ORIGINAL", "PRIMARY", "PHASE MAP", "SE"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "mixture"),
+    [
+        ([frame(0, MAGNITUDE), frame(4, MAGNITUDE), frame(8, MAGNITUDE)], None),
+        (
+            [frame(z, kind) for kind in (MAGNITUDE, PHASE) for z in (0, 4)],
+            r"holds 2 frame types (ORIGINAL\PRIMARY\M\SE, ORIGINAL\PRIMARY\PHASE MAP\SE)",
+        ),
+        ([frame(0, stack_id="1"), frame(4, stack_id="1"), frame(1, stack_id="2")], "holds 2 dimension stacks (1, 2)"),
+        ([frame(0, stack_id="1"), frame(4, stack_id="1"), frame(8, stack_id="2")], None),
+    ],
+    ids=["one type", "magnitude and phase", "stacks between one another", "stacks that go on"],
+)
+def test_frame_types_and_stacks_that_make_no_one_volume(write, tmp_path, frames, mixture):
+    """Frames that do not stack up are explained by their types and dimension stacks; stacks that go on are one."""
+    shared, orientation, measures = Dataset(), Dataset(), Dataset()
+    orientation.ImageOrientationPatient, measures.PixelSpacing = [1, 0, 0, 0, 1, 0], [1, 1]
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    write(
+        tmp_path / "enhanced.dcm",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1",
+        NumberOfFrames=len(frames),
+        PixelData=bytes(32 * len(frames)),
+        ImageOrientationPatient=None,
+        ImagePositionPatient=None,
+        PixelSpacing=None,
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=frames,
+    )
+    facts = read_facts(read_study(tmp_path).series[0])
+    assert facts.mixture == mixture
+    assert no_volume(facts) == (f"{mixture}: not one volume" if mixture else None)
 
 
 def test_functional_groups_of_an_enhanced_instance(write, tmp_path):

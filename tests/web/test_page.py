@@ -133,18 +133,16 @@ def test_free_space_is_shown_against_the_watermark(mebibytes: int, is_told: bool
     assert ("nothing is received" in answer.text) is is_told
 
 
-def test_the_chosen_series_are_shown_by_number(tmp_path: Path) -> None:
-    """As ``result.json`` has them; without a number there is a question mark."""
+def test_the_chosen_series_and_the_cautions_are_shown(tmp_path: Path) -> None:
+    """The short form of ``result.json``, why each was chosen, and what the reader should know; markup is text."""
     config = build_config({"node": {"folder": str(tmp_path)}})
-    series = [
-        {"contrast": "T1c", "series_number": 801, "chosen": True},
-        {"contrast": "T1c", "series_number": 802, "chosen": False},
-        {"contrast": "T2", "series_number": None, "chosen": True},
-    ]
+    result = {"selection": {"short": ["T1c: series 801 '<b>'; the only T1c"]}, "cautions": ["T2: slices every 5 mm"]}
     file = config.work_folder / "w" / "result.json"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"selection": {"series": series}}), encoding="utf-8")
-    assert "<td>T1c 801, T2 ?</td>" in ask(config, Recorded(), "/")[0].text
+    file.write_text(json.dumps(result), encoding="utf-8")
+    shown = ask(config, Recorded(), "/")[0].text
+    assert "T1c: series 801 &#39;&lt;b&gt;&#39;; the only T1c<br>" in shown
+    assert '<div class="caution">T2: slices every 5 mm</div>' in shown
     file.write_text(json.dumps({"selection": None}), encoding="utf-8")
     assert ask(config, Recorded(), "/")[0].status_code == 200
 
