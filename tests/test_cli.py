@@ -154,7 +154,7 @@ def test_series_as_table(tmp_path: Path, config_file: Path, study: dict) -> None
 
 
 def test_series_refuses(tmp_path: Path, config_file: Path, study: dict) -> None:
-    """A study that cannot be selected ends with exit code 3 and the reason, and each series is explained all the same."""
+    """A study that cannot be selected ends with exit code 3 and the reason; each series is explained all the same."""
     del study["T1c"]
     folder = write_small_study(tmp_path / "study", study)
     result = run_glionode("series", folder, "--json", "--config", config_file)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from node.series.classify import DECIDED, Classification, classify_description
+from node.series.classify import DECIDED, classify_description
 from node.series.facts import SeriesFacts
 from node.series.vocabulary import Vocabulary
+from node.series.words import Classification
 from node.study import Contrast, Series, Verdict
 
 MIN_SLICES = 8
@@ -84,6 +85,8 @@ def _exclusion(facts: SeriesFacts, found: Classification) -> str | None:
         return f"Body Part Examined is {facts.body_part_examined}"
     if found.contrast is None:
         return None
+    if found.elsewhere:
+        return found.elsewhere
     if found.confidence < DECIDED:
         return found.evidence[-1]
     reason = no_volume(facts)

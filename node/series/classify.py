@@ -7,42 +7,24 @@ The description decides by rules about words (``vocabulary.toml``); TR, TE, TI a
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from node.errors import ConfigError
 from node.series import physics
 from node.series.facts import SeriesFacts
-from node.series.marker import Marker, read_marker
-from node.series.vocabulary import OTHER, Vocabulary, Word, load_vocabulary
+from node.series.vocabulary import OTHER, Vocabulary, load_vocabulary
+from node.series.words import BY_PHYSICS, BY_WORDS, Classification, judge_words
 from node.study import Contrast
 
 DECIDED = 0.4  # below, words and physics contradict each other: shown, never chosen
-_CONFIRMED, _BY_WORDS, _BY_SEQUENCE, _BY_PHYSICS, _CONTRADICTED = 0.98, 0.9, 0.8, 0.5, 0.2
+_CONFIRMED, _CONTRADICTED = 0.98, 0.2
 
-_DIXON_PARTS = frozenset(["f", "fat", "in", "opp", "op", "out"])
-_SPIN_ECHO = frozenset(
-    ["tse", "fse", "se", "frfse", "propeller", "blade", "space", "spc", "cube", "vista", "view", "atse"]
-)
 _NO_AGENT = frozenset(
     ["no", "none", "non", "without", "ohne", "sans", "sin", "sem", "senza", "nein", "n", "0", "na", "nil"]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Classification:
-    """The verdict on one series. ``contrast`` is None for anything that is none of the four.
-
-    ``marker`` is what the words say about contrast agent, whatever the weighting; ``kind`` which sort of other it is.
-    """
-
-    contrast: Contrast | None
-    evidence: tuple[str, ...]
-    confidence: float
-    marker: Marker | None = None
-    kind: str | None = None
 
 
 def classify_description(description: str | None, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Classification:
@@ -51,7 +33,7 @@ def classify_description(description: str | None, facts: SeriesFacts | None, voc
     Where no word of the description tells, those of Protocol Name (0018,1030) do, then those of Sequence Name
     (0018,0024), with less confidence.
     """
-    found = _classify_words(description or "", vocabulary)
+    found = judge_words(description or "", vocabulary)
     if facts is None:
         return found
     by_header = physics.kind_by_header(facts)
@@ -59,7 +41,7 @@ def classify_description(description: str | None, facts: SeriesFacts | None, voc
         return Classification(None, (by_header[1], *found.evidence), 0.95, found.marker, by_header[0])
     for name, text in (("Protocol Name", facts.protocol_name), ("Sequence Name", facts.sequence_name)):
         if text and found.contrast is None and found.kind is None:
-            found = _with_other_words(found, name, _classify_words(text, vocabulary))
+            found = _with_other_words(found, name, judge_words(text, vocabulary))
     return _with_agent(_with_physics(found, facts), facts)
 
 
@@ -76,7 +58,7 @@ def _with_other_words(found: Classification, name: str, other: Classification) -
 def is_unknown(description: str, facts: SeriesFacts, vocabulary: Vocabulary) -> bool:
     """True if neither a word nor the header tells which of the four, or which sort of other, a series is."""
     texts = (description, facts.protocol_name, facts.sequence_name)
-    found = [_classify_words(text or "", vocabulary) for text in texts]
+    found = [judge_words(text or "", vocabulary) for text in texts]
     is_told = any(one.contrast is not None or one.kind is not None for one in found)
     return not is_told and physics.kind_by_header(facts) is None
 
@@ -114,96 +96,6 @@ def classify_csv(source: Path, out: Path, vocabulary: Vocabulary) -> int:
     return len(rows)
 
 
-def _classify_words(text: str, vocabulary: Vocabulary) -> Classification:
-    words = vocabulary.words(text)
-    marker, marker_evidence = read_marker(words)
-    trap = _trap(words)
-    if trap:
-        kind, evidence = trap
-        return Classification(None, (evidence,), _BY_WORDS, marker, kind)
-    weighting, evidence, confidence = _weighting(words)
-    if weighting is None:
-        return Classification(
-            None, (evidence,), 0.0 if confidence == 0 else _BY_WORDS, marker, "unclear" if confidence else None
-        )
-    if weighting is Contrast.T1:
-        if marker == "after":
-            weighting = Contrast.T1C
-        return Classification(
-            weighting, tuple(text for text in (evidence, marker_evidence) if text), confidence, marker
-        )
-    ignored = (f"{marker_evidence}; {weighting} keeps its weighting",) if marker_evidence else ()
-    return Classification(weighting, (evidence, *ignored), confidence, marker)
-
-
-def _first(words: Sequence[Word], *groups: str) -> Word | None:
-    return next((word for word in words if word.group in groups), None)
-
-
-def _weighting(words: Sequence[Word]) -> tuple[Contrast | None, str, float]:
-    """(weighting, evidence, confidence).
-
-    Without a weighting the confidence is 0 when no word tells, above 0 when words tell of something else.
-    """
-    t1, t2 = _first(words, "T1", "T1c"), _first(words, "T2")
-    flair, inversion = _first(words, "FLAIR"), _first(words, "inversion")
-    sequence = _first(words, "T1_sequence")
-    if t1 and t2:
-        return None, f"'{t1.text}' and '{t2.text}' in one name: undecided", _BY_WORDS
-    if t1:
-        suffix = f", and '{(flair or inversion).text}' with T1 stays T1" if flair or inversion else ""  # type: ignore[union-attr]
-        return Contrast.T1, f"'{t1.text}' reads as T1{suffix}", _BY_WORDS
-    if flair:
-        return Contrast.FLAIR, f"'{flair.text}' reads as FLAIR", _BY_WORDS
-    if t2 and inversion:
-        return Contrast.FLAIR, f"'{t2.text}' with '{inversion.text}' reads as FLAIR", _BY_SEQUENCE
-    if t2:
-        gradient = _first(words, "gradient_echo")
-        if gradient and not any(word.text in _SPIN_ECHO for word in words):
-            return None, f"'{t2.text}' with '{gradient.text}' is T2*", _BY_WORDS
-        return Contrast.T2, f"'{t2.text}' reads as T2", _BY_WORDS
-    if sequence:
-        return Contrast.T1, f"'{sequence.text}' is a T1 sequence", _BY_SEQUENCE
-    navigation = _first(words, "navigation")
-    if navigation:
-        return Contrast.T1, f"'{navigation.text}' is usually a T1 volume for navigation", _BY_PHYSICS
-    return None, "no word of the description tells the weighting", 0.0
-
-
-def _trap(words: Sequence[Word]) -> tuple[str, str] | None:
-    """(kind, evidence) when a word makes the series none of the four, whatever stands beside it."""
-    other = _first(words, OTHER)
-    if other:
-        return other.kind or OTHER, f"'{other.text}' reads as {other.kind or OTHER}"
-    last = words[-1].text if words else ""
-    dixon = _first(words, "dixon")
-    weighted_w = len(words) > 1 and words[-2].group in ("T1", "T2")
-    is_water = last in ("w", "water") and not weighted_w and not any(word.text in _SPIN_ECHO for word in words)
-    if len(words) > 1 and (
-        (last in _DIXON_PARTS and words[-1].group is None) or (is_water and (dixon or _has(words, "vibe", "lava")))
-    ):
-        return "Dixon part", f"'{last}' at the end is one part of a Dixon series"
-    return _reformat(words)
-
-
-def _has(words: Sequence[Word], *texts: str) -> bool:
-    return any(word.text in texts for word in words)
-
-
-def _reformat(words: Sequence[Word]) -> tuple[str, str] | None:
-    """MPR right after T1 is MPRAGE (``t1_mpr_ns_sag``); before a plane alone, or beside MPRAGE, a reformat."""
-    position = next((index for index, word in enumerate(words) if word.group == "mpr"), None)
-    if position is None:
-        return None
-    behind = words[position + 1 :]
-    only_plane = bool(behind) and all(word.group == "plane" for word in behind)
-    before = [word for word in words[:position] if word.text not in ("w", "3d", "wi")]
-    after_t1 = bool(before) and before[-1].group in ("T1", "T1c")
-    if _first(words, "T1_sequence") or only_plane or not after_t1:
-        return "reformat", "'MPR' reads as a multiplanar reformat"
-    return None
-
-
 def _with_physics(found: Classification, facts: SeriesFacts) -> Classification:
     timing = physics.timing(facts)
     if found.contrast is None:
@@ -212,14 +104,14 @@ def _with_physics(found: Classification, facts: SeriesFacts) -> Classification:
             return found
         contrast = Contrast.T1C if by_physics is Contrast.T1 and found.marker == "after" else by_physics
         evidence = (*found.evidence, f"{timing}: the timing of {by_physics}")
-        return replace(found, contrast=contrast, evidence=evidence, confidence=_BY_PHYSICS)
+        return replace(found, contrast=contrast, evidence=evidence, confidence=BY_PHYSICS)
     te, ti = facts.echo_time_ms, facts.inversion_time_ms or 0.0
     if found.contrast is Contrast.FLAIR and te is not None and te < physics.SHORT_TE_MS and ti < physics.FLUID_TI_MS:
         contrast = Contrast.T1C if found.marker == "after" else Contrast.T1
         return replace(found, contrast=contrast, evidence=(*found.evidence, f"{timing}: a T1-FLAIR"), confidence=0.7)
     if found.contrast is Contrast.T2 and physics.is_gradient_echo(facts):
         return Classification(
-            None, (*found.evidence, f"{timing}: a gradient echo, T2*"), _BY_WORDS, found.marker, "susceptibility"
+            None, (*found.evidence, f"{timing}: a gradient echo, T2*"), BY_WORDS, found.marker, "susceptibility"
         )
     against = physics.contradiction(found.contrast, facts)
     if against:

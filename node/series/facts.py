@@ -14,8 +14,8 @@ class SeriesFacts:
     distinct positions along the slice normal, ``images_per_position`` how often each occurs; ``slice_step_mm`` is the
     median distance between them and ``coverage_mm`` their extent plus one step. ``has_overlay`` is True when a graphic
     overlay plane (60xx,3000) with at least one set bit lies over the first, middle or last image. ``irregularity`` says
-    why the planes form no regular volume, ``mixture`` why they cannot be of one (several instances, frame types or stacks);
-    ``made_by_software`` is (kind, evidence) if the images are not as acquired.
+    why the planes form no regular volume; ``mixture`` why they cannot be of one (several multi-frame instances, frame
+    types or stacks); ``made_by_software`` is (kind, evidence) if the images are not as acquired.
     """
 
     description: str | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from node.series.classify import Classification
 from node.series.facts import SeriesFacts
+from node.series.words import Classification
 from node.study import Contrast, Series
 
 WHOLE_BRAIN_MM = 120.0

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from node.series.classify import Classification
 from node.series.facts import SeriesFacts
 from node.series.marker import Marker
+from node.series.words import Classification
 from node.study import Series
 
 _SAME_TIMING = 0.01  # relative difference of TE and TR between twins

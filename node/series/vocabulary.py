@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 
 from node.errors import ConfigError
 
 OTHER = "other"
-_LONGEST_PHRASE = 4
 _SHORTEST_JOINED = 4  # "c c" written together is no word
 _CACHE_LIMIT = 20_000  # a node runs for months and meets arbitrary words
 _LONGEST_TOKEN = 40  # SeriesDescription is LO: 64 characters (PS3.5 6.2); longer runs are not words
@@ -71,15 +70,71 @@ def tokens(text: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """Terms by their words. Make one with :func:`load_vocabulary`."""
+class Terms:
+    """Meanings by the form of their term: whole phrases, beginnings, ends, and what may stand inside a word.
 
-    phrases: dict[tuple[str, ...], Meaning]
-    prefixes: dict[str, Meaning]
-    suffixes: dict[str, Meaning]
-    insides: dict[str, Meaning]
-    ideographs: tuple[str, ...]
+    ``prefixes``: by the whole words before the beginning, which most terms have none of. ``longest``: how many words
+    the longest term has, by its first.
+    """
+
+    phrases: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
+    prefixes: dict[tuple[str, ...], dict[str, Meaning]] = field(default_factory=dict)
+    suffixes: dict[str, Meaning] = field(default_factory=dict)
+    insides: dict[str, Meaning] = field(default_factory=dict)
+    longest: dict[str, int] = field(default_factory=dict)
+
+    def add(self, meaning: Meaning) -> None:
+        """Take a term up; a later one of the same words wins."""
+        term = meaning[2]
+        words = tuple(tokens(term.strip("*")))
+        opens, closes = (
+            term.startswith("*"),
+            term.endswith("*") and not term.endswith(" *"),
+        )  # "T2 *" is the star itself
+        if opens and closes:
+            self.insides["".join(words)] = meaning
+        elif opens:
+            self.suffixes["".join(words)] = meaning
+        elif closes:
+            self.prefixes.setdefault(words[:-1], {})[words[-1]] = meaning
+        else:
+            words = tuple(tokens(term))
+            self.phrases[words] = meaning
+        self.longest[words[0]] = max(len(words), self.longest.get(words[0], 1))
+        if len(words) > 1:
+            joined = "".join(words)
+            if joined.isalnum() and len(joined) >= _SHORTEST_JOINED:
+                self.phrases.setdefault((joined,), meaning)
+        self.phrases.setdefault(words, meaning)
+
+    def meaning(self, words: tuple[str, ...]) -> Meaning | None:
+        """Of exactly these words, else by a stem that leaves no word of several whole: "pre surg*" holds for two."""
+        return self.phrases.get(words) or self._stem(words)
+
+    def _stem(self, words: tuple[str, ...]) -> Meaning | None:
+        last = words[-1]
+        stems = self.prefixes.get(words[:-1])
+        if stems:
+            for end in range(len(last), 0, -1):
+                if last[:end] in stems:
+                    return stems[last[:end]]
+        if len(words) > 1:
+            return None
+        for start in range(len(last)):
+            if last[start:] in self.suffixes:
+                return self.suffixes[last[start:]]
+        return next((meaning for stem, meaning in self.insides.items() if stem in last), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The site's terms, which go before the shipped ones whatever their form. Make one with :func:`load_vocabulary`."""
+
+    site: Terms
+    shipped: Terms
+    unspaced: tuple[str, ...] = ()
     _pieces: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _single: dict[str, Meaning | None] = field(default_factory=dict, repr=False, compare=False)
 
     def words(self, text: str) -> tuple[Word, ...]:
         """The description as known and unknown words, longest phrase first."""
@@ -93,26 +148,24 @@ class Vocabulary:
         return tuple(found)
 
     def _longest_phrase(self, parts: list[str], index: int) -> tuple[Word, int]:
-        for length in range(min(_LONGEST_PHRASE, len(parts) - index), 0, -1):
+        first = parts[index]
+        longest = max(self.shipped.longest.get(first, 1), self.site.longest.get(first, 1))
+        for length in range(min(longest, len(parts) - index), 1, -1):
             words = tuple(parts[index : index + length])
-            meaning = self.phrases.get(words) or self._stem(words)
+            meaning = self.site.meaning(words) or self.shipped.meaning(words)
             if meaning:
                 return Word(" ".join(words), *meaning), length
-        return Word(parts[index]), 1
+        return Word(first, *(self._meaning(first) or ())), 1
 
-    def _stem(self, words: tuple[str, ...]) -> Meaning | None:
-        """By a stem that leaves no word of several whole: "kontrast*" holds for one word, "pre surg*" for two."""
-        *leading, last = words
-        begin = "".join(word + " " for word in leading)
-        for end in range(len(last), 0, -1):
-            if begin + last[:end] in self.prefixes:
-                return self.prefixes[begin + last[:end]]
-        if leading:
-            return None
-        for start in range(len(last)):
-            if last[start:] in self.suffixes:
-                return self.suffixes[last[start:]]
-        return next((meaning for stem, meaning in self.insides.items() if stem in last), None)
+    def _meaning(self, word: str) -> Meaning | None:
+        if word not in self._single:
+            if len(self._single) >= _CACHE_LIMIT:
+                self._single.clear()
+            self._single[word] = self.site.meaning((word,)) or self.shipped.meaning((word,))
+        return self._single[word]
+
+    def _whole(self, word: str) -> Meaning | None:
+        return self.site.phrases.get((word,)) or self.shipped.phrases.get((word,))
 
     def _split(self, token: str) -> tuple[str, ...]:
         if token not in self._pieces:
@@ -122,20 +175,20 @@ class Vocabulary:
         return self._pieces[token]
 
     def _pieces_of(self, token: str) -> tuple[str, ...]:
-        if (token,) in self.phrases or len(token) > _LONGEST_TOKEN:
+        if self._whole(token) or self.site.meaning((token,)) or len(token) > _LONGEST_TOKEN:
             return (token,)
         if max(token) >= _UNSPACED_BEGIN:
-            return self._split_ideographs(token)
+            return self._split_unspaced(token)
         glued = self._unglue(token, 0, "")
         if glued is not None:
             return glued
         begins_with_weighting = re.fullmatch(r"(t[12])([a-z].*)", token)
-        if begins_with_weighting and not self._stem((token,)):
+        if begins_with_weighting and not self._meaning(token):
             return (begins_with_weighting[1], *self._split(begins_with_weighting[2]))
         return (token,)
 
-    def _split_ideographs(self, token: str) -> tuple[str, ...]:
-        pieces = re.split("(" + "|".join(map(re.escape, self.ideographs)) + ")", token)
+    def _split_unspaced(self, token: str) -> tuple[str, ...]:
+        pieces = re.split("(" + "|".join(map(re.escape, self.unspaced)) + ")", token)
         return tuple(piece for piece in pieces if piece)
 
     def _unglue(self, token: str, start: int, previous: str) -> tuple[str, ...] | None:
@@ -155,7 +208,7 @@ class Vocabulary:
         if piece.isdigit():
             return not is_first and not previous.isdigit() and previous not in _NUMBERED
         if piece == "c":
-            group = self.phrases.get((previous,), _NO_MEANING)[0]
+            group = (self._whole(previous) or _NO_MEANING)[0]
             return (
                 is_last
                 and (group in ("sequence", "T1", "T1_sequence", "dixon", "gradient_echo") or previous in ("3d", "iso"))
@@ -163,10 +216,11 @@ class Vocabulary:
             )
         if len(piece) == 1 and is_first:
             return piece in _PREFIX_LETTERS and not is_last
-        return (piece,) in self.phrases and (len(piece) > 2 or piece in _GLUABLE_SHORT)
+        return (len(piece) > 2 or piece in _GLUABLE_SHORT) and self._whole(piece) is not None
 
     def _is_weighting(self, pieces: tuple[str, ...]) -> bool:
-        group, kind, _ = self.phrases.get((pieces[0],), _NO_MEANING) if pieces else _NO_MEANING
+        pieces = pieces[1:] if pieces[:1] in (("3d",), ("2d",)) else pieces
+        group, kind, _ = (pieces and self._whole(pieces[0])) or _NO_MEANING
         return group in ("T1", "T2", "FLAIR") or kind == "short-tau inversion recovery"
 
 
@@ -181,9 +235,11 @@ def load_vocabulary(
         ConfigError: a group that does not exist, or a term without any letter; names the key.
     """
     shipped = tomllib.loads(resources.files("node.series").joinpath("vocabulary.toml").read_text(encoding="utf-8"))
-    entries: list[Meaning] = [(OTHER, kind, term) for kind, terms in shipped["other"].items() for term in terms]
-    entries += [(group, None, term) for group, terms in shipped["terms"].items() for term in terms]
-    entries = [entry for entry in entries if entry[2] not in without]
+    vocabulary = Vocabulary(Terms(), Terms())
+    for kind, terms in shipped["other"].items():
+        _add_all(vocabulary.shipped, OTHER, kind, (term for term in terms if term not in without))
+    for group, terms in shipped["terms"].items():
+        _add_all(vocabulary.shipped, group, None, (term for term in terms if term not in without))
     for group, terms in (extra or {}).items():
         if group not in shipped["terms"] and group != OTHER:
             groups = ", ".join([*shipped["terms"], OTHER])
@@ -191,29 +247,12 @@ def load_vocabulary(
         empty = next((term for term in terms if not tokens(term.strip("*"))), None)
         if empty is not None:
             raise ConfigError(f"series.rules.{group}: '{empty}' holds no word")
-        entries += [(group, "site rule" if group == OTHER else None, term) for term in terms]
-    vocabulary = Vocabulary({}, {}, {}, {}, ())
-    for meaning in entries:
-        _add(vocabulary, meaning)
-    ideographs = sorted((w[0] for w in vocabulary.phrases if max(w[0]) >= _UNSPACED_BEGIN), key=len, reverse=True)
-    return replace(vocabulary, ideographs=tuple(ideographs))
+        _add_all(vocabulary.site, group, "site rule" if group == OTHER else None, terms)
+    known = {words[0] for words in (*vocabulary.site.phrases, *vocabulary.shipped.phrases)}
+    unspaced = sorted((word for word in known if max(word) >= _UNSPACED_BEGIN), key=lambda word: (-len(word), word))
+    return replace(vocabulary, unspaced=tuple(unspaced))
 
 
-def _add(vocabulary: Vocabulary, meaning: Meaning) -> None:
-    term = meaning[2]
-    words = tuple(tokens(term.strip("*")))
-    opens, closes = term.startswith("*"), term.endswith("*") and not term.endswith(" *")  # "T2 *" is the star itself
-    if opens and closes:
-        vocabulary.insides["".join(words)] = meaning
-    elif opens:
-        vocabulary.suffixes["".join(words)] = meaning
-    elif closes:
-        vocabulary.prefixes[" ".join(words)] = meaning
-    else:
-        words = tuple(tokens(term))
-        joined = "".join(words)
-        vocabulary.phrases[words] = meaning
-        if len(words) > 1 and joined.isalnum() and len(joined) >= _SHORTEST_JOINED:
-            vocabulary.phrases.setdefault((joined,), meaning)
-        return
-    vocabulary.phrases.setdefault(words, meaning)
+def _add_all(terms: Terms, group: str, kind: str | None, written: Iterable[str]) -> None:
+    for term in written:
+        terms.add((group, kind, term))

@@ -237,3 +237,11 @@ def test_any_facts_give_a_selection_or_a_refusal(members):
         return
     assert set(selection.chosen) == set(Contrast)
     assert len({one.series_instance_uid for one in selection.chosen.values()}) == 4
+
+
+def test_vertebrae_in_a_name_tell_another_body_part(builder):
+    """Of a combined examination of head and neck, the series that names vertebrae is passed over."""
+    with_others(builder).add(3, "T1 MPRAGE", 10).add(4, "T1 MPRAGE KM", 20).add(9, "T2 TSE tra C5-C7", 50)
+    assert numbers(builder) == (3, 4, 1, 2)
+    assert verdict(builder, 9).contrast is Contrast.T2
+    assert verdict(builder, 9).note == "not usable: 'c5 c7' are vertebrae: another body part"

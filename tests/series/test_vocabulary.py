@@ -69,6 +69,23 @@ def test_a_site_rule_overrides_the_shipped_meaning():
 
 
 @pytest.mark.parametrize(
+    ("rules", "text", "expected"),
+    [
+        ({"before": ("km*",)}, "T1 KM", ["T1", "before"]),
+        ({"T2": ("flair*",)}, "FLAIR", ["T2"]),
+        ({"other": ("*mprage*",)}, "T1 MPRAGE", ["T1", "other"]),
+        ({"other": ("*rage",)}, "3DMPRAGE", ["other"]),
+        ({"neutral": ("post*",)}, "T1 postkontrast", ["T1", "neutral"]),
+        ({"neutral": ("post",)}, "T1 post KM", ["T1", "neutral", "agent"]),
+        ({"T1": ("增强",)}, "T1增强", ["T1", "T1"]),
+    ],
+)
+def test_a_site_rule_of_any_form_goes_before_the_shipped_terms(rules, text, expected):
+    """A site's stem is stronger than a shipped word that fits exactly."""
+    assert groups(load_vocabulary(rules), text) == expected
+
+
+@pytest.mark.parametrize(
     ("rules", "message"), [({"T3": ("a",)}, "series.rules.T3"), ({"T1": ("--",)}, "series.rules.T1")]
 )
 def test_a_wrong_site_rule_names_its_key(rules, message):

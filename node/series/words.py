@@ -1,0 +1,141 @@
+"""What the words of one text say of a series: its weighting, before or after contrast agent, or which trap it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from node.series.marker import Marker, read_marker
+from node.series.vocabulary import OTHER, Vocabulary, Word
+from node.study import Contrast
+
+BY_WORDS, BY_SEQUENCE, BY_PHYSICS = 0.9, 0.8, 0.5
+"""Confidence in a verdict by a word for the weighting, by a word for a sequence, by the timing or a habit."""
+
+_TRANSFER = "magnetisation transfer"
+_VERTEBRA = re.compile(r"[clt]\d{1,2}|s1")
+_DIXON_PARTS = frozenset(["f", "fat", "in", "opp", "op", "out"])
+_SPIN_ECHO = frozenset(
+    ["tse", "fse", "se", "frfse", "propeller", "blade", "space", "spc", "cube", "vista", "view", "atse"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The verdict on one series. ``contrast`` is None for anything that is none of the four.
+
+    ``marker`` is what the words say about contrast agent, whatever the weighting; ``kind`` which sort of other it is;
+    ``elsewhere`` why the images show another body part, though their weighting is one of the four.
+    """
+
+    contrast: Contrast | None
+    evidence: tuple[str, ...]
+    confidence: float
+    marker: Marker | None = None
+    kind: str | None = None
+    elsewhere: str | None = None
+
+
+def judge_words(text: str, vocabulary: Vocabulary) -> Classification:
+    """The verdict by the words of ``text`` alone; confidence 0 if none tells."""
+    words = vocabulary.words(text)
+    marker, marker_evidence = read_marker(words)
+    trap = _trap(words, marker)
+    if trap:
+        kind, evidence = trap
+        return Classification(None, (evidence,), BY_WORDS, marker, kind)
+    weighting, evidence, confidence = _weighting(words)
+    if weighting is None:
+        return Classification(
+            None, (evidence,), 0.0 if confidence == 0 else BY_WORDS, marker, "unclear" if confidence else None
+        )
+    if weighting is Contrast.T1:
+        told = (evidence, marker_evidence) if marker_evidence else (evidence,)
+        weighting = Contrast.T1C if marker == "after" else weighting
+    else:
+        told = (evidence, f"{marker_evidence}; {weighting} keeps its weighting") if marker_evidence else (evidence,)
+    return Classification(weighting, told, confidence, marker, elsewhere=_vertebrae(words))
+
+
+def _first(words: Sequence[Word], *groups: str) -> Word | None:
+    return next((word for word in words if word.group in groups), None)
+
+
+def _weighting(words: Sequence[Word]) -> tuple[Contrast | None, str, float]:
+    """(weighting, evidence, confidence).
+
+    Without a weighting the confidence is 0 when no word tells, above 0 when words tell of something else.
+    """
+    t1, t2 = _first(words, "T1", "T1c"), _first(words, "T2")
+    flair, inversion = _first(words, "FLAIR"), _first(words, "inversion")
+    sequence = _first(words, "T1_sequence")
+    if t1 and t2:
+        return None, f"'{t1.text}' and '{t2.text}' in one name: undecided", BY_WORDS
+    if t1:
+        suffix = f", and '{(flair or inversion).text}' with T1 stays T1" if flair or inversion else ""  # type: ignore[union-attr]
+        return Contrast.T1, f"'{t1.text}' reads as T1{suffix}", BY_WORDS
+    if flair:
+        return Contrast.FLAIR, f"'{flair.text}' reads as FLAIR", BY_WORDS
+    if t2 and inversion:
+        return Contrast.FLAIR, f"'{t2.text}' with '{inversion.text}' reads as FLAIR", BY_SEQUENCE
+    if t2:
+        gradient = _first(words, "gradient_echo")
+        if gradient and not any(word.text in _SPIN_ECHO for word in words):
+            return None, f"'{t2.text}' with '{gradient.text}' is T2*", BY_WORDS
+        return Contrast.T2, f"'{t2.text}' reads as T2", BY_WORDS
+    if sequence:
+        return Contrast.T1, f"'{sequence.text}' is a T1 sequence", BY_SEQUENCE
+    navigation = _first(words, "navigation")
+    if navigation:
+        return Contrast.T1, f"'{navigation.text}' is usually a T1 volume for navigation", BY_PHYSICS
+    return None, "no word of the description tells the weighting", 0.0
+
+
+def _trap(words: Sequence[Word], marker: Marker | None) -> tuple[str, str] | None:
+    """(kind, evidence) when a word makes the series none of the four, whatever stands beside it."""
+    # magnetisation transfer darkens brain, so that enhancement shows better: then it is a T1 after contrast
+    passing = (_TRANSFER,) if marker == "after" else ()
+    other = next((word for word in words if word.group == OTHER and word.kind not in passing), None)
+    if other:
+        return other.kind or OTHER, f"'{other.text}' reads as {other.kind or OTHER}"
+    return _dixon_part(words) or _reformat(words)
+
+
+def _vertebrae(words: Sequence[Word]) -> str | None:
+    """Two vertebrae beside one another: ``C5-C7``, ``L4/L5``, ``L5-S1``. They tell the place, not the weighting."""
+    for pair in pairwise(words):
+        if all(word.group is None and _VERTEBRA.fullmatch(word.text) for word in pair):
+            return f"'{pair[0].text} {pair[1].text}' are vertebrae: another body part"
+    return None
+
+
+def _dixon_part(words: Sequence[Word]) -> tuple[str, str] | None:
+    if len(words) < 2:
+        return None
+    last, is_spin_echo = words[-1].text, any(word.text in _SPIN_ECHO for word in words)
+    dixon = _first(words, "dixon")
+    is_water = last in ("w", "water") and words[-2].group not in ("T1", "T2") and not is_spin_echo
+    is_part = last in _DIXON_PARTS and words[-1].group is None and (dixon or not is_spin_echo)
+    if is_part or (is_water and (dixon or _has(words, "vibe", "lava"))):
+        return "Dixon part", f"'{last}' at the end is one part of a Dixon series"
+    return None
+
+
+def _has(words: Sequence[Word], *texts: str) -> bool:
+    return any(word.text in texts for word in words)
+
+
+def _reformat(words: Sequence[Word]) -> tuple[str, str] | None:
+    """MPR right after T1 is MPRAGE (``t1_mpr_ns_sag``); before a plane alone, or beside MPRAGE, a reformat."""
+    position = next((index for index, word in enumerate(words) if word.group == "mpr"), None)
+    if position is None:
+        return None
+    behind = words[position + 1 :]
+    only_plane = bool(behind) and all(word.group == "plane" for word in behind)
+    before = [word for word in words[:position] if word.text not in ("w", "3d", "wi")]
+    after_t1 = bool(before) and before[-1].group in ("T1", "T1c")
+    if only_plane or not after_t1:
+        return "reformat", "'MPR' reads as a multiplanar reformat"
+    return None
