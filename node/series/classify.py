@@ -15,15 +15,58 @@ from typing import Any
 from node.errors import ConfigError
 from node.series import physics
 from node.series.facts import SeriesFacts
-from node.series.vocabulary import OTHER, Vocabulary, load_vocabulary
+from node.series.vocabulary import OTHER, Vocabulary, load_vocabulary, tokens
 from node.series.words import BY_PHYSICS, BY_WORDS, Classification, judge_words
 from node.study import Contrast
 
 DECIDED = 0.4  # below, words and physics contradict each other: shown, never chosen
 _CONFIRMED, _CONTRADICTED = 0.98, 0.2
 
+# what a Contrast/Bolus Agent says that is none: by its first word, or anywhere
+_NOTHING = frozenset(
+    ["0", "n", "na", "nil", "no", "non", "nein", "nej", "w", "wo", "o", "s", "x", "unknown", "pre", "null"]
+)
 _NO_AGENT = frozenset(
-    ["no", "none", "non", "without", "ohne", "sans", "sin", "sem", "senza", "nein", "n", "0", "na", "nil"]
+    [
+        "none",
+        "without",
+        "not",
+        "ohne",
+        "kein",
+        "keine",
+        "keiner",
+        "nativ",
+        "native",
+        "sans",
+        "aucun",
+        "sin",
+        "ninguno",
+        "ninguna",
+        "sem",
+        "nenhum",
+        "senza",
+        "nessuno",
+        "nessun",
+        "geen",
+        "zonder",
+        "inget",
+        "ingen",
+        "utan",
+        "uten",
+        "uden",
+        "ilman",
+        "brak",
+        "bez",
+        "zadny",
+        "nincs",
+        "без",
+        "нет",
+        "yok",
+        "无",
+        "無",
+        "なし",
+        "없음",
+    ]
 )
 
 
@@ -33,12 +76,13 @@ def classify_description(description: str | None, facts: SeriesFacts | None, voc
     Where no word of the description tells, those of Protocol Name (0018,1030) do, then those of Sequence Name
     (0018,0024), with less confidence.
     """
-    found = judge_words(description or "", vocabulary)
+    found = judge_words(description or "", vocabulary, facts is not None and physics.is_mprage(facts))
     if facts is None:
         return found
     by_header = physics.kind_by_header(facts)
     if by_header:
-        return Classification(None, (by_header[1], *found.evidence), 0.95, found.marker, by_header[0])
+        kind = found.kind if by_header[0] == "echo planar" and found.kind else by_header[0]  # a perfusion, say
+        return Classification(None, (by_header[1], *found.evidence), 0.95, found.marker, kind)
     for name, text in (("Protocol Name", facts.protocol_name), ("Sequence Name", facts.sequence_name)):
         if text and found.contrast is None and found.kind is None:
             found = _with_other_words(found, name, judge_words(text, vocabulary))
@@ -115,9 +159,8 @@ def _with_physics(found: Classification, facts: SeriesFacts) -> Classification:
         )
     against = physics.contradiction(found.contrast, facts)
     if against:
-        return replace(
-            found, evidence=(*found.evidence, f"contradicted: {against} ({timing})"), confidence=_CONTRADICTED
-        )
+        text = f"contradicted: {against} ({timing})"
+        return replace(found, evidence=(*found.evidence, text), confidence=_CONTRADICTED, contradicted=text)
     base = Contrast.T1 if found.contrast is Contrast.T1C else found.contrast
     if physics.contrast_by_physics(facts) is base:
         return replace(
@@ -133,23 +176,16 @@ def _with_agent(found: Classification, facts: SeriesFacts) -> Classification:
         return found
     evidence = (*found.evidence, f"Contrast/Bolus Agent is '{agent}'")
     if found.marker == "before":
-        return replace(
-            found,
-            evidence=(*evidence[:-1], evidence[-1] + ", but the words say before"),
-            confidence=min(found.confidence, 0.7),
-        )
-    return replace(
-        found,
-        contrast=Contrast.T1C,
-        evidence=evidence,
-        confidence=found.confidence if found.marker else min(found.confidence, 0.7),
-    )
+        return replace(found, evidence=(*evidence[:-1], evidence[-1] + ", but the words say before"))
+    return replace(found, contrast=Contrast.T1C, evidence=evidence)
 
 
 def named_agent(facts: SeriesFacts) -> str | None:
     """Contrast/Bolus Agent (0018,0010) if it names one; None for an empty value or a spelled-out none."""
     agent = facts.contrast_bolus_agent
-    return agent if agent and agent.strip(" .-").split(" ")[0].lower() not in (*_NO_AGENT, "") else None
+    said = tokens(agent) if agent else []
+    is_none = not said or said[0] in _NOTHING or not _NO_AGENT.isdisjoint(said)
+    return None if is_none else agent
 
 
 def _facts_of(columns: Mapping[str, Any]) -> SeriesFacts:

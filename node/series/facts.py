@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+Box = tuple[tuple[float, ...], tuple[float, ...]]
+"""Least and greatest LPS coordinate of the planes' corners, in mm."""
+
 
 @dataclass(frozen=True, slots=True)
 class SeriesFacts:
     """Header facts of one series; an attribute that is missing or empty is None (or an empty tuple).
 
-    Names are DICOM keywords in snake case. ``acquisition_datetime`` is the earliest instance's. ``slice_count`` counts
+    Names are DICOM keywords in snake case, ``image_component`` and ``calculation_technique`` those of enhanced MR, Complex
+    Image Component and Volume Based Calculation Technique. ``acquisition_datetime`` is the earliest instance's. ``slice_count`` counts
     distinct positions along the slice normal, ``images_per_position`` how often each occurs; ``slice_step_mm`` is the
-    median distance between them and ``coverage_mm`` their extent plus one step. ``has_overlay`` is True when a graphic
+    median distance between them and ``coverage_mm`` their extent plus one step; ``box_mm`` bounds the planes. ``has_overlay`` is True when a graphic
     overlay plane (60xx,3000) with at least one set bit lies over the first, middle or last image. ``irregularity`` says
     why the planes form no regular volume; ``mixture`` why they cannot be of one (several multi-frame instances, frame
     types or stacks); ``made_by_software`` is (kind, evidence) if the images are not as acquired.
@@ -30,6 +34,8 @@ class SeriesFacts:
     inversion_time_ms: float | None = None
     flip_angle: float | None = None
     image_type: tuple[str, ...] = ()
+    image_component: str | None = None
+    calculation_technique: str | None = None
     contrast_bolus_agent: str | None = None
     contrast_bolus_start: datetime | None = None
     diffusion_b_value: float | None = None
@@ -40,6 +46,7 @@ class SeriesFacts:
     slice_count: int | None = None
     slice_step_mm: float | None = None
     coverage_mm: float | None = None
+    box_mm: Box | None = None
     images_per_position: float | None = None
     image_orientation_patient: tuple[float, ...] | None = None
     body_part_examined: str | None = None

@@ -23,7 +23,8 @@ def instance_lookup(dataset: Dataset) -> Lookup:
     values["ScanningSequence"] = pulse + (["EP"] if text(dataset.get("EchoPlanarPulseSequence")) == "YES" else [])
     values["SequenceName"] = dataset.get("PulseSequenceName")
     agents = dataset.get("ContrastBolusAgentSequence")
-    values["ContrastBolusAgent"] = agents[0].get("CodeMeaning") if agents else None
+    is_given = text(values.get("ContrastBolusAgentAdministered")) != "NO"
+    values["ContrastBolusAgent"] = agents[0].get("CodeMeaning") if agents and is_given else None
 
     def lookup(keyword: str) -> Any:
         value = dataset.get(keyword)

@@ -22,10 +22,11 @@ from pydicom.tag import BaseTag, Tag
 from node.errors import InstanceRefused, SelectionRefused
 from node.series.facts import SeriesFacts
 from node.series.functional import frame_lookups, instance_lookup, mixture_of_frames
+from node.series.moments import acquired, bolus_start
 from node.series.origin import made_by_software
 from node.series.pixels import truncation
 from node.series.stack import Lookup, describe_stack
-from node.series.values import coordinates, date_time, earliest, integer, number, text, texts
+from node.series.values import coordinates, integer, number, text, texts
 from node.study import Instance, Series, Study
 from node.uids import is_valid_uid
 
@@ -51,8 +52,9 @@ _OVERLAY_DATA: list[BaseTag | int] = [(group << 16) | 0x3000 for group in range(
 _FACT_TAGS = [Tag(tag) for tag in (
     "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName", "ScanningSequence", "EchoPulseSequence",
     "EchoPlanarPulseSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime",
-    "InversionTime", "FlipAngle", "ImageType", "ContrastBolusAgent", "ContrastBolusAgentSequence",
-    "ContrastBolusStartTime", "DiffusionBValue", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime",
+    "InversionTime", "FlipAngle", "ImageType", "ComplexImageComponent", "VolumeBasedCalculationTechnique",
+    "ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusStartTime", "DiffusionBValue", "StudyDate",
+    "SeriesDate", "SeriesTime", "ContentDate", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime",
     "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImageOrientationPatient", "ImagePositionPatient",
     "BodyPartExamined", "Manufacturer", "ManufacturerModelName", "FrameOfReferenceUID", "SyntheticData",
     "ContributingEquipmentSequence", "DerivationCodeSequence", "SharedFunctionalGroupsSequence",
@@ -244,13 +246,8 @@ def _facts(lookup: Lookup, planes: list[Lookup]) -> SeriesFacts:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         orientation = get("ImageOrientationPatient", lambda value: coordinates(value, 6))
-        moments = [
-            date_time(plane("AcquisitionDateTime"), plane("AcquisitionDate"), plane("AcquisitionTime"))
-            for plane in planes
-        ]
-        moment = earliest(moments)
+        moment = acquired(lookup, planes)
         stack = describe_stack(orientation, planes)
-        day = moment.strftime("%Y%m%d") if moment else None
         return SeriesFacts(
             description=get("SeriesDescription", text),
             protocol_name=get("ProtocolName", text),
@@ -264,8 +261,10 @@ def _facts(lookup: Lookup, planes: list[Lookup]) -> SeriesFacts:
             inversion_time_ms=get("InversionTime", number),
             flip_angle=get("FlipAngle", number),
             image_type=get("ImageType", texts) or (),
+            image_component=get("ComplexImageComponent", text),
+            calculation_technique=get("VolumeBasedCalculationTechnique", text),
             contrast_bolus_agent=get("ContrastBolusAgent", text),
-            contrast_bolus_start=date_time(None, day, lookup("ContrastBolusStartTime")),
+            contrast_bolus_start=bolus_start(lookup, moment),
             diffusion_b_value=get("DiffusionBValue", number),
             acquisition_datetime=moment,
             pixel_spacing_mm=get("PixelSpacing", lambda value: coordinates(value, 2)),
@@ -274,6 +273,7 @@ def _facts(lookup: Lookup, planes: list[Lookup]) -> SeriesFacts:
             slice_count=stack.slice_count,
             slice_step_mm=stack.slice_step_mm,
             coverage_mm=stack.coverage_mm,
+            box_mm=stack.box_mm,
             images_per_position=stack.images_per_position,
             image_orientation_patient=orientation,
             body_part_examined=get("BodyPartExamined", text),

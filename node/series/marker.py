@@ -9,19 +9,48 @@ from node.series.vocabulary import Word
 
 Marker = Literal["after", "before"]
 
+# what may stand between a negation and the agent it negates: articles and ways of giving it
+_BETWEEN = frozenset(
+    [
+        "any",
+        "the",
+        "el",
+        "la",
+        "le",
+        "il",
+        "o",
+        "a",
+        "de",
+        "del",
+        "di",
+        "du",
+        "d",
+        "l",
+        "iv",
+        "ev",
+        "i",
+        "e",
+        "v",
+        "inj",
+    ]
+)
 _SPINE_AFTER_C = frozenset(["spine", "sp", "wirbel", "column", "vertebra"])
 
 
 def read_marker(words: Sequence[Word]) -> tuple[Marker | None, str | None]:
     """What the words say about contrast agent: (before or after, evidence).
 
-    Before wins over an agent (``PRE_GD``); a negation such as ``ohne`` negates only an agent that follows it.
+    Before wins over an agent (``PRE_GD``), unless it speaks of something else (``GD pre biopsy``): then they tell
+    nothing. A negation such as ``ohne`` negates only an agent that follows it.
     """
     after: str | None = None
     index = 0
     while index < len(words):
         word = words[index]
         if word.group == "before":
+            behind = words[index + 1] if index + 1 < len(words) else None
+            if after and behind and behind.group is None and behind.text.isalpha() and len(behind.text) > 1:
+                return None, f"'{word.text} {behind.text}' beside an agent: before or after contrast is open"
             return "before", f"'{word.text}' says before contrast"
         if word.group == "without":
             agent = _agent_behind(words, index)
@@ -38,12 +67,12 @@ def read_marker(words: Sequence[Word]) -> tuple[Marker | None, str | None]:
 
 
 def _agent_behind(words: Sequence[Word], index: int) -> int | None:
-    """Index of the agent that the negation at ``index`` negates, at most two short unknown words away."""
+    """Index of the agent that the negation at ``index`` negates, with at most two small words between."""
     for position in range(index + 1, min(index + 4, len(words))):
         word = words[position]
         if word.group in ("agent", "after") or (word.text == "c" and position == index + 1):
             return position
-        if word.group is not None or len(word.text) > 3:
+        if word.text not in _BETWEEN:
             return None
     return None
 

@@ -13,19 +13,32 @@ SHORT_TE_MS = 40.0
 LONG_TE_MS = 60.0
 LONG_TR_MS = 1800.0
 FLUID_TI_MS = 1500.0
+NAMED_FLUID_TI_MS = 1200.0
 FAT_TI_MS = (50.0, 300.0)
 
 _IMAGE_TYPES = {
     "localizer": ("LOCALIZER",),
-    "projection": ("MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE"),
+    "projection": ("MIP", "MINIP", "MAXIMUM", "MINIMUM", "MAX_IP", "MIN_IP", "PROJECTION IMAGE"),
     "reformat": ("MPR", "REFORMATTED", "CPR", "CURVED_MPR"),
     "subtraction": ("SUB", "SUBTRACT", "SUBTRACTION"),
     "diffusion": ("ADC", "EADC", "DIFFUSION", "TRACEW", "FA", "TENSOR"),
-    "perfusion": ("PERFUSION", "ASL", "CBF", "CBV", "MTT", "TTP", "RELCBV", "RELCBF"),
+    "arterial spin labelling": ("ASL",),
+    "perfusion": ("PERFUSION", "CBF", "CBV", "MTT", "TTP", "RELCBV", "RELCBF"),
     "map": ("T1 MAP", "T2 MAP", "T2_STAR MAP", "R2 MAP", "T1_MAP", "T2_MAP", "FIELD_MAP"),
     "phase image": ("P", "PHASE", "PHASE MAP", "PHASE_MAP"),
     "Dixon part": ("FAT", "IN_PHASE", "OUT_PHASE", "OPP_PHASE", "FAT_FRACTION"),
     "screenshot": ("SCREEN SAVE", "SCREENSAVE"),
+}
+
+
+_NO_MAGNITUDE = frozenset(["PHASE", "REAL", "IMAGINARY", "MIXED"])  # PS3.3 C.8.13.3.1.2
+_CALCULATED = {  # PS3.3 C.8.16.2.1.3
+    "MAX_IP": "projection",
+    "MIN_IP": "projection",
+    "VOLUME_RENDER": "projection",
+    "SURFACE_RENDER": "projection",
+    "MPR": "reformat",
+    "CURVED_MPR": "reformat",
 }
 
 
@@ -34,6 +47,11 @@ def kind_by_header(facts: SeriesFacts) -> tuple[str, str] | None:
     if facts.made_by_software:
         return facts.made_by_software
     values = {value.upper() for value in facts.image_type}
+    if facts.image_component in _NO_MAGNITUDE:
+        return "phase image", f"Complex Image Component (0008,9208) is {facts.image_component}"
+    if facts.calculation_technique in _CALCULATED:
+        text = f"Volume Based Calculation Technique (0008,9207) is {facts.calculation_technique}"
+        return _CALCULATED[facts.calculation_technique], text
     for kind, marks in _IMAGE_TYPES.items():
         hit = next((mark for mark in marks if mark in values), None)
         if hit:
@@ -52,6 +70,13 @@ def timing(facts: SeriesFacts) -> str:
     if facts.scanning_sequence:
         parts.append("sequence " + "\\".join(facts.scanning_sequence))
     return ", ".join(parts)
+
+
+def is_mprage(facts: SeriesFacts) -> bool:
+    """An inversion-prepared 3-D gradient echo as acquired: "MPR" in its name is MPRAGE cut short, no reformat."""
+    is_original = bool(facts.image_type) and facts.image_type[0] == "ORIGINAL"
+    inversion = FAT_TI_MS[1] < (facts.inversion_time_ms or 0.0) < FLUID_TI_MS
+    return is_original and is_gradient_echo(facts) and inversion and facts.mr_acquisition_type != "2D"
 
 
 def is_gradient_echo(facts: SeriesFacts) -> bool:
@@ -91,9 +116,10 @@ def contradiction(contrast: Contrast, facts: SeriesFacts) -> str | None:
     if contrast is Contrast.T2:
         if ti > FLUID_TI_MS:
             return f"TI {ti:g} ms suppresses fluid: FLAIR, not T2"
-        if FAT_TI_MS[0] <= ti <= FAT_TI_MS[1]:
+        if FAT_TI_MS[0] <= ti <= FAT_TI_MS[1] and "IR" in facts.scanning_sequence:
             return f"TI {ti:g} ms suppresses fat: STIR, not T2"
         return f"TE {te:g} ms is too short for T2" if te is not None and te < SHORT_TE_MS else None
-    if 0 < ti < FLUID_TI_MS:
+    # named FLAIR, with a long echo: 3-D ones with short TR or T2 preparation null fluid earlier than the rest
+    if 0 < ti < (NAMED_FLUID_TI_MS if te is not None and te >= LONG_TE_MS else FLUID_TI_MS):
         return f"TI {ti:g} ms does not suppress fluid"
     return f"TE {te:g} ms is too short for FLAIR" if te is not None and te < SHORT_TE_MS else None

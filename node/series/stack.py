@@ -13,7 +13,7 @@ from math import sqrt
 from statistics import median
 from typing import Any
 
-from node.series.values import coordinates, text
+from node.series.values import coordinates, integer, text
 
 Lookup = Callable[[str], Any]
 Vector = tuple[float, ...]
@@ -41,13 +41,17 @@ _ATTRIBUTES = (
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Positions along the slice normal (PS3.3 C.7.6.2.1.1); ``irregularity``: why they form no volume, or None."""
+    """Positions along the slice normal (PS3.3 C.7.6.2.1.1); ``irregularity``: why they form no volume, or None.
+
+    ``box_mm``: least and greatest LPS coordinate of the planes' corners.
+    """
 
     slice_count: int | None = None
     slice_step_mm: float | None = None
     coverage_mm: float | None = None
     images_per_position: float | None = None
     irregularity: str | None = None
+    box_mm: tuple[Vector, Vector] | None = None
 
 
 def describe_stack(orientation: Vector | None, planes: Sequence[Lookup]) -> Stack:
@@ -62,7 +66,23 @@ def describe_stack(orientation: Vector | None, planes: Sequence[Lookup]) -> Stac
     step = round(median(gaps), 3) if gaps else None
     coverage = round(distances[-1] - distances[0] + step, 1) if step else None
     count = len(gaps) + 1
-    return Stack(count, step, coverage, len(distances) / count, _irregularity(planes, orientation))
+    box = _box(orientation, known, planes[0])
+    return Stack(count, step, coverage, len(distances) / count, _irregularity(planes, orientation), box)
+
+
+def _box(orientation: Vector, points: Sequence[Vector], plane: Lookup) -> tuple[Vector, Vector] | None:
+    spacing, sides = coordinates(plane("PixelSpacing"), 2), (integer(plane("Columns")), integer(plane("Rows")))
+    if not spacing or not sides[0] or not sides[1]:
+        return None
+    # Pixel Spacing is (between rows, between columns); the first cosines run along a row, over the columns
+    along_row = [cosine * spacing[1] * sides[0] for cosine in orientation[:3]]
+    along_column = [cosine * spacing[0] * sides[1] for cosine in orientation[3:]]
+    ranges = []
+    for axis in range(3):
+        corners = (0.0, along_row[axis], along_column[axis], along_row[axis] + along_column[axis])
+        places = [point[axis] for point in points]
+        ranges.append((min(places) + min(corners), max(places) + max(corners)))
+    return tuple(low for low, _ in ranges), tuple(high for _, high in ranges)
 
 
 def _irregularity(planes: Sequence[Lookup], orientation: Vector | None) -> str | None:

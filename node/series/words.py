@@ -15,6 +15,10 @@ BY_WORDS, BY_SEQUENCE, BY_PHYSICS = 0.9, 0.8, 0.5
 """Confidence in a verdict by a word for the weighting, by a word for a sequence, by the timing or a habit."""
 
 _TRANSFER = "magnetisation transfer"
+# kinds that tell more than others beside them: "art TOF sub" is an angiography, "ep2d_perf" a perfusion
+_TELLING = {
+    kind: place for place, kind in enumerate(("angiography", "arterial spin labelling", "perfusion", "subtraction"))
+}
 _VERTEBRA = re.compile(r"[clt]\d{1,2}|s1")
 _DIXON_PARTS = frozenset(["f", "fat", "in", "opp", "op", "out"])
 _SPIN_ECHO = frozenset(
@@ -27,7 +31,8 @@ class Classification:
     """The verdict on one series. ``contrast`` is None for anything that is none of the four.
 
     ``marker`` is what the words say about contrast agent, whatever the weighting; ``kind`` which sort of other it is;
-    ``elsewhere`` why the images show another body part, though their weighting is one of the four.
+    ``elsewhere`` why the images show another body part, though their weighting is one of the four; ``contradicted`` why
+    the timing cannot be that of ``contrast``.
     """
 
     contrast: Contrast | None
@@ -36,13 +41,17 @@ class Classification:
     marker: Marker | None = None
     kind: str | None = None
     elsewhere: str | None = None
+    contradicted: str | None = None
 
 
-def judge_words(text: str, vocabulary: Vocabulary) -> Classification:
-    """The verdict by the words of ``text`` alone; confidence 0 if none tells."""
+def judge_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -> Classification:
+    """The verdict by the words of ``text`` alone; confidence 0 if none tells.
+
+    ``is_mprage``: the header says that the images are an MPRAGE as acquired, so "MPR" is that word cut short.
+    """
     words = vocabulary.words(text)
     marker, marker_evidence = read_marker(words)
-    trap = _trap(words, marker)
+    trap = _trap(words, marker) or (None if is_mprage else _reformat(words))
     if trap:
         kind, evidence = trap
         return Classification(None, (evidence,), BY_WORDS, marker, kind)
@@ -97,10 +106,19 @@ def _trap(words: Sequence[Word], marker: Marker | None) -> tuple[str, str] | Non
     """(kind, evidence) when a word makes the series none of the four, whatever stands beside it."""
     # magnetisation transfer darkens brain, so that enhancement shows better: then it is a T1 after contrast
     passing = (_TRANSFER,) if marker == "after" else ()
-    other = next((word for word in words if word.group == OTHER and word.kind not in passing), None)
-    if other:
+    others = [word for word in words if word.group == OTHER and word.kind not in passing]
+    if others:
+        other = min(others, key=lambda word: _TELLING.get(word.kind or "", len(_TELLING)))
         return other.kind or OTHER, f"'{other.text}' reads as {other.kind or OTHER}"
-    return _dixon_part(words) or _reformat(words)
+    return _difference(words, marker) or _dixon_part(words)
+
+
+def _difference(words: Sequence[Word], marker: Marker | None) -> tuple[str, str] | None:
+    """``T1 KM - T1 nativ``: one weighting twice, with and without contrast agent."""
+    is_twice = sum(word.group in ("T1", "T1c") for word in words) > 1
+    if is_twice and marker == "before" and _first(words, "agent", "after", "T1c"):
+        return "subtraction", "T1 is named twice, with and without contrast agent: a subtraction"
+    return None
 
 
 def _vertebrae(words: Sequence[Word]) -> str | None:
@@ -117,8 +135,9 @@ def _dixon_part(words: Sequence[Word]) -> tuple[str, str] | None:
     last, is_spin_echo = words[-1].text, any(word.text in _SPIN_ECHO for word in words)
     dixon = _first(words, "dixon")
     is_water = last in ("w", "water") and words[-2].group not in ("T1", "T2") and not is_spin_echo
-    is_part = last in _DIXON_PARTS and words[-1].group is None and (dixon or not is_spin_echo)
-    if is_part or (is_water and (dixon or _has(words, "vibe", "lava"))):
+    is_dixon = dixon is not None or _has(words, "vibe", "lava", "flex", "ideal")
+    is_part = last in _DIXON_PARTS and words[-1].group is None
+    if is_dixon and (is_part or is_water):
         return "Dixon part", f"'{last}' at the end is one part of a Dixon series"
     return None
 
@@ -129,9 +148,12 @@ def _has(words: Sequence[Word], *texts: str) -> bool:
 
 def _reformat(words: Sequence[Word]) -> tuple[str, str] | None:
     """MPR right after T1 is MPRAGE (``t1_mpr_ns_sag``); before a plane alone, or beside MPRAGE, a reformat."""
-    position = next((index for index, word in enumerate(words) if word.group == "mpr"), None)
-    if position is None:
-        return None
+    positions = [index for index, word in enumerate(words) if word.group == "mpr"]
+    found = (_reformat_at(words, position) for position in positions)
+    return next((each for each in found if each), None)
+
+
+def _reformat_at(words: Sequence[Word], position: int) -> tuple[str, str] | None:
     behind = words[position + 1 :]
     only_plane = bool(behind) and all(word.group == "plane" for word in behind)
     before = [word for word in words[:position] if word.text not in ("w", "3d", "wi")]

@@ -1,0 +1,44 @@
+"""When a series was acquired, and when contrast agent was given, as its headers say it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, time, timedelta
+
+from node.series.stack import Lookup
+from node.series.values import date_time, earliest
+
+_OTHER_DATES = ("SeriesDate", "ContentDate", "StudyDate")  # where de-identification left no Acquisition Date
+_NEAR_MIDNIGHT = timedelta(hours=2)
+
+
+def acquired(instance: Lookup, planes: Sequence[Lookup]) -> datetime | None:
+    """The earliest acquisition of ``planes``; without any time of theirs, when the series was begun.
+
+    ``instance``: attribute by keyword of the first instance.
+    """
+    exact = [
+        date_time(plane("AcquisitionDateTime"), plane("AcquisitionDate"), plane("AcquisitionTime")) for plane in planes
+    ]
+    if any(exact):
+        return earliest(exact)
+    for keyword in _OTHER_DATES:
+        moments = [date_time(None, instance(keyword), plane("AcquisitionTime")) for plane in planes]
+        if any(moments):
+            return earliest(moments)
+    return date_time(None, instance("SeriesDate") or instance("StudyDate"), instance("SeriesTime"))
+
+
+def bolus_start(instance: Lookup, moment: datetime | None) -> datetime | None:
+    """Contrast/Bolus Start Time (0018,1042), which has no date: the one nearest to the acquisition at ``moment``.
+
+    Midnight sharp is what some scanners write for "none"; it counts only if the acquisition was near it.
+    """
+    if moment is None:
+        return None
+    days = (moment + timedelta(days=shift) for shift in (-1, 0, 1))
+    found = [date_time(None, day.strftime("%Y%m%d"), instance("ContrastBolusStartTime")) for day in days]
+    nearest = min((start for start in found if start), key=lambda start: abs(start - moment), default=None)
+    if nearest and nearest.time() == time(0) and abs(nearest - moment) > _NEAR_MIDNIGHT:
+        return None
+    return nearest
