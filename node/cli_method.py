@@ -104,16 +104,22 @@ def bench_cascade(case_dir: Path, devices: tuple[str, ...], config_file: Path | 
 
 @bench.command("series")
 @click.argument("labelled_csv", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--instances", type=click.IntRange(min=640), default=5000, show_default=True, help="For the headers.")
 @ConfigOption
-def bench_series(labelled_csv: Path, config_file: Path | None) -> None:
-    """How often the words of a description name the right contrast; also with whole groups left out."""
-    from node.bench.series import COLUMNS
+def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -> None:
+    """How often the words of a description name the right contrast, also with whole groups left out; and how fast."""
+    from node.bench import series_speed
+    from node.bench.series import COLUMNS, read_labelled
     from node.bench.series import bench as run
 
     configure(config_file, quiet=True)
     table = Table(*COLUMNS)
     for score in run(labelled_csv):
         table.add_row(*score.cells())
+    Console(width=140).print(table)
+    table = Table(*series_speed.COLUMNS)
+    for speed in series_speed.bench_speed([row["description"] for row in read_labelled(labelled_csv)], instances):
+        table.add_row(*speed.cells())
     Console(width=140).print(table)
 
 

@@ -12,6 +12,7 @@
      │    ├── InstanceRefused       an instance cannot be read
      │    └── ContentRefused        the images do not hold what the method needs (empty brain, NaN, ...)
      └── RetryableError         the same input may succeed later                           exit 1
+          ├── StorageError          a file that is there cannot be read now: disk or share
           ├── EngineError           the workflow engine's database does not answer
           ├── ModelPackError        weights missing, unverifiable or unreachable
           ├── DeliveryError         a destination did not take a result
@@ -83,6 +84,10 @@ class ContentRefused(RefusedError):  # noqa: N818
 
 class RetryableError(GlionodeError):
     """Trouble outside the study: the same input may succeed later."""
+
+
+class StorageError(RetryableError):
+    """The disk or share does not give a file that it holds; nothing is wrong with the study."""
 
 
 class EngineError(RetryableError):

@@ -19,7 +19,7 @@ from node import __version__
 from node.config import Config
 from node.order import Order
 from node.series.explain import selection_as_dict, short_lines
-from node.series.headers import DICOM_UNREADABLE
+from node.series.values import DICOM_UNREADABLE
 from node.study import Contrast, ResultIdentity, Software
 
 RESULT_FILES = ("seg.dcm", "sr.dcm")

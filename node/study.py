@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 class Contrast(StrEnum):
@@ -48,11 +49,15 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """One study: its series, and the files that could not be read as DICOM (name, reason)."""
+    """One study: its series, and the files that could not be read as DICOM (name, reason).
+
+    ``planes``: attributes that were read of each instance on the way, by SOP Instance UID; perhaps none.
+    """
 
     study_instance_uid: str
     series: tuple[Series, ...]
     unreadable: tuple[tuple[str, str], ...] = ()
+    planes: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -218,12 +219,14 @@ def test_classify_wants_one_source(tmp_path: Path, config_file: Path, sources: t
 
 
 def test_bench_series_prints_its_table(tmp_path: Path, config_file: Path) -> None:
-    """``bench series`` shows accuracy, recall and precision of the rules about words."""
+    """``bench series`` shows accuracy, recall and precision of the rules about words, and speed beside a peer's."""
     (tmp_path / "in.csv").write_text("description,label,lang\nT1 KM,T1c,de\nT2,T2,en\n")
-    result = run_glionode("bench", "series", tmp_path / "in.csv", "--config", config_file)
+    result = run_glionode("bench", "series", tmp_path / "in.csv", "--instances", "640", "--config", config_file)
     assert result.exit_code == 0, result.output
     assert "100.0%" in result.stdout
     assert "lang: each left out" in result.stdout
+    assert re.search(r"descriptions judged +│ 10000 ", result.stdout)
+    assert re.search(r"instances read and selected from +│ 640 ", result.stdout)
 
 
 def test_classify_adds_a_column(tmp_path: Path, config_file: Path) -> None:

@@ -55,11 +55,7 @@ def bench(labelled_csv: Path) -> list[Score]:
     Raises:
         ConfigError: a column is missing.
     """
-    with labelled_csv.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    missing = [column for column in _NEEDED if not rows or column not in rows[0]]
-    if missing:
-        raise ConfigError(f"{labelled_csv}: no column '{missing[0]}', or no row")
+    rows = read_labelled(labelled_csv)
     vocabulary = load_vocabulary()
     scores = [_score("all", _predicted(rows, vocabulary), 0)]
     for column in GROUPS:
@@ -68,6 +64,20 @@ def bench(labelled_csv: Path) -> list[Score]:
             scores.append(_score(f"{column}: all rules", _predicted(in_groups, vocabulary), 0))
             scores.append(_without_groups(column, rows, vocabulary))
     return scores
+
+
+def read_labelled(labelled_csv: Path) -> list[Row]:
+    """Its rows.
+
+    Raises:
+        ConfigError: a column is missing, or there is no row.
+    """
+    with labelled_csv.open(encoding="utf-8-sig", newline="") as stream:
+        rows: list[Row] = list(csv.DictReader(stream))
+    missing = [column for column in _NEEDED if not rows or column not in rows[0]]
+    if missing:
+        raise ConfigError(f"{labelled_csv}: no column '{missing[0]}', or no row")
+    return rows
 
 
 def terms_only_in(column: str, rows: Sequence[Row], vocabulary: Vocabulary) -> dict[str, frozenset[str]]:

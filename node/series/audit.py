@@ -46,7 +46,7 @@ def audit_folder(folder: Path, out: Path, vocabulary: Vocabulary) -> Audit:
                 facts = SeriesFacts()
                 if series.modality == "MR":
                     try:
-                        facts = read_facts(series)
+                        facts = read_facts(series, study.planes)
                     except InstanceRefused as error:
                         lost.append((str(series.instances[0].path.relative_to(folder)), str(error)))
                 writer.writerow(_row(series, facts, vocabulary))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from node.series.body_part import is_other_body_part
 from node.series.classify import DECIDED, classify_description
 from node.series.facts import SeriesFacts
 from node.series.vocabulary import Vocabulary
@@ -12,17 +13,15 @@ from node.study import Contrast, Series, Verdict
 
 MIN_SLICES = 8
 MIN_COVERAGE_MM = 80.0  # less than any adult brain in any direction; a slab of fewer is not an image of the brain
-_HEAD_WORDS = (
-    "HEAD", "BRAIN", "SKULL", "NEURO", "CRANI", "SCHADEL", "SCHÄDEL", "KOPF", "TETE", "CABEZA", "CEREB", "ENCEPH",
-    "ORBIT", "PITUITARY", "IAC",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
 class Candidate:
     """One series on its way to a verdict; ``facts`` is None for another modality than MR.
 
-    ``is_undecided``: before or after contrast stays open; ``may_compare``: the images of a twin may settle that.
+    ``is_undecided``: before or after contrast stays open; ``may_compare``: the images of a twin may settle that;
+    ``is_inferred``: nothing but the lack of a mark says that it is before contrast; ``is_elsewhere``: its header names
+    another body part.
     """
 
     series: Series
@@ -35,6 +34,8 @@ class Candidate:
     is_by_hand: bool = False
     is_undecided: bool = False
     may_compare: bool = False
+    is_inferred: bool = False
+    is_elsewhere: bool = False
 
 
 def make_candidate(series: Series, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Candidate:
@@ -45,7 +46,9 @@ def make_candidate(series: Series, facts: SeriesFacts | None, vocabulary: Vocabu
             series, None, nothing, None, [], f"modality {series.modality}", f"ignored: modality {series.modality}"
         )
     found = classify_description(series.series_description, facts, vocabulary)
-    return Candidate(series, facts, found, found.contrast, list(found.evidence), _exclusion(facts, found))
+    elsewhere = is_other_body_part(facts, vocabulary)
+    excluded = f"Body Part Examined is {facts.body_part_examined}" if elsewhere else _exclusion(facts, found)
+    return Candidate(series, facts, found, found.contrast, list(found.evidence), excluded, is_elsewhere=elsewhere)
 
 
 def no_volume(facts: SeriesFacts) -> str | None:
@@ -55,12 +58,6 @@ def no_volume(facts: SeriesFacts) -> str | None:
     if facts.images_per_position is not None and facts.images_per_position > 1:
         return f"holds {facts.images_per_position:.3g} images per slice position: not one volume"
     return facts.irregularity
-
-
-def is_other_body_part(facts: SeriesFacts) -> bool:
-    """True if Body Part Examined (0018,0015) names something else than the head."""
-    part = facts.body_part_examined
-    return part is not None and not any(word in part.upper() for word in _HEAD_WORDS)
 
 
 def verdict(one: Candidate, *, is_chosen: bool) -> Verdict:
@@ -81,14 +78,12 @@ def verdict(one: Candidate, *, is_chosen: bool) -> Verdict:
 
 def _exclusion(facts: SeriesFacts, found: Classification) -> str | None:
     """Why a series of the right contrast cannot be used, or None."""
-    if is_other_body_part(facts):
-        return f"Body Part Examined is {facts.body_part_examined}"
     if found.contrast is None:
         return None
     if found.elsewhere:
         return found.elsewhere
     if found.confidence < DECIDED:
-        return found.evidence[-1]
+        return found.contradicted or found.evidence[-1]
     reason = no_volume(facts)
     if reason:
         return reason

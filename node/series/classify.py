@@ -26,48 +26,11 @@ _CONFIRMED, _CONTRADICTED = 0.98, 0.2
 _NOTHING = frozenset(
     ["0", "n", "na", "nil", "no", "non", "nein", "nej", "w", "wo", "o", "s", "x", "unknown", "pre", "null"]
 )
-_NO_AGENT = frozenset(
-    [
-        "none",
-        "without",
-        "not",
-        "ohne",
-        "kein",
-        "keine",
-        "keiner",
-        "nativ",
-        "native",
-        "sans",
-        "aucun",
-        "sin",
-        "ninguno",
-        "ninguna",
-        "sem",
-        "nenhum",
-        "senza",
-        "nessuno",
-        "nessun",
-        "geen",
-        "zonder",
-        "inget",
-        "ingen",
-        "utan",
-        "uten",
-        "uden",
-        "ilman",
-        "brak",
-        "bez",
-        "zadny",
-        "nincs",
-        "без",
-        "нет",
-        "yok",
-        "无",
-        "無",
-        "なし",
-        "없음",
-    ]
-)
+_NO_AGENT = frozenset([
+    "none", "without", "not", "ohne", "kein", "keine", "keiner", "nativ", "native", "sans", "aucun", "sin", "ninguno",
+    "ninguna", "sem", "nenhum", "senza", "nessuno", "nessun", "geen", "zonder", "inget", "ingen", "utan", "uten",
+    "uden", "ilman", "brak", "bez", "zadny", "nincs", "без", "нет", "yok", "无", "無", "なし", "없음",
+])  # fmt: skip
 
 
 def classify_description(description: str | None, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Classification:

@@ -13,13 +13,14 @@ Box = tuple[tuple[float, ...], tuple[float, ...]]
 class SeriesFacts:
     """Header facts of one series; an attribute that is missing or empty is None (or an empty tuple).
 
-    Names are DICOM keywords in snake case, ``image_component`` and ``calculation_technique`` those of enhanced MR, Complex
-    Image Component and Volume Based Calculation Technique. ``acquisition_datetime`` is the earliest instance's. ``slice_count`` counts
-    distinct positions along the slice normal, ``images_per_position`` how often each occurs; ``slice_step_mm`` is the
-    median distance between them and ``coverage_mm`` their extent plus one step; ``box_mm`` bounds the planes. ``has_overlay`` is True when a graphic
-    overlay plane (60xx,3000) with at least one set bit lies over the first, middle or last image. ``irregularity`` says
-    why the planes form no regular volume; ``mixture`` why they cannot be of one (several multi-frame instances, frame
-    types or stacks); ``made_by_software`` is (kind, evidence) if the images are not as acquired.
+    Names are DICOM keywords in snake case. ``image_component`` and ``calculation_technique`` are Complex
+    Image Component and Volume Based Calculation Technique of enhanced MR. ``acquisition_datetime`` is the earliest one.
+    ``slice_count`` counts distinct positions along the slice normal, ``images_per_position`` how often each occurs;
+    ``slice_step_mm`` is the median distance between them and ``coverage_mm`` their extent plus one step; ``box_mm``
+    bounds the planes. ``has_overlay`` is True when a graphic overlay plane (60xx,3000) with at least one set bit lies
+    over the first, middle or last image. ``irregularity`` says why the planes form no regular volume; ``mixture`` why
+    they cannot be of one (several multi-frame instances, frame types or stacks); ``made_by_software`` is (kind,
+    evidence) if the images are not as acquired.
     """
 
     description: str | None = None

@@ -6,49 +6,41 @@ Headers only; pixel data is never read, only its length is compared with the fil
 from __future__ import annotations
 
 import filecmp
-import struct
 import warnings
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydicom import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import dcmread, read_partial
 from pydicom.tag import BaseTag, Tag
 
-from node.errors import InstanceRefused, SelectionRefused
+from node.errors import InstanceRefused, SelectionRefused, StorageError
 from node.series.facts import SeriesFacts
 from node.series.functional import frame_lookups, instance_lookup, mixture_of_frames
 from node.series.moments import acquired, bolus_start
 from node.series.origin import made_by_software
+from node.series.overlay import OVERLAY_DATA, has_overlay
+from node.series.patient import IDENTITY_TAGS, identity_of, masked
 from node.series.pixels import truncation
 from node.series.stack import Lookup, describe_stack
-from node.series.values import coordinates, integer, number, text, texts
+from node.series.values import DICOM_UNREADABLE, coordinates, integer, number, text, texts
 from node.study import Instance, Series, Study
 from node.uids import is_valid_uid
 
-DICOM_UNREADABLE = (
-    InvalidDicomError, EOFError, OSError, ValueError, TypeError, KeyError, LookupError, AttributeError,
-    NotImplementedError, OverflowError, RecursionError, BytesLengthException, struct.error, zlib.error,
-)  # what pydicom raises on bytes that are no sound DICOM  # fmt: skip
 ENHANCED_MR = frozenset(["1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4"])
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _RAW_DATA = frozenset(["1.2.840.10008.5.1.4.1.1.66", "1.3.46.670589.11.0.0.12.1", "1.3.46.670589.11.0.0.12.2"])
+# of every instance: what it is, where and when its image was taken; in one pass, for a study has thousands
 _STUDY_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
     "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "StudyInstanceUID", "SeriesInstanceUID",
     "SeriesNumber", "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
-)]  # fmt: skip
+    "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "ImagePositionPatient", "ImageOrientationPatient",
+    "PixelSpacing",
+)] + IDENTITY_TAGS  # fmt: skip
 _LAST_STUDY_TAG = 0x00280103
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
-_PLACE_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
-    "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "ImagePositionPatient", "ImageOrientationPatient",
-    "FrameOfReferenceUID", "Rows", "Columns", "PixelSpacing",
-)]  # fmt: skip
-_LAST_PLACE_TAG = 0x00280030
-_OVERLAY_DATA: list[BaseTag | int] = [(group << 16) | 0x3000 for group in range(0x6000, 0x6020, 2)]
 _FACT_TAGS = [Tag(tag) for tag in (
     "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName", "ScanningSequence", "EchoPulseSequence",
     "EchoPlanarPulseSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime",
@@ -59,7 +51,7 @@ _FACT_TAGS = [Tag(tag) for tag in (
     "BodyPartExamined", "Manufacturer", "ManufacturerModelName", "FrameOfReferenceUID", "SyntheticData",
     "ContributingEquipmentSequence", "DerivationCodeSequence", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
-)] + [Tag(tag) for tag in _OVERLAY_DATA]  # fmt: skip
+)] + [Tag(tag) for tag in OVERLAY_DATA]  # fmt: skip
 
 
 def read_study(folder: Path) -> Study:
@@ -83,13 +75,27 @@ def read_study(folder: Path) -> Study:
 
 
 def read_studies(folder: Path) -> tuple[tuple[Study, ...], tuple[tuple[str, str], ...]]:
-    """Every study inside ``folder``, sorted by UID, and (file, reason) of what :func:`read_study` calls unreadable."""
+    """Every study inside ``folder``, sorted by UID, and (file, reason) of what :func:`read_study` calls unreadable.
+
+    Raises:
+        StorageError: the disk does not give a file, or its folder.
+    """
+    try:
+        return _read_studies(folder)
+    except OSError as error:
+        name = Path(error.filename).name if error.filename else folder.name
+        raise StorageError(f"{name} cannot be read now: {error.strerror or type(error).__name__}") from None
+
+
+def _read_studies(folder: Path) -> tuple[tuple[Study, ...], tuple[tuple[str, str], ...]]:
     found: dict[str, tuple[Dataset, Path]] = {}
     unreadable: list[tuple[str, str]] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             dataset = _read_identity(path)
         except DICOM_UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's; pydicom's own have no number
+                raise
             unreadable.append((str(path.relative_to(folder)), str(error) or type(error).__name__))
             continue
         if dataset is None:
@@ -104,7 +110,8 @@ def read_studies(folder: Path) -> tuple[tuple[Study, ...], tuple[tuple[str, str]
     studies: dict[str, list[tuple[Dataset, Path]]] = {}
     for dataset, path in found.values():
         studies.setdefault(str(dataset.StudyInstanceUID), []).append((dataset, path))
-    return tuple(Study(uid, _series_of(studies[uid])) for uid in sorted(studies)), tuple(unreadable)
+    planes = {uid: dataset for uid, (dataset, _) in found.items()}
+    return tuple(Study(uid, _series_of(studies[uid]), planes=planes) for uid in sorted(studies)), tuple(unreadable)
 
 
 def _read_identity(path: Path) -> Dataset | None:
@@ -117,7 +124,7 @@ def _read_identity(path: Path) -> Dataset | None:
                 raise ValueError("not a DICOM Part 10 file: no DICM prefix (PS3.10 7.1)")
             return None
         file.seek(0)
-        dataset = read_partial(file, lambda tag, vr, length: tag > _LAST_STUDY_TAG, specific_tags=_STUDY_TAGS)
+        dataset = read_partial(file, _is_past_study_tags, specific_tags=_STUDY_TAGS)
         storage_class = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
         if storage_class == _DIRECTORY or dataset.get("SOPClassUID") in _RAW_DATA:
             return None
@@ -129,6 +136,10 @@ def _read_identity(path: Path) -> Dataset | None:
     if reason:
         raise ValueError(reason)
     return dataset
+
+
+def _is_past_study_tags(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return int(tag) > _LAST_STUDY_TAG
 
 
 def _series_of(found: Iterable[tuple[Dataset, Path]]) -> tuple[Series, ...]:
@@ -144,7 +155,7 @@ def _series_of(found: Iterable[tuple[Dataset, Path]]) -> tuple[Series, ...]:
                 series_instance_uid=uid,
                 study_instance_uid=str(first.StudyInstanceUID),
                 modality=str(first.Modality),
-                series_description=_value(first, "SeriesDescription", text),
+                series_description=masked(_value(first, "SeriesDescription", text), identity_of(first)),
                 series_number=_value(first, "SeriesNumber", integer),
                 frame_of_reference_uid=_value(first, "FrameOfReferenceUID", text),
                 instances=tuple(sorted(instances, key=lambda instance: instance.sop_instance_uid)),
@@ -165,13 +176,15 @@ def _value(dataset: Dataset, keyword: str, convert: Callable[[Any], Any]) -> Any
             return None
 
 
-def read_facts(series: Series) -> SeriesFacts:
+def read_facts(series: Series, planes: Mapping[str, Any] | None = None) -> SeriesFacts:
     """The header facts of one series; the place and time of every instance, the rest from its first.
+
+    ``planes``: those of the study, as `read_study` gave them; what is not among them is read.
 
     Raises:
         InstanceRefused: an instance can no longer be read.
     """
-    instances = series.instances
+    instances, known = series.instances, planes or {}
     first = instances[0]
     try:
         with warnings.catch_warnings():
@@ -179,12 +192,9 @@ def read_facts(series: Series) -> SeriesFacts:
             dataset = dcmread(first.path, stop_before_pixels=True, specific_tags=_FACT_TAGS)
             is_multiframe = first.sop_class_uid in ENHANCED_MR
             lookup = instance_lookup(dataset) if is_multiframe else dataset.get
-            planes = frame_lookups(dataset) if is_multiframe else [_plane(one) for one in instances]
-            has_overlay = _is_marked(dataset) or any(
-                _is_marked(dcmread(one.path, stop_before_pixels=True, specific_tags=_OVERLAY_DATA))
-                for one in {instances[len(instances) // 2], instances[-1]} - {first}
-            )
-            facts = _facts(_lenient(lookup), [_lenient(plane) for plane in planes])
+            places = frame_lookups(dataset) if is_multiframe else [_plane(one, known) for one in instances]
+            is_overlaid = has_overlay(dataset, instances)
+            facts = _facts(_lenient(lookup), [_lenient(place) for place in places])
             software = made_by_software(_lenient(lookup), first.sop_class_uid)
             mixture = _mixture(instances, is_multiframe)
             if is_multiframe and mixture is None and (facts.irregularity or (facts.images_per_position or 1.0) > 1.0):
@@ -194,7 +204,7 @@ def read_facts(series: Series) -> SeriesFacts:
     return replace(
         facts,
         is_multiframe=is_multiframe,
-        has_overlay=has_overlay,
+        has_overlay=is_overlaid,
         made_by_software=software,
         mixture=mixture,
     )
@@ -218,10 +228,12 @@ def _mixture(instances: tuple[Instance, ...], is_multiframe: bool) -> str | None
     return None
 
 
-def _plane(instance: Instance) -> Lookup:
-    with instance.path.open("rb") as file:
-        dataset = read_partial(file, lambda tag, vr, length: tag > _LAST_PLACE_TAG, specific_tags=_PLACE_TAGS)
-    return dataset.get
+def _plane(instance: Instance, known: Mapping[str, Any]) -> Lookup:
+    dataset = known.get(instance.sop_instance_uid)
+    if dataset is None:
+        with instance.path.open("rb") as file:
+            dataset = read_partial(file, _is_past_study_tags, specific_tags=_STUDY_TAGS)
+    return cast(Lookup, dataset.get)
 
 
 def _lenient(lookup: Lookup) -> Lookup:
@@ -281,9 +293,3 @@ def _facts(lookup: Lookup, planes: list[Lookup]) -> SeriesFacts:
             frame_of_reference_uid=get("FrameOfReferenceUID", text),
             irregularity=stack.irregularity,
         )
-
-
-def _is_marked(dataset: Dataset) -> bool:
-    """True if a graphic overlay plane has a set bit."""
-    planes = (dataset[tag].value for tag in _OVERLAY_DATA if tag in dataset)
-    return any(isinstance(data, bytes) and any(data) for data in planes)

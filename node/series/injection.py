@@ -1,9 +1,9 @@
 """Before or after contrast agent, for T1 series whose name may not say.
 
-Evidence in this order: words; Contrast/Bolus Start Time; a bolus agent that not all T1 series of the study state; an
-overlay mark that the series' twin lacks; acquisition order around a series already known; acquisition order between
-twins when the study shows by a subtraction or perfusion series that contrast was given; last, if it may be asked, a
-comparison of the twins' images. What stays open is None.
+Evidence in this order: words; Contrast/Bolus Start Time; a bolus agent that not all series of the study state; an
+overlay mark that the series' twin lacks; acquisition order around a series already known or another sign of the
+injection; acquisition order between twins when a subtraction or perfusion series shows that contrast was given between
+them; last, if it may be asked, a comparison of the twins' images. What stays open is None.
 """
 
 from __future__ import annotations
@@ -14,33 +14,37 @@ from datetime import datetime
 from node.series.by_images import Compare, settle_by_images
 from node.series.classify import named_agent
 from node.series.marker import Marker
-from node.series.twins import T1Series, are_twins, comparable, sooner
+from node.series.signs import Other, Sign, signs_of
+from node.series.twins import (
+    T1Series,
+    are_twins,
+    clock,
+    comparable,
+    in_one_session,
+    same_acquisition,
+    sooner,
+)
 
-GIVEN_KINDS = frozenset(["subtraction", "perfusion"])
 
+def resolve(members: Sequence[T1Series], others: Sequence[Other], compare: Compare | None = None) -> tuple[str, ...]:
+    """Settle ``state`` and ``evidence`` of each T1 series of one study; ``others`` are all its MR series.
 
-def resolve(
-    members: Sequence[T1Series], kinds: Sequence[str | None], compare: Compare | None = None
-) -> tuple[str, ...]:
-    """Settle ``state`` and ``evidence`` of each T1 series of one study; ``kinds`` are those of its other series.
-
-    ``compare`` is asked about twins that all else leaves open. Returns cautions: where words and times disagree.
+    ``compare`` is asked about twins that all else leaves open. Returns cautions: where words and times disagree, or
+    where little tells.
     """
+    signs = signs_of(others)
     for member in members:
         _by_header(member)
-    _by_agent(members)
+    _by_agent(members, others)
     _by_overlay(members)
-    _by_order(members)
-    if any(kind in GIVEN_KINDS for kind in kinds):
-        _by_twin_order(members, next(kind for kind in kinds if kind in GIVEN_KINDS) or "")
+    _by_order(members, signs)
+    _by_twin_order(members, signs)
+    _share(members)
     if compare:
-        _by_images(members, compare)
+        _by_images(members, signs, compare)
+        _share(members)
     _corroborate(members)
-    return _disagreements(members)
-
-
-def _clock(moment: datetime) -> str:
-    return f"{moment:%H:%M}"
+    return (*_disagreements(members), *_weak(members, signs))
 
 
 def _by_header(member: T1Series) -> None:
@@ -51,15 +55,14 @@ def _by_header(member: T1Series) -> None:
     start = member.facts.contrast_bolus_start
     if start and member.acquired:
         state: Marker = "after" if member.acquired >= start else "before"
-        member.decide(
-            state, f"acquired {_clock(member.acquired)}, {state} the Contrast/Bolus Start Time {_clock(start)}"
-        )
+        member.decide(state, f"acquired {clock(member.acquired)}, {state} the Contrast/Bolus Start Time {clock(start)}")
 
 
-def _by_agent(members: Sequence[T1Series]) -> None:
+def _by_agent(members: Sequence[T1Series], others: Sequence[Other]) -> None:
     """The tag is often copied to every series at registration: it tells only where some series lack it."""
     with_agent = [member for member in members if named_agent(member.facts)]
-    if not with_agent or (len(with_agent) == len(members) and len(members) > 1):
+    is_everywhere = len(others) > 1 and all(named_agent(one.facts) for one in others)
+    if is_everywhere or not with_agent or (len(with_agent) == len(members) and len(members) > 1):
         return
     for member in with_agent:
         member.decide("after", f"Contrast/Bolus Agent is '{named_agent(member.facts)}'")
@@ -70,70 +73,103 @@ def _by_overlay(members: Sequence[T1Series]) -> None:
         bare = [
             twin
             for twin in members
-            if are_twins(member, twin) and not twin.facts.has_overlay and _not_later(twin, member)
+            if are_twins(member, twin) and not twin.facts.has_overlay and _may_be_later(member, twin)
         ]
         if member.facts.has_overlay and bare:
             member.decide("after", f"carries a graphic overlay that its twin {bare[0].series.label} lacks")
             for twin in bare:
-                twin.decide("before", f"lacks the graphic overlay of its later twin {member.series.label}")
+                twin.decide("before", f"lacks the graphic overlay of its twin {member.series.label}")
 
 
-def _not_later(one: T1Series, other: T1Series) -> bool:
-    return one.acquired is None or other.acquired is None or one.acquired <= other.acquired
+def _may_be_later(one: T1Series, other: T1Series) -> bool:
+    return one.acquired is None or other.acquired is None or sooner(other, one)
 
 
-def _by_order(members: Sequence[T1Series]) -> None:
+def _by_order(members: Sequence[T1Series], signs: Sequence[Sign]) -> None:
     """Contrast agent does not leave during an examination: after a series known as after, everything is after."""
-    first_after = min((m.acquired for m in members if m.state == "after" and m.acquired), default=None)
-    last_before = max((m.acquired for m in members if m.state == "before" and m.acquired), default=None)
+    for member in [one for one in members if one.state is None and one.acquired]:
+        _by_neighbours(member, [one for one in members if in_one_session(member, one)], signs)
     for member in members:
-        if member.state is None and member.acquired:
-            if first_after and member.acquired > first_after:
-                member.decide(
-                    "after",
-                    f"acquired {_clock(member.acquired)}, later than a series after contrast ({_clock(first_after)})",
-                )
-            elif last_before and member.acquired < last_before:
-                member.decide(
-                    "before",
-                    f"acquired {_clock(member.acquired)}, earlier than one before contrast ({_clock(last_before)})",
-                )
-    for member in members:
-        not_later = [twin for twin in members if are_twins(member, twin) and not sooner(member, twin)]
+        not_later = [
+            twin
+            for twin in members
+            if are_twins(member, twin) and not sooner(member, twin) and not same_acquisition(member, twin)
+        ]
         if member.state is None and not not_later and any(other.state == "after" for other in members):
-            when = (
-                f"acquired {_clock(member.acquired)}, earlier than"
-                if member.acquired and first_after
-                else "bears no mark, unlike"
-            )
-            member.decide("before", f"{when} the series after contrast")
+            member.is_inferred = True
+            later = [other for other in members if other.state == "after" and sooner(member, other)]
+            text = f"acquired {clock(member.acquired)}, earlier than" if later else "bears no mark, unlike"
+            if later or not any(_is_day_apart(member, other) for other in members if other.state == "after"):
+                member.decide("before", f"{text} the series after contrast")
 
 
-def _by_twin_order(members: Sequence[T1Series], kind: str) -> None:
+def _by_neighbours(member: T1Series, session: Sequence[T1Series], signs: Sequence[Sign]) -> None:
+    assert member.acquired is not None
+    known = [(one.acquired, one.state) for one in session if one.acquired]
+    after = [(moment, f"a series after contrast ({clock(moment)})") for moment, state in known if state == "after"]
+    if after:  # a sign alone may be a misnomer; beside a series known as after it says from when on
+        after += [
+            (sign.moment, f"{sign.text} ({clock(sign.moment)})")
+            for sign in signs
+            if sign.moment and sign.kind != "subtraction" and in_one_session(member, sign.moment)
+        ]
+        first, text = min(after)
+        if member.acquired > first:
+            member.decide("after", f"acquired {clock(member.acquired)}, later than {text}")
+    before = [moment for moment, state in known if state == "before"]
+    if before and member.acquired < max(before):
+        text = f"acquired {clock(member.acquired)}, earlier than one before contrast ({clock(max(before))})"
+        member.decide("before", text)
+
+
+def _is_day_apart(one: T1Series, other: T1Series) -> bool:
+    return one.acquired is not None and other.acquired is not None and not in_one_session(one, other)
+
+
+def _by_twin_order(members: Sequence[T1Series], signs: Sequence[Sign]) -> None:
     for member in members:
-        twins = [twin for twin in members if are_twins(member, twin)]
-        if member.state is not None or not twins or any(twin.state == "after" for twin in twins):
+        twins = [twin for twin in members if are_twins(member, twin) and in_one_session(member, twin)]
+        later = [twin for twin in twins if not same_acquisition(member, twin)]
+        if member.state is not None or not later or any(twin.state == "after" for twin in twins):
             continue
-        if all(sooner(member, twin) for twin in twins):
-            member.decide(
-                "before", f"the earliest of {len(twins) + 1} twins, and a {kind} series shows that contrast was given"
-            )
-            last = max(twins, key=lambda twin: twin.acquired or datetime.min)
-            last.decide(
-                "after", f"the latest of {len(twins) + 1} twins, and a {kind} series shows that contrast was given"
-            )
+        if not all(sooner(member, twin) for twin in later):
+            continue
+        last = max(later, key=lambda twin: twin.acquired or datetime.min)
+        proof = next((sign for sign in signs if _is_between(sign, member, last)), None)
+        if proof:
+            text = f"of {len(later) + 1} twins, and {proof.text} shows that contrast was given"
+            member.decide("before", f"the earliest {text}")
+            last.decide("after", f"the latest {text}")
 
 
-def _by_images(members: Sequence[T1Series], compare: Compare) -> None:
+def _is_between(sign: Sign, first: T1Series, last: T1Series) -> bool:
+    """A perfusion series between the twins; a subtraction not older than the later twin, which it was made of."""
+    if sign.moment is None or first.acquired is None or last.acquired is None:
+        return False
+    if sign.kind == "subtraction":
+        return sign.moment >= last.acquired and in_one_session(last, sign.moment)
+    return sign.kind == "perfusion" and first.acquired < sign.moment < last.acquired
+
+
+def _share(members: Sequence[T1Series]) -> None:
+    """One acquisition that was stored twice (with and without a filter, say) has one state."""
+    for member in members:
+        known = [one for one in members if one.state and are_twins(member, one) and same_acquisition(member, one)]
+        if member.state is None and known and known[0].state:
+            member.decide(known[0].state, f"acquired at the same moment as {known[0].series.label}")
+            member.is_inferred = known[0].is_inferred
+
+
+def _by_images(members: Sequence[T1Series], signs: Sequence[Sign], compare: Compare) -> None:
     in_order = sorted(members, key=lambda member: (member.series.series_number or 0, member.series.series_instance_uid))
     asked: list[T1Series] = []
     for member in in_order:
-        twins = comparable(member, in_order)
+        twins = [one for one in comparable(member, in_order) if not same_acquisition(member, one)]
         if member.state is None and twins and not any(member is one for one in asked):
             group = [one for one in in_order if one is member or any(one is twin for twin in twins)]
             asked += group
             settle_by_images(group, compare)
-            _by_order(members)
+            _by_order(members, signs)
 
 
 def _corroborate(members: Sequence[T1Series]) -> None:
@@ -146,7 +182,7 @@ def _corroborate(members: Sequence[T1Series]) -> None:
         if earlier and member.acquired and "acquired" not in text:
             latest = max(earlier, key=lambda other: other.acquired or datetime.min)
             member.evidence.append(
-                f"acquired {_clock(member.acquired)}, later than {latest.series.label} before contrast"
+                f"acquired {clock(member.acquired)}, later than {latest.series.label} before contrast"
             )
         if (
             member.facts.has_overlay
@@ -164,3 +200,11 @@ def _disagreements(members: Sequence[T1Series]) -> tuple[str, ...]:
         for after in members
         if before.state == "before" and after.state == "after" and sooner(after, before)
     )
+
+
+def _weak(members: Sequence[T1Series], signs: Sequence[Sign]) -> tuple[str, ...]:
+    """What rests on one overlay mark alone: a mark may mean something else, and a twin be a repeat."""
+    after = [member for member in members if member.state == "after"]
+    if signs or len(after) != 1 or not after[0].evidence or not after[0].evidence[0].startswith("carries a graphic"):
+        return ()
+    return (f"nothing but a graphic overlay says that {after[0].series.label} is after contrast",)

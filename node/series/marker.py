@@ -10,30 +10,9 @@ from node.series.vocabulary import Word
 Marker = Literal["after", "before"]
 
 # what may stand between a negation and the agent it negates: articles and ways of giving it
-_BETWEEN = frozenset(
-    [
-        "any",
-        "the",
-        "el",
-        "la",
-        "le",
-        "il",
-        "o",
-        "a",
-        "de",
-        "del",
-        "di",
-        "du",
-        "d",
-        "l",
-        "iv",
-        "ev",
-        "i",
-        "e",
-        "v",
-        "inj",
-    ]
-)
+_BETWEEN = frozenset([
+    "any", "the", "el", "la", "le", "il", "o", "a", "de", "del", "di", "du", "d", "l", "iv", "ev", "i", "e", "v", "inj",
+])  # fmt: skip
 _SPINE_AFTER_C = frozenset(["spine", "sp", "wirbel", "column", "vertebra"])
 
 

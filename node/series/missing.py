@@ -37,5 +37,6 @@ def _why_missing(contrast: Contrast, mr: Sequence[Candidate]) -> str:
         *(one for one in mr if name in (one.series.series_description or "").casefold()),
         *(one for one in mr if one.classification.kind == "unclear"),
     ]
-    text = f"; nearest: {nearest[0].series.label}, {nearest[0].evidence[0]}" if nearest and nearest[0].evidence else ""
+    told = ", ".join(nearest[0].evidence) if nearest else ""
+    text = f"; nearest: {nearest[0].series.label}, {told}" if told else ""
     return f"no {contrast}: of {len(mr)} MR series none reads as {contrast}{text}"

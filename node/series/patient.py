@@ -1,4 +1,4 @@
-"""What identifies a person in a header, so that it can be kept out of what is stored."""
+"""What identifies a person in a header, so that it can be kept out of what is stored, logged and shown."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import re
 import warnings
 from collections.abc import Sequence
 
+from pydicom import Dataset
 from pydicom.filereader import dcmread
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
 from node.errors import InstanceRefused
-from node.series.headers import DICOM_UNREADABLE
-from node.series.vocabulary import tokens
+from node.series.values import DICOM_UNREADABLE
+from node.series.vocabulary import load_vocabulary, plain, tokens
 from node.study import Instance
 
-_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
+IDENTITY_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
     "PatientName", "PatientID", "PatientBirthDate", "PatientBirthName", "OtherPatientNames", "OtherPatientIDs",
     "AccessionNumber", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName",
 )]  # fmt: skip
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
+_DATE_LIKE = re.compile(r"(?<!\d)(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d{2})|\d{4}-\d{2}-\d{2})(?!\d)")
+_RUN = re.compile(r"[^\W_]+")
 _SHORTEST_INSIDE = 4  # a shorter word of a name is found as a word only: "Lee" is no reason against "sleeve"
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "å": "aa", "ø": "oe"})
+MASK = "***"
+"""Stands for what identifies a person."""
 
 
 def read_patient_values(instance: Instance) -> tuple[str, ...]:
@@ -30,23 +35,70 @@ def read_patient_values(instance: Instance) -> tuple[str, ...]:
     Raises:
         InstanceRefused: the instance can no longer be read, or such a value cannot.
     """
-    found: list[str] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for element in dcmread(instance.path, stop_before_pixels=True, specific_tags=_TAGS):
-                if element.tag in _TAGS and element.value is not None:
-                    values = element.value if isinstance(element.value, MultiValue) else [element.value]
-                    found += [str(value) for value in values]
+            return _values(dcmread(instance.path, stop_before_pixels=True, specific_tags=IDENTITY_TAGS))
     except DICOM_UNREADABLE as error:
         raise InstanceRefused(f"{instance.path.name} cannot be read: {type(error).__name__}") from None
+
+
+def identity_of(dataset: Dataset) -> tuple[str, ...]:
+    """As `read_patient_values`, of a data set that was read with `IDENTITY_TAGS`; what cannot be read is left out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _values(dataset)
+    except DICOM_UNREADABLE:
+        return ()
+
+
+def _values(dataset: Dataset) -> tuple[str, ...]:
+    found: list[str] = []
+    for tag in IDENTITY_TAGS:
+        value = dataset[tag].value if tag in dataset else None
+        if value is not None:
+            found += [str(each) for each in (value if isinstance(value, MultiValue) else [value])]
     return tuple(found)
 
 
+def masked(description: str | None, identity: Sequence[str]) -> str | None:
+    """``description`` with dates and words of ``identity`` as ``***``: it is quoted in reasons, logs and reports.
+
+    Words that the vocabulary knows stay: a phantom may be called T1.
+    """
+    if description is None:
+        return None
+    text = _DATE_LIKE.sub(MASK, description)
+    words = _identity_words(identity)
+    if not any(_is_named(run, words) for run in _RUN.findall(text)):
+        return text
+    vocabulary = load_vocabulary()
+
+    def mask(match: re.Match[str]) -> str:
+        run = match.group()
+        is_known = any(word.group for word in vocabulary.words(run))
+        return MASK if _is_named(run, words) and not is_known else run
+
+    return _RUN.sub(mask, text)
+
+
+def _is_named(run: str, words: set[str]) -> bool:
+    return len(run) > 1 and not words.isdisjoint((plain(run), plain(run.translate(_UMLAUTS))))
+
+
 def holds_patient_data(description: str, identity: Sequence[str]) -> bool:
-    """True if a word or date of ``identity`` (values of attributes that identify the patient) is in ``description``."""
-    words, squeezed = set(tokens(description)), "".join(tokens(description))
-    return any(word in words or (_is_telling(word) and word in squeezed) for word in _identity_words(identity))
+    """True if a word or date of ``identity`` (values of attributes that identify the patient) is in ``description``.
+
+    Any other date counts, too, for it may be that of a birth, and so does what was masked.
+    """
+    if MASK in description or _DATE_LIKE.search(description):
+        return True
+    for spelling in (description, description.translate(_UMLAUTS)):
+        words, squeezed = set(tokens(spelling)), "".join(tokens(spelling))
+        if any(word in words or (_is_telling(word) and word in squeezed) for word in _identity_words(identity)):
+            return True
+    return False
 
 
 def _identity_words(identity: Sequence[str]) -> set[str]:

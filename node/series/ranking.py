@@ -13,7 +13,7 @@ WHOLE_BRAIN_MM = 120.0
 VOLUME_STEP_MM = 2.0
 T1_STEP_MM = 1.5
 T2_STEP_MM = 3.0
-_SURE = 0.8
+SURE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,12 @@ def _criteria(entry: Entry) -> list[tuple[float, str]]:
     step, coverage = facts.step_mm, facts.coverage_mm
     is_volume = facts.mr_acquisition_type != "2D" and step is not None and step <= VOLUME_STEP_MM
     wants_volume = contrast in (Contrast.T1, Contrast.T1C)
-    moment = facts.acquisition_datetime
+    moment, is_sure = facts.acquisition_datetime, classification.confidence >= SURE
     slices = "slice distance unknown" if step is None else f"{step:.3g} mm slices"
     return [
-        (
-            float(classification.confidence >= _SURE),
-            "words clear" if classification.confidence >= _SURE else "words unsure",
-        ),
-        (float(not facts.is_derived), "derived" if facts.is_derived else "original"),
         (float(entry.in_frame), "common frame of reference" if entry.in_frame else "another frame of reference"),
+        (float(is_sure), "words clear" if is_sure else "words unsure"),
+        (float(not facts.is_derived), "derived" if facts.is_derived else "original"),
         (float(is_volume and wants_volume), f"3-D with {slices}" if is_volume else f"slice by slice, {slices}"),
         (
             float(coverage is None or coverage >= WHOLE_BRAIN_MM),
@@ -78,15 +75,3 @@ def shortfall_of(contrast: Contrast, facts: SeriesFacts) -> str | None:
     if step is None:
         return f"distance between slices unknown; the method wants {wanted}"
     return f"slices every {step:.3g} mm; the method wants {wanted}" if step > limit else None
-
-
-def cautions_on(entry: Entry) -> list[str]:
-    """What the reader should know of a chosen series."""
-    contrast, series, classification = entry.contrast, entry.series, entry.classification
-    short = shortfall_of(contrast, entry.facts)
-    cautions = [f"{contrast} ({series.label}): {short}"] if short else []
-    if classification.confidence < _SURE:
-        cautions.append(
-            f"{contrast} ({series.label}) was recognised with low confidence: {classification.evidence[-1]}"
-        )
-    return cautions

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from node.errors import InstanceRefused, SelectionRefused, SelectionUndecided
+from node.series.body_part import lies_elsewhere
 from node.series.by_hand import EVIDENCE, take_by_hand
 from node.series.by_images import Compare
-from node.series.candidate import Candidate, is_other_body_part, make_candidate, verdict
+from node.series.candidate import Candidate, make_candidate, verdict
+from node.series.cautions import cautions_on
 from node.series.facts import SeriesFacts
 from node.series.headers import read_facts
 from node.series.injection import resolve
 from node.series.missing import T1_FAMILY, images_may_tell, missing_text
-from node.series.ranking import Entry, cautions_on, first_difference, rank, shortfall_of
-from node.series.twins import T1Series, are_twins, comparable
+from node.series.ranking import Entry, first_difference, rank, shortfall_of
+from node.series.signs import Other
+from node.series.twins import T1Series, are_twins, comparable, in_one_session
 from node.series.vocabulary import Vocabulary
 from node.study import Contrast, Selection, Study
 
@@ -53,7 +56,8 @@ def select(
         name, reason = study.unreadable[0]
         more = f" (and {len(study.unreadable) - 1} more)" if len(study.unreadable) > 1 else ""
         raise InstanceRefused(f"file {name} cannot be read: {reason}{more}; the study cannot be known to be complete")
-    facts = {series.series_instance_uid: read_facts(series) for series in study.series if series.modality == "MR"}
+    members = [series for series in study.series if series.modality == "MR"]
+    facts = {series.series_instance_uid: read_facts(series, study.planes) for series in members}
     return select_by_facts(study, facts, vocabulary, choice, compare)
 
 
@@ -91,6 +95,7 @@ def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compa
         raise SelectionRefused(f"not brain MR: the study holds no MR series (modality {held or 'unknown'})")
     take_by_hand(candidates, choice.use)
     _refuse_other_body_part([one for one in candidates if one.facts and not one.is_by_hand])
+    _exclude_elsewhere(candidates)
     cautions = list(_settle_contrast_agent(candidates, compare))
     if choice.shortfall == "refuse":
         _exclude_short(candidates)
@@ -100,10 +105,7 @@ def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compa
         is_open = compare is None and images_may_tell(missing, candidates)
         raise (SelectionUndecided if is_open else SelectionRefused)(missing_text(missing, candidates))
     _check_frame_of_reference(chosen)
-    for contrast, one in chosen.items():
-        cautions += cautions_on(_entry(contrast, one, in_frame=True))
-        if one.is_by_hand:
-            cautions.append(f"{contrast} ({one.series.label}) was {EVIDENCE}")
+    cautions += cautions_on(chosen, candidates)
     chosen_ids = {id(one) for one in chosen.values()}
     return Selection(
         study_instance_uid=study.study_instance_uid,
@@ -114,10 +116,27 @@ def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compa
 
 
 def _refuse_other_body_part(mr: Sequence[Candidate]) -> None:
-    stated = {one.facts.body_part_examined for one in mr if one.facts and is_other_body_part(one.facts)}
-    if stated and all(one.facts and is_other_body_part(one.facts) for one in mr):
-        parts = ", ".join(sorted(part for part in stated if part))
-        raise SelectionRefused(f"not brain MR: Body Part Examined is {parts} in all {len(mr)} MR series")
+    if mr and all(one.is_elsewhere for one in mr):
+        parts = ", ".join(sorted({str(one.facts.body_part_examined) for one in mr if one.facts}))
+        raise SelectionRefused(
+            f"not brain MR: Body Part Examined is {parts} in all {len(mr)} MR series; where that is wrong, the series "
+            "can be chosen by hand"
+        )
+
+
+def _exclude_elsewhere(candidates: Sequence[Candidate]) -> None:
+    """Leave out what lies below the brain. Where the brain is, FLAIR tells: hardly anything else is examined by it."""
+    brains = [
+        (one.series.frame_of_reference_uid, one.facts.box_mm)
+        for one in candidates
+        if one.contrast is Contrast.FLAIR and one.facts and one.excluded is None
+    ]
+    for one in candidates:
+        if one.facts is None or one.contrast is None or one.excluded or one.is_by_hand:
+            continue
+        near = [box for frame, box in brains if frame == one.series.frame_of_reference_uid]
+        if near and all(lies_elsewhere(one.facts.box_mm, box) for box in near):
+            one.excluded = "lies elsewhere than the FLAIR: another body part"
 
 
 def _exclude_short(candidates: Sequence[Candidate]) -> None:
@@ -137,14 +156,16 @@ def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | N
         if one.facts and one.contrast in T1_FAMILY
     }
     family = list(members.values())
-    cautions = resolve(family, [one.classification.kind for one in candidates], compare)
+    others = [Other(one.series, one.facts, one.classification.kind) for one in candidates if one.facts]
+    cautions = resolve(family, others, compare)
     for one in candidates:
         member = members.get(one.series.series_instance_uid)
         if member is None:
             continue
-        twins = [other for other in family if are_twins(member, other)]
+        twins = [other for other in family if are_twins(member, other) and in_one_session(member, other)]
         one.evidence += [text for text in member.evidence if text not in one.evidence]
         one.contrast = Contrast.T1C if member.state == "after" else Contrast.T1
+        one.is_inferred = member.is_inferred
         if member.state is None and twins:
             names = " and ".join(sorted({member.series.label, *(twin.series.label for twin in twins)}))
             alike = f"undecided before or after contrast: {names} are alike; no word, bolus tag, overlay or order tells"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from node.series.facts import SeriesFacts
 from node.series.marker import Marker
 from node.series.words import Classification
 from node.study import Series
+
+SESSION = timedelta(hours=3)
+"""Longer than any examination; contrast agent of an earlier one is gone by the next."""
 
 _SAME_TIMING = 0.01  # relative difference of TE and TR between twins
 
@@ -18,7 +21,8 @@ _SAME_TIMING = 0.01  # relative difference of TE and TR between twins
 class T1Series:
     """One T1-weighted series while its contrast state is being found.
 
-    ``is_usable``: nothing but its state keeps it from being chosen; ``doubt``: what images said without settling it.
+    ``is_usable``: nothing but its state keeps it from being chosen; ``doubt``: what images said without settling it;
+    ``is_inferred``: its state rests on the lack of any mark, where others are marked.
     """
 
     series: Series
@@ -28,6 +32,7 @@ class T1Series:
     evidence: list[str] = field(default_factory=list)
     is_usable: bool = True
     doubt: str = ""
+    is_inferred: bool = False
 
     @property
     def acquired(self) -> datetime | None:
@@ -81,3 +86,19 @@ def _plane(facts: SeriesFacts) -> tuple[float, ...] | None:
 def sooner(one: T1Series, other: T1Series) -> bool:
     """``one`` was acquired before ``other``, as far as both times are known."""
     return one.acquired is not None and other.acquired is not None and one.acquired < other.acquired
+
+
+def same_acquisition(one: T1Series, other: T1Series) -> bool:
+    """One and the same acquisition, as far as both times are known: stored twice, with and without a filter, say."""
+    return one.acquired is not None and one.acquired == other.acquired
+
+
+def in_one_session(one: T1Series, other: T1Series | datetime) -> bool:
+    """Not hours apart: what an injection did to ``other`` it did to ``one``. Without times: as far as is known."""
+    moment = other if isinstance(other, datetime) else other.acquired
+    return one.acquired is None or moment is None or abs(one.acquired - moment) <= SESSION
+
+
+def clock(moment: datetime | None) -> str:
+    """The time of day, for evidence texts."""
+    return f"{moment:%H:%M}" if moment else "at an unknown time"

@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from node.errors import ConfigError, InstanceRefused
-from node.series.candidate import is_other_body_part
+from node.series.body_part import is_other_body_part
 from node.series.classify import is_unknown
 from node.series.facts import SeriesFacts
 from node.series.headers import read_first_facts
@@ -112,7 +112,7 @@ def _undecided(series: Series, description: str, vocabulary: Vocabulary) -> list
         identity = read_patient_values(series.instances[0])
     except InstanceRefused:
         return []
-    is_wanted = is_unknown(description, facts, vocabulary) and not is_other_body_part(facts)
+    is_wanted = is_unknown(description, facts, vocabulary) and not is_other_body_part(facts, vocabulary)
     if not is_wanted or holds_patient_data(description, identity) or not tokens(description):
         return []
     suggested = contrast_by_physics(facts)

@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import math
 import re
+import struct
+import zlib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+DICOM_UNREADABLE = (
+    InvalidDicomError, EOFError, OSError, ValueError, TypeError, KeyError, LookupError, AttributeError,
+    NotImplementedError, OverflowError, RecursionError, BytesLengthException, struct.error, zlib.error,
+)  # what pydicom raises on bytes that are no sound DICOM  # fmt: skip
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _TIME = re.compile(r"(\d{2}):?(\d{2})?:?(\d{2})?(?:\.(\d{1,6}))?")
 _DATE_TIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?")

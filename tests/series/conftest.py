@@ -44,7 +44,8 @@ class StudyBuilder:
                 "images_per_position": 1.0,
                 **facts,
             }
-            moment = None if minute is None else datetime(2020, 1, 1, 14, minute)
+            moment = facts.pop("acquisition_datetime", None if minute is None else datetime(2020, 1, 1, 14, minute))
+            values.pop("acquisition_datetime", None)
             self.facts[uid] = SeriesFacts(
                 description=description, frame_of_reference_uid=frame, acquisition_datetime=moment, **values
             )

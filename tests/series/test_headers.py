@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 from datetime import datetime
 from math import nan
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
-from node.errors import InstanceRefused, SelectionRefused
+from node.errors import InstanceRefused, SelectionRefused, StorageError
 from node.series import values
 from node.series.candidate import no_volume
 from node.series.headers import read_facts, read_study
@@ -293,3 +295,27 @@ def test_no_number_is_not_a_number():
     assert values.number(nan) is None
     assert values.number("1e999") is None
     assert values.number(["7", "8"]) == 7.0
+
+
+def test_a_disk_that_does_not_give_a_file_is_no_verdict(write, tmp_path, monkeypatch):
+    """A stale file handle is the share's trouble, to be tried again; the study is not called unreadable for it."""
+    write(tmp_path / "a")
+    opened = Path.open
+
+    def stale(path, *arguments, **keywords):
+        if path.name == "a":
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return opened(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", stale)
+    with pytest.raises(StorageError, match="a cannot be read now: Stale file handle"):
+        read_study(tmp_path)
+
+
+def test_each_file_is_parsed_once_for_the_places_of_its_images(write, tmp_path, monkeypatch):
+    """What was read to find the series also tells where its planes lie: a large study is read once."""
+    for index in range(10):
+        write(tmp_path / f"{index}", SOPInstanceUID=f"1.2.3.1.{index + 1}", ImagePositionPatient=[0, 0, index])
+    study = read_study(tmp_path)
+    monkeypatch.setattr("node.series.headers.read_partial", None)
+    assert read_facts(study.series[0], study.planes).slice_count == 10

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from node.errors import InstanceRefused, RefusedError, SelectionRefused
 from node.series.facts import SeriesFacts
-from node.series.select import select, select_by_facts
+from node.series.select import Choice, select, select_by_facts
 from node.series.vocabulary import load_vocabulary
 from node.study import Contrast, Instance, Series, Study
 
@@ -76,11 +77,170 @@ def test_twins_are_told_apart_by_order_around_a_known_series(builder):
     assert "14:30" in verdict(builder, 4).evidence[-1]
 
 
-@pytest.mark.parametrize("proof", ["SUB", "perfusion"])
-def test_twins_are_told_apart_by_order_when_contrast_was_surely_given(builder, proof):
-    """Where a subtraction or perfusion series proves contrast, the earliest twin is before and the latest after."""
-    with_others(builder).add(3, "T1 SE", 10).add(4, "T1 SE", 20).add(5, proof, 21)
+@pytest.mark.parametrize(("proof", "minute"), [("SUB", 21), ("perfusion", 15), ("ep2d_perf_p2", 15)])
+def test_twins_are_told_apart_by_order_when_contrast_was_surely_given(builder, proof, minute):
+    """A subtraction after both, or a perfusion series between them: the earliest twin is before, the latest after."""
+    with_others(builder).add(3, "T1 SE", 10).add(4, "T1 SE", 20)
+    builder.add(5, proof, minute, scanning_sequence=("EP",) if "ep2d" in proof else ())
     assert numbers(builder) == (3, 4, 1, 2)
+    assert f"series 5 '{proof}' shows that contrast was given" in " ".join(verdict(builder, 4).evidence)
+
+
+@pytest.mark.parametrize(
+    ("proof", "minute"),
+    [("perfusion", 8), ("perfusion", 21), ("perfusion", None), ("pCASL", 15), ("SUB", 15), ("art TOF sub", 21)],
+)
+def test_what_proves_no_contrast_between_twins_leaves_them_open(builder, proof, minute):
+    """Perfusion before or after both, spin labelling, an earlier subtraction, an angiography: perhaps only a repeat."""
+    with_others(builder).add(3, "T1 SE", 10).add(4, "T1 SE", 20).add(5, proof, minute)
+    with pytest.raises(SelectionRefused, match="undecided"):
+        run(builder)
+
+
+def at(hour, minute, day=1):
+    return {"acquisition_datetime": datetime(2020, 1, day, hour, minute)}
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        {"description": "ep2d_perf", "minute": 15},
+        {"description": "FLAIR 3D", "minute": 15, "contrast_bolus_agent": "Gd"},
+        {"description": "T2 SPACE", "minute": 12, "contrast_bolus_start": datetime(2020, 1, 1, 14, 15)},
+    ],
+    ids=["perfusion", "agent of another series", "bolus start of another series"],
+)
+def test_an_unmarked_t1_after_the_injection_is_no_plain_t1(builder, sign):
+    """Between the injection, as any series tells it, and the first marked T1c an unmarked T1 is after contrast."""
+    with_others(builder).add(3, "AX T1", 5, slice_step_mm=5.0).add(4, "t1_mprage_sag", 20).add(5, "AX T1 +C", 25)
+    builder.add(6, sign.pop("description"), sign.pop("minute"), **sign)
+    assert verdict(builder, 4).contrast is Contrast.T1C
+    assert numbers(builder)[0] == 3
+
+
+def test_an_inferred_t1_is_a_caution_where_another_came_first(builder):
+    """Nothing but its place before the first marked series makes the chosen T1 one before contrast: that is said."""
+    with_others(builder).add(3, "AX T1", 5, slice_step_mm=5.0).add(4, "t1_mprage_sag", 20).add(5, "AX T1 +C", 25)
+    assert numbers(builder)[0] == 4
+    assert any("series 4 't1_mprage_sag') bears no mark of contrast agent" in text for text in run(builder).cautions)
+
+
+def test_contrast_agent_is_gone_on_the_next_day(builder):
+    """A plain T1 acquired hours after a T1c of the same study is not taken for one, and hours apart is a caution."""
+    builder.add(1, "T2 TSE", None, **at(9, 1, 2)).add(2, "FLAIR", None, **at(9, 5, 2))
+    builder.add(3, "T1 MPRAGE", None, **at(14, 0)).add(4, "T1 MPRAGE KM", None, **at(14, 10))
+    builder.add(5, "T1 MPRAGE", None, **at(9, 13, 2))
+    assert numbers(builder)[1] == 4
+    assert verdict(builder, 5).contrast is Contrast.T1
+    assert any(text.startswith("the chosen series are hours apart") for text in run(builder).cautions)
+
+
+def test_an_acquisition_stored_twice_has_one_state(builder):
+    """With and without a filter: two series of one moment are no twins before and after contrast."""
+    with_others(builder).add(3, "t1_sag", 10).add(4, "t1_sag", 10).add(5, "t1_sag_KM", 30).add(6, "t1_sag_KM", 30)
+    assert numbers(builder) == (4, 6, 1, 2)
+    assert {verdict(builder, number).contrast for number in (3, 4)} == {Contrast.T1}
+
+
+def test_an_overlay_tells_no_copy_of_one_acquisition_apart(builder):
+    """A mark on one of two series of the same moment says nothing about contrast agent."""
+    with_others(builder).add(3, "T1 SE", 10).add(4, "T1 SE", 10, has_overlay=True)
+    with pytest.raises(SelectionRefused, match="no T1c"):
+        run(builder)
+
+
+def test_an_overlay_alone_is_a_caution(builder):
+    """If nothing else in the study says that contrast was given, the reader is told."""
+    with_others(builder).add(3, "T1 SE", 10).add(4, "T1 SE", 20, has_overlay=True)
+    assert any("nothing but a graphic overlay" in text for text in run(builder).cautions)
+    builder.add(5, "SUB", 21)
+    assert not any("nothing but a graphic overlay" in text for text in run(builder).cautions)
+
+
+def test_an_agent_tag_on_every_series_of_the_study_tells_nothing(builder):
+    """Not even of a single T1: the tag was entered at registration."""
+    for number, name in enumerate(["T2 TSE", "FLAIR", "T1 SE"]):
+        builder.add(number, name, number, contrast_bolus_agent="Gd")
+    with pytest.raises(SelectionRefused, match="no T1c"):
+        select_by_facts(builder.study(), builder.facts, VOCABULARY, Choice(needed=(Contrast.T1C,)))
+
+
+def test_a_t1c_known_by_its_tag_is_ranked_like_another(builder):
+    """A thin 3-D series with a bolus tag goes before a thick one with a word."""
+    with_others(builder).add(3, "T1 SE", 5, slice_step_mm=6.0)
+    builder.add(4, "T1 MPRAGE", 20, contrast_bolus_agent="Gd").add(5, "T1 SE KM", 25, slice_step_mm=6.0)
+    assert numbers(builder)[1] == 4
+
+
+def test_a_common_frame_of_reference_goes_before_originality(builder):
+    """A distortion-corrected copy in the frame of the others is used where the original cannot be compared."""
+    with_others(builder).add(3, "T1", 10).add(4, "T1 KM", 20)
+    builder.add(5, "T2 TSE", 2, frame_of_reference_uid="1.9")
+    builder.facts["1.2.3.1"] = replace(builder.facts["1.2.3.1"], image_type=("DERIVED", "PRIMARY", "DIS2D"))
+    assert numbers(builder)[2] == 1
+    assert any("T2 (series 1 'T2 TSE') is a derived image" in text for text in run(builder).cautions)
+
+
+HEADS = ["CRANEO", "CRÁNEO", "TÊTE", "GEHIRN", "HOOFD", "ГОЛОВА", "頭部", "UNKNOWN", "WHOLEBODY", "X"]
+
+
+@pytest.mark.parametrize("part", HEADS)
+def test_body_part_is_no_reason_unless_it_is_known_to_be_another(builder, part):
+    """The head in any language, or a word that nobody knows, is no reason to refuse."""
+    for number, name in enumerate(["T2 TSE", "FLAIR", "T1", "T1 KM"]):
+        builder.add(number, name, number, body_part_examined=part)
+    assert numbers(builder) == (2, 3, 0, 1)
+
+
+@pytest.mark.parametrize("part", ["NECK", "CSPINE", "KNEE", "FOOT", "LSPINE", "ABDOMEN", "BREAST", "WIRBELSÄULE"])
+def test_another_body_part_is_refused(builder, part):
+    """A known part that is not the head, as its header names it."""
+    for number, name in enumerate(["T2 TSE", "FLAIR", "T1", "T1 KM"]):
+        builder.add(number, name, number, body_part_examined=part)
+    with pytest.raises(SelectionRefused, match=f"Body Part Examined is {part}"):
+        run(builder)
+
+
+def box(low, high):
+    return {"box_mm": ((-100.0, -100.0, low), (100.0, 100.0, high))}
+
+
+def test_a_spine_in_the_same_frame_is_passed_over_by_its_place(builder):
+    """Where head and neck were examined together, what lies below the FLAIR is not the brain, however it is named."""
+    builder.add(1, "AX T2", 1, slice_step_mm=5.0, **box(-60, 80)).add(2, "FLAIR", 2, **box(-60, 80))
+    builder.add(3, "AX T1", 3, **box(-60, 80)).add(4, "AX T1 +C", 9, slice_step_mm=5.0, **box(-70, 70))
+    builder.add(5, "AX T2", 5, slice_step_mm=3.0, **box(-220, -80)).add(6, "AX T1 +C", 12, **box(-230, -40))
+    assert numbers(builder) == (3, 4, 1, 2)
+    assert verdict(builder, 5).note == "not usable: lies elsewhere than the FLAIR: another body part"
+
+
+def test_part_of_the_brain_is_a_caution(builder):
+    """A slab that passes as brain but covers less than 120 mm is used if there is no other, and told."""
+    with_others(builder).add(3, "T1", 10).add(4, "T1 KM", 20, coverage_mm=95.0)
+    assert any("T1c (series 4 'T1 KM'): covers only 95 mm" in text for text in run(builder).cautions)
+
+
+def test_a_later_repeat_that_is_left_aside_is_a_caution(builder):
+    """Alike, later, before the first marked series: it may be after contrast, so the earlier one is used, and told."""
+    with_others(builder).add(3, "T1 SE", 10).add(4, "T1 SE", 14).add(5, "T1 3D +C", 30)
+    assert numbers(builder)[0] == 3
+    assert any("the later series 4 'T1 SE' is alike" in text for text in run(builder).cautions)
+
+
+def test_a_contradiction_is_the_reason_even_beside_an_agent_tag(builder):
+    """The refusal quotes what contradicts, not whatever evidence came last."""
+    with_others(builder).add(3, "T1 SE", 10)
+    timing = {"echo_time_ms": 100, "repetition_time_ms": 5000, "scanning_sequence": ("SE",)}
+    builder.add(4, "T1 SE KM", 20, contrast_bolus_agent="Gd", **timing)
+    with pytest.raises(SelectionRefused, match=r"no T1c: series 4 .*contradicted: TE 100 ms is too long for T1"):
+        run(builder)
+
+
+def test_a_missing_t1_is_explained_by_what_made_it_a_t1c(builder):
+    """The nearest series is shown with all its evidence, the tag included."""
+    with_others(builder).add(3, "T1 MPRAGE", 10, contrast_bolus_agent="Gd")
+    with pytest.raises(SelectionRefused, match=r"no T1: .*nearest: series 3 .*Contrast/Bolus Agent is 'Gd'"):
+        run(builder)
 
 
 def test_twins_without_any_evidence_are_refused(builder):

@@ -1,0 +1,112 @@
+"""``glionode bench series``: how long it takes to judge many descriptions, and to read the headers of a large study.
+
+Beside each stands what a plain program would take for less: a substring rule, which is wrong on one description in
+five; and pydicom's reading of every header once, which tells no series from another.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
+
+from node.series.classify import classify_text
+from node.series.headers import read_facts, read_study
+from node.series.select import select_by_facts
+from node.series.vocabulary import load_vocabulary
+
+DESCRIPTIONS = 10_000
+COLUMNS = ("what", "count", "seconds", "plain", "ratio")
+_ROOT = "1.2.826.0.1.3680043.10.1462.9"
+_SERIES = ("T2 TSE tra", "FLAIR tra", "T1 MPRAGE sag", "T1 MPRAGE sag KM", "localizer", "ep2d_diff", "SWI", "TOF")
+_SIDE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Wall seconds for ``count`` things, and those of a plain program in the same run."""
+
+    what: str
+    count: int
+    seconds: float
+    plain_seconds: float
+
+    def cells(self) -> tuple[str, ...]:
+        """The line as text, in the order of :data:`COLUMNS`."""
+        ratio = f"{self.seconds / self.plain_seconds:.1f}"
+        return self.what, str(self.count), f"{self.seconds:.2f}", f"{self.plain_seconds:.2f}", ratio
+
+
+def bench_speed(descriptions: Sequence[str], instances: int) -> list[Speed]:
+    """Judge `DESCRIPTIONS` strings made of ``descriptions``; then read and select a study of ``instances``."""
+    # a running number makes each a string of its own
+    many = [f"{text} {number}" for number, text in enumerate(islice(cycle(descriptions), DESCRIPTIONS))]
+    vocabulary = load_vocabulary()
+    words = _seconds(lambda: [classify_text(text, {}, vocabulary) for text in many])
+    speeds = [Speed("descriptions judged", len(many), words, _seconds(lambda: [_by_substring(text) for text in many]))]
+    with tempfile.TemporaryDirectory(prefix="glionode-bench-") as name:
+        files = _write_study(Path(name), instances)
+        plain = _seconds(lambda: [pydicom.dcmread(file, stop_before_pixels=True) for file in files])
+        speeds.append(Speed("instances read and selected from", instances, _seconds(lambda: _select(name)), plain))
+    return speeds
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _by_substring(text: str) -> str:
+    name = text.casefold()
+    if "flair" in name:
+        return "FLAIR"
+    if "t2" in name:
+        return "T2"
+    return "T1c" if "t1" in name and ("gd" in name or "post" in name) else "T1" if "t1" in name else "other"
+
+
+def _select(folder: str) -> None:
+    study = read_study(Path(folder))
+    facts = {series.series_instance_uid: read_facts(series, study.planes) for series in study.series}
+    select_by_facts(study, facts, load_vocabulary())
+
+
+def _write_study(folder: Path, instances: int) -> list[Path]:
+    """So many slices of the usual series of a brain examination, in folders by series."""
+    files = []
+    for index in range(instances):
+        number, position = index % len(_SERIES), index // len(_SERIES)
+        file = folder / str(number) / f"{position}.dcm"
+        file.parent.mkdir(exist_ok=True)
+        _slice(number, position).save_as(file, enforce_file_format=True)
+        files.append(file)
+    return files
+
+
+def _slice(number: int, position: int) -> Dataset:
+    uid = f"{_ROOT}.{number + 1}.{position + 1}"
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = MRImageStorage, uid
+    dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(uid)
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = _ROOT, f"{_ROOT}.{number + 1}"
+    dataset.FrameOfReferenceUID = f"{_ROOT}.99"
+    dataset.Modality, dataset.SeriesDescription, dataset.SeriesNumber = "MR", _SERIES[number], number + 1
+    dataset.AcquisitionDate, dataset.AcquisitionTime = "20200101", f"14{number:02d}00"
+    dataset.ImageOrientationPatient, dataset.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, position]
+    dataset.PixelSpacing, dataset.SliceThickness = [1, 1], 1
+    dataset.Rows = dataset.Columns = _SIDE
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.PixelData = bytes(2 * _SIDE * _SIDE)
+    return dataset

@@ -1,0 +1,35 @@
+"""Is it the brain? By Body Part Examined, and by where the other series of the study lie."""
+
+from __future__ import annotations
+
+from node.series.facts import Box, SeriesFacts
+from node.series.vocabulary import Vocabulary, plain
+
+_HEAD = (
+    "head", "brain", "skull", "neuro", "crani", "crane", "schadel", "kopf", "tete", "cabeza", "cabeca", "cereb",
+    "enceph", "encef", "orbit", "pituitary", "iac", "testa", "capo", "hoofd", "cerveau", "gehirn", "hirn", "hjarna",
+    "hjerne", "aivo", "glow", "mozg", "mozek", "hlava", "koponya", "kafa", "beyin", "голов",
+    "мозг", "头", "頭", "脑", "脳",
+)  # fmt: skip
+_ANOTHER = "another body part"
+_OVERLAP = 0.5
+
+
+def is_other_body_part(facts: SeriesFacts, vocabulary: Vocabulary) -> bool:
+    """True if Body Part Examined (0018,0015) names a part that is known and not the head; unknown words name none."""
+    part = plain(facts.body_part_examined or "")
+    if any(word in part for word in _HEAD):
+        return False
+    return any(word.kind == _ANOTHER for word in vocabulary.words(part))
+
+
+def lies_elsewhere(box: Box | None, brain: Box | None) -> bool:
+    """True if two volumes of one frame of reference share less than half of the lower one's height.
+
+    Height is along the body, from feet to head (the third LPS coordinate): head and neck are often examined together.
+    """
+    if box is None or brain is None:
+        return False
+    low, high = max(box[0][2], brain[0][2]), min(box[1][2], brain[1][2])
+    height = min(box[1][2] - box[0][2], brain[1][2] - brain[0][2])
+    return height > 0 and high - low < _OVERLAP * height

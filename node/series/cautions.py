@@ -1,0 +1,74 @@
+"""What the reader should know of a selection: where it falls short, and where little tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from node.series.by_hand import EVIDENCE
+from node.series.candidate import Candidate
+from node.series.ranking import SURE, WHOLE_BRAIN_MM, shortfall_of
+from node.series.twins import SESSION
+from node.study import Contrast
+
+
+def cautions_on(chosen: Mapping[Contrast, Candidate], candidates: Sequence[Candidate]) -> list[str]:
+    """One sentence each; ``candidates`` are all series of the study."""
+    cautions: list[str] = []
+    for contrast, one in chosen.items():
+        name = f"{contrast} ({one.series.label})"
+        cautions += [f"{name}{text}" for text in (*_of_images(contrast, one), *_of_words(one))]
+        if one.is_by_hand:
+            cautions.append(f"{name} was {EVIDENCE}")
+    t1 = chosen.get(Contrast.T1)
+    if t1 and not t1.is_by_hand:
+        cautions += _of_plain_t1(t1, candidates)
+    return cautions + _of_times(chosen)
+
+
+def _of_images(contrast: Contrast, one: Candidate) -> list[str]:
+    if one.facts is None:
+        return []
+    short, coverage = shortfall_of(contrast, one.facts), one.facts.coverage_mm
+    texts = [f": {short}"] if short else []
+    if coverage is not None and coverage < WHOLE_BRAIN_MM:
+        texts.append(f": covers only {coverage:.0f} mm; part of the brain may be missing")
+    if one.facts.is_derived:
+        texts.append(" is a derived image (Image Type): computed from others")
+    return texts
+
+
+def _of_words(one: Candidate) -> list[str]:
+    found = one.classification
+    return [f" was recognised with low confidence: {found.evidence[-1]}"] if found.confidence < SURE else []
+
+
+def _of_plain_t1(t1: Candidate, candidates: Sequence[Candidate]) -> list[str]:
+    """The T1 rests on the order of series alone, or an alike one was left aside for want of evidence."""
+    mine, name = t1.facts and t1.facts.acquisition_datetime, f"T1 ({t1.series.label})"
+    texts = []
+    for other in candidates:
+        theirs = other.facts and other.facts.acquisition_datetime
+        if other is t1 or other.contrast is not Contrast.T1 or not mine or not theirs:
+            continue
+        if other.is_undecided and theirs > mine:
+            texts.append(f"{name}: the later {other.series.label} is alike, but may be after contrast; not used")
+        elif t1.is_inferred and other.excluded is None and theirs < mine:
+            texts.append(
+                f"{name} bears no mark of contrast agent, and {other.series.label} was acquired earlier: that it is "
+                "before contrast follows only from its place before the first series known as after"
+            )
+    return texts[:1]
+
+
+def _of_times(chosen: Mapping[Contrast, Candidate]) -> list[str]:
+    """Series of two examinations, a day or an operation apart, show two states of one brain."""
+    moments = sorted(
+        (one.facts.acquisition_datetime, contrast)
+        for contrast, one in chosen.items()
+        if one.facts and one.facts.acquisition_datetime
+    )
+    if not moments or moments[-1][0] - moments[0][0] <= SESSION:
+        return []
+    (first, sooner), (last, later) = moments[0], moments[-1]
+    times = f"{sooner} was acquired {first:%Y-%m-%d %H:%M}, {later} {last:%Y-%m-%d %H:%M}"
+    return [f"the chosen series are hours apart: {times}"]
