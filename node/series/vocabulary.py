@@ -56,16 +56,18 @@ def plain(text: str) -> str:
     return re.sub(r"[тτ](?=[12])", "t", bare)
 
 
-# "CE(-)", as in East Asia: the agent named, and that there was none
+# "CE(-)", as in East Asia, or "IV-": the agent named, and that there was none
 _MINUS_AGENTS = "|".join(
-    plain(agent) for agent in ("c", "ce", "cm", "gd", "km", "contrast", "造影", "增强", "増強", "조영")
+    plain(agent) for agent in ("c", "ce", "cm", "iv", "gd", "km", "contrast", "造影", "增强", "増強", "조영")
 )
-_AGENT_MINUS = re.compile(rf"(?<![^\W_])(?:{_MINUS_AGENTS})\s*\(\s*-\s*\)")
+_AGENT_MINUS = re.compile(rf"(?<![^\W_])(?:{_MINUS_AGENTS})(?:\s*\(\s*-\s*\)|-(?!\S))")
+_WITH_AT_END = re.compile(r"(?<![^\W_])w/\s*$")  # "T1 AX W/", beside a "T1 AX W/O"
 
 
 def tokens(text: str) -> list[str]:
     """Runs of letters and digits of one script, ``+``, ``*`` and ``-c`` (without contrast), in order."""
-    found = [match.group() for match in _TOKEN.finditer(_AGENT_MINUS.sub(" -c ", plain(text)))]
+    signed = _WITH_AT_END.sub(" +", _AGENT_MINUS.sub(" -c ", plain(text)))
+    found = [match.group() for match in _TOKEN.finditer(signed)]
     return ["-c" if token == "c-" else token for token in found]
 
 

@@ -20,7 +20,7 @@ _TELLING = {
     kind: place for place, kind in enumerate(("angiography", "arterial spin labelling", "perfusion", "subtraction"))
 }
 _VERTEBRA = re.compile(r"[clt]\d{1,2}|s1")
-_DIXON_PARTS = frozenset(["f", "fat", "in", "opp", "op", "out"])
+_DIXON_PARTS = frozenset(["f", "fat", "in", "ip", "opp", "op", "oop", "out"])
 _SPIN_ECHO = frozenset(
     ["tse", "fse", "se", "frfse", "propeller", "blade", "space", "spc", "cube", "vista", "view", "atse"]
 )
@@ -132,6 +132,8 @@ def _vertebrae(words: Sequence[Word]) -> str | None:
 def _dixon_part(words: Sequence[Word]) -> tuple[str, str] | None:
     if len(words) < 2:
         return None
+    if words[0].text == "fat":  # "FAT: Ax T1 Flex", of which "WATER: ..." is the image; fat suppression is one word
+        return "Dixon part", "'fat' at the beginning is one part of a Dixon series"
     last, is_spin_echo = words[-1].text, any(word.text in _SPIN_ECHO for word in words)
     dixon = _first(words, "dixon")
     is_water = last in ("w", "water") and words[-2].group not in ("T1", "T2") and not is_spin_echo
