@@ -44,20 +44,24 @@ def _of_words(one: Candidate) -> list[str]:
 
 def _of_plain_t1(t1: Candidate, candidates: Sequence[Candidate]) -> list[str]:
     """The T1 rests on the order of series alone, or an alike one was left aside for want of evidence."""
-    mine, name = t1.facts and t1.facts.acquisition_datetime, f"T1 ({t1.series.label})"
-    texts = []
+    name = f"T1 ({t1.series.label})"
     for other in candidates:
-        theirs = other.facts and other.facts.acquisition_datetime
-        if other is t1 or other.contrast is not Contrast.T1 or not mine or not theirs:
+        if other is t1 or other.contrast is not Contrast.T1:
             continue
-        if other.is_undecided and theirs > mine:
-            texts.append(f"{name}: the later {other.series.label} is alike, but may be after contrast; not used")
-        elif t1.is_inferred and other.excluded is None and theirs < mine:
-            texts.append(
-                f"{name} bears no mark of contrast agent, and {other.series.label} was acquired earlier: that it is "
-                "before contrast follows only from its place before the first series known as after"
-            )
-    return texts[:1]
+        if other.is_undecided and _is_sooner(t1, other):
+            return [f"{name}: the later {other.series.label} is alike, but may be after contrast; not used"]
+        if t1.is_inferred and other.excluded is None and _is_sooner(other, t1) is not False:
+            return [
+                f"{name} bears no mark of contrast agent: that it is before contrast follows only from the marks of "
+                f"others, and {other.series.label} may be the earlier one"
+            ]
+    return []
+
+
+def _is_sooner(one: Candidate, other: Candidate) -> bool | None:
+    """None: a time is not known."""
+    moments = [each.facts and each.facts.acquisition_datetime for each in (one, other)]
+    return moments[0] < moments[1] if moments[0] and moments[1] else None
 
 
 def _of_times(chosen: Mapping[Contrast, Candidate]) -> list[str]:

@@ -18,13 +18,17 @@ SURE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One series that competes for a contrast; ``in_frame``: in the frame of reference that the others share."""
+    """One series that competes for a contrast.
+
+    ``in_frame``: in the frame of reference that the others share; ``in_session``: not hours apart from the T1c.
+    """
 
     contrast: Contrast
     series: Series
     facts: SeriesFacts
     classification: Classification
     in_frame: bool
+    in_session: bool = True
 
 
 def _criteria(entry: Entry) -> list[tuple[float, str]]:
@@ -37,6 +41,7 @@ def _criteria(entry: Entry) -> list[tuple[float, str]]:
     slices = "slice distance unknown" if step is None else f"{step:.3g} mm slices"
     return [
         (float(entry.in_frame), "common frame of reference" if entry.in_frame else "another frame of reference"),
+        (float(entry.in_session), "of one session" if entry.in_session else "hours apart"),
         (float(is_sure), "words clear" if is_sure else "words unsure"),
         (float(not facts.is_derived), "derived" if facts.is_derived else "original"),
         (float(is_volume and wants_volume), f"3-D with {slices}" if is_volume else f"slice by slice, {slices}"),

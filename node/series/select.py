@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +18,7 @@ from node.series.injection import resolve
 from node.series.missing import T1_FAMILY, images_may_tell, missing_text
 from node.series.ranking import Entry, first_difference, rank, shortfall_of
 from node.series.signs import Other
-from node.series.twins import T1Series, are_twins, comparable, in_one_session
+from node.series.twins import SESSION, T1Series, are_twins, comparable, in_one_session
 from node.series.vocabulary import Vocabulary
 from node.study import Contrast, Selection, Study
 
@@ -182,21 +182,18 @@ def _choose(candidates: Sequence[Candidate], needed: Sequence[Contrast]) -> dict
     for contrast in (Contrast.T1C, Contrast.T1, Contrast.T2, Contrast.FLAIR):
         reference = chosen.get(Contrast.T1C)
         frames = {reference.series.frame_of_reference_uid} if reference else complete
-        entries = {
-            one.series.series_instance_uid: _entry(contrast, one, in_frame=one.series.frame_of_reference_uid in frames)
-            for one in usable[contrast]
-        }
-        ordered = sorted(usable[contrast], key=lambda one: rank(entries[one.series.series_instance_uid]), reverse=True)
-        if not ordered:
+        pairs = [(_entry(contrast, one, frames, reference), one) for one in usable[contrast]]
+        pairs.sort(key=lambda pair: rank(pair[0]), reverse=True)
+        if not pairs:
             continue
-        in_frame = entries[ordered[0].series.series_instance_uid].in_frame
-        if reference and not in_frame and contrast not in needed and not ordered[0].is_by_hand:
-            for one in ordered:
+        entry, best = pairs[0]
+        if reference and not entry.in_frame and contrast not in needed and not best.is_by_hand:
+            for _, one in pairs:
                 one.note = f"not used: in another frame of reference than {reference.series.label}"
             continue
-        chosen[contrast] = ordered[0]
-        _write_notes(ordered, [entries[one.series.series_instance_uid] for one in ordered])
-        _note_by_hand(chosen[contrast], candidates)
+        chosen[contrast] = best
+        _write_notes(pairs)
+        _note_by_hand(best, candidates)
     return {contrast: chosen[contrast] for contrast in Contrast if contrast in chosen}
 
 
@@ -216,18 +213,28 @@ def _note_by_hand(best: Candidate, candidates: Sequence[Candidate]) -> None:
             one.note = f"passed over for {best.series.label}: that was {EVIDENCE}"
 
 
-def _entry(contrast: Contrast, one: Candidate, *, in_frame: bool) -> Entry:
-    return Entry(contrast, one.series, one.facts or SeriesFacts(), one.classification, in_frame)
+def _entry(contrast: Contrast, one: Candidate, frames: Collection[str | None], reference: Candidate | None) -> Entry:
+    facts = one.facts or SeriesFacts()
+    moments = facts.acquisition_datetime, reference and reference.facts and reference.facts.acquisition_datetime
+    return Entry(
+        contrast,
+        one.series,
+        facts,
+        one.classification,
+        in_frame=one.series.frame_of_reference_uid in frames,
+        in_session=not (moments[0] and moments[1]) or abs(moments[0] - moments[1]) <= SESSION,
+    )
 
 
-def _write_notes(ordered: Sequence[Candidate], entries: Sequence[Entry]) -> None:
-    best = ordered[0]
-    best.note = f"chosen: the only {entries[0].contrast}"
-    for place, one in enumerate(ordered[1:], start=1):
-        better, worse = first_difference(entries[0], entries[place])
+def _write_notes(pairs: Sequence[tuple[Entry, Candidate]]) -> None:
+    """Why the first was chosen, and the others were passed over for it."""
+    (first, best), *others = pairs
+    best.note = f"chosen: the only {first.contrast}"
+    for place, (entry, one) in enumerate(others, start=1):
+        better, worse = first_difference(first, entry)
         one.note = f"passed over for {best.series.label}: {worse} against {better}"
         if place == 1:
-            best.note = f"chosen of {len(ordered)}: {better}; runner-up {one.series.label}: {worse}"
+            best.note = f"chosen of {len(pairs)}: {better}; runner-up {one.series.label}: {worse}"
 
 
 def _check_frame_of_reference(chosen: Mapping[Contrast, Candidate]) -> None:

@@ -125,13 +125,22 @@ def test_an_inferred_t1_is_a_caution_where_another_came_first(builder):
     assert any("series 4 't1_mprage_sag') bears no mark of contrast agent" in text for text in run(builder).cautions)
 
 
+def test_without_any_time_an_unmarked_t1_is_a_caution(builder):
+    """A de-identified examination does not say whether the unmarked T1 came before or after the injection."""
+    builder.add(1, "T2 TSE").add(2, "FLAIR").add(3, "AX T1", slice_step_mm=5.0).add(4, "SAG T1 MPRAGE")
+    builder.add(5, "AX T1 +C")
+    assert numbers(builder)[0] == 4
+    assert any("series 4 'SAG T1 MPRAGE') bears no mark of contrast agent" in text for text in run(builder).cautions)
+
+
 def test_contrast_agent_is_gone_on_the_next_day(builder):
     """A plain T1 acquired hours after a T1c of the same study is not taken for one, and hours apart is a caution."""
     builder.add(1, "T2 TSE", None, **at(9, 1, 2)).add(2, "FLAIR", None, **at(9, 5, 2))
     builder.add(3, "T1 MPRAGE", None, **at(14, 0)).add(4, "T1 MPRAGE KM", None, **at(14, 10))
     builder.add(5, "T1 MPRAGE", None, **at(9, 13, 2))
-    assert numbers(builder)[1] == 4
+    assert numbers(builder)[:2] == (3, 4)
     assert verdict(builder, 5).contrast is Contrast.T1
+    assert "hours apart against of one session" in verdict(builder, 5).note
     assert any(text.startswith("the chosen series are hours apart") for text in run(builder).cautions)
 
 
