@@ -16,7 +16,8 @@ from faults import wait_until
 from node_process import write_config
 
 from node.config import Config, load_config
-from node.engine import NOTICE_QUEUE, STUDY_QUEUE, DurableSteps, WorkflowClient, WorkflowRecord, running_worker
+from node.durable import DurableSteps
+from node.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, WorkflowRecord, running_worker
 from node.errors import ConfigError, EngineError
 from node.steps import DirectSteps
 

@@ -50,8 +50,13 @@ SEES = {  # who may import what; a package stands for all its modules
         "node.segmentation", "node.sr_writer.codes", "node.errors", "node.identity", "node.study", "node.uids",
     },
     "node.steps": frozenset(),
-    "node.takeover": {"node.config"},
-    "node.engine": {"node.config", "node.errors", "node.steps", "node.takeover"},
+    "node.tables": {"node.config"},
+    "node.takeover": {"node.config", "node.tables"},
+    "node.deaths": {"node.errors", "node.tables"},
+    "node.durable": {"node.deaths", "node.takeover"},
+    "node.engine": {
+        "node.config", "node.deaths", "node.durable", "node.errors", "node.tables", "node.takeover",
+    },
     "node.order": {"node.series", "node.config", "node.errors", "node.study", "node.uids"},
     "node.results": {
         "node.series", "node.segmentation", "node.sr_writer", "node.order", "node.config", "node.study",
@@ -105,8 +110,8 @@ FENCES = {  # library: where it may be imported
     ),
     "dicom2nifti": ("segmentation/volume.py",),
     "highdicom": ("segmentation/volume.py", "segmentation/seg_writer.py", "sr_writer/"),
-    "dbos": ("engine.py", "takeover.py"),
-    "sqlalchemy": ("engine.py", "takeover.py"),
+    "dbos": ("engine.py", "durable.py", "takeover.py"),
+    "sqlalchemy": ("engine.py", "durable.py", "takeover.py", "deaths.py", "tables.py"),
 }
 
 BOUNDARIES = {("scp/assembly.py", "_hand_over"), ("pipeline.py", "_guarded")}
