@@ -46,6 +46,7 @@ def running_receiver(config: Config) -> Iterator[None]:
     from node.scp.handlers import StorageHandlers
     from node.scp.server import Receiver
     from node.scp.spool import Spool
+    from node.takeover import watching_workers
     from node.web.page import Sources, running_page
 
     metrics = Metrics()
@@ -66,7 +67,8 @@ def running_receiver(config: Config) -> Iterator[None]:
         loop.start({study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()})
         with (
             Receiver(config.scp, handlers, metrics, config.tls, reports),
-            running_page(config, Sources(client, metrics, lambda: loop.is_alive)),
+            watching_workers(config) as worker_trouble,
+            running_page(config, Sources(client, metrics, lambda: loop.is_alive, worker_trouble)),
         ):
             yield
     finally:
@@ -122,18 +124,27 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the worker and watch it."""
-        self._process = subprocess.Popen(self._command)
+        self._begin()
         self._thread.start()
+
+    def _begin(self) -> bool:
+        """False if the system lets no process begin just now."""
+        try:
+            self._process = subprocess.Popen(self._command)
+        except OSError as error:
+            log.error("worker_not_started", reason=error.strerror)
+            return False
+        return True
 
     def _watch(self) -> None:
         while not self._stop.is_set():
-            assert self._process is not None
-            if self._process.poll() is None:
-                self._stop.wait(0.2)
-                continue
-            log.error("worker_died", exit_status=self._process.returncode)
-            if not self._stop.wait(_WORKER_PAUSE_SECONDS):
-                self._process = subprocess.Popen(self._command)
+            if self._process is not None:
+                if self._process.poll() is None:
+                    self._stop.wait(0.2)
+                    continue
+                log.error("worker_died", exit_status=self._process.returncode)
+            while not self._stop.wait(_WORKER_PAUSE_SECONDS) and not self._begin():
+                pass  # told, and tried again after a pause
 
     def stop(self) -> None:
         """End the worker; killed if it does not end in time."""

@@ -11,12 +11,16 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
+import pytest
+import structlog
 from faults import FakePacs, free_port, wait_until
 from instances import make_instance, write_instance_file
 from node_process import NodeProcess, running_node, write_config
 from pydicom.uid import MRImageStorage
 from small_study import make_small_study, study_instance_uid, write_small_study
 
+from node.app import WorkerProcess
 from node.config import load_config
 from node.desk import StudyDesk
 from node.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
@@ -164,6 +168,68 @@ def test_killed_worker_is_started_again(tmp_path: Path) -> None:
         client.close()
 
 
+def test_worker_is_started_though_the_system_refused_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that could not begin, for want of memory or places, is told and tried again after each pause."""
+    begun, refusals = [], iter([BlockingIOError(11, "Resource temporarily unavailable"), OSError(12, "No memory")])
+
+    class Ended:
+        returncode = 3
+
+        def poll(self) -> int:
+            return 3
+
+    class Running(Ended):
+        def poll(self) -> None:
+            return None
+
+        def terminate(self) -> None:
+            begun.append("ended")
+
+        def wait(self, _seconds: float) -> int:
+            return 0
+
+    def popen(command: list[str]) -> Ended:
+        if begun and (refusal := next(refusals, None)):
+            raise refusal
+        begun.append(command)
+        return Running() if len(begun) == 2 else Ended()
+
+    monkeypatch.setattr("node.app.subprocess.Popen", popen)
+    monkeypatch.setattr("node.app._WORKER_PAUSE_SECONDS", 0.01)
+    worker = WorkerProcess(tmp_path / "config.toml")
+    with structlog.testing.capture_logs() as events:
+        worker.start()
+        wait_until(lambda: len(begun) == 2)
+        worker.stop()
+    assert [event["event"] for event in events] == ["worker_died", "worker_not_started", "worker_not_started"]
+    assert begun[2:] == ["ended"]
+
+
+def health(node: NodeProcess) -> tuple[int, str]:
+    """What ``/health`` answers."""
+    url = f"http://{node.config.web.host}:{node.config.web.port}/health"
+    answer = httpx.get(url, trust_env=False, timeout=30)
+    return answer.status_code, answer.text
+
+
+def test_health_needs_a_living_worker_and_its_database(tmp_path: Path) -> None:
+    """A receiver says that no worker lives, that one does, and that the database does not answer."""
+    both = {"engine": {"heartbeat_seconds": 0.3, "dead_seconds": 2.0}, "node": {"folder": str(tmp_path / "shared")}}
+    config_file, worker_file = (write_config(tmp_path / name, **both) for name in ("receiver", "worker"))
+    nobody = "no worker gave a sign of life for 2 s; studies are received, not processed"
+    with running_node(config_file, role="receive") as node:
+        assert health(node) == (200, "ok")
+        node.wait_until(lambda: health(node) == (503, nobody))
+        with running_node(worker_file, role="work"):
+            node.wait_until(lambda: health(node) == (200, "ok"))
+        node.wait_until(lambda: health(node) == (503, nobody))
+        database = node.config.folder / "glionode.sqlite"
+        content = database.read_bytes()
+        database.write_bytes(b"no database")
+        node.wait_until(lambda: health(node) == (503, "engine.database: DatabaseError"))
+        database.write_bytes(content)
+
+
 def test_worker_does_not_outlive_a_killed_node(tmp_path: Path) -> None:
     """When the node is killed by SIGKILL, its worker ends by itself, so that the next start finds its place free."""
     config_file = write_config(tmp_path)
@@ -210,12 +276,12 @@ def test_occupied_port_is_told(tmp_path: Path) -> None:
 # ---- delivery by the running worker ----------------------------------------------------------------------------
 
 
-def put_delivery(client: WorkflowClient, folder: Path, workflow_id: str) -> None:
+def put_delivery(client: WorkflowClient, folder: Path, workflow_id: str, peer: str = "pacs") -> None:
     """Enqueue the delivery of two small instances in the place of SEG and SR."""
     folder.mkdir()
     for number, name in enumerate(RESULT_FILES):
         write_instance_file(folder, make_instance(number)).rename(folder / name)
-    client.enqueue(delivery_queue("pacs"), "deliver", workflow_id, "1.2.3", str(folder), "pacs", list(RESULT_FILES))
+    client.enqueue(delivery_queue(peer), "deliver", workflow_id, "1.2.3", str(folder), peer, list(RESULT_FILES))
 
 
 def delivery(client: WorkflowClient) -> WorkflowRecord:
@@ -238,6 +304,17 @@ def test_delivery_survives_pacs_and_worker(tmp_path: Path) -> None:
     assert delivery(client).output["state"] == "delivered"
     sent = [str(make_instance(number).SOPInstanceUID) for number in range(len(RESULT_FILES))]
     assert [instance.sop_instance_uid for instance in pacs.received] == [sent[1], sent[0]]
+    client.close()
+
+
+def test_delivery_to_a_removed_destination_ends(tmp_path: Path) -> None:
+    """What waits for a destination that is no longer in the config, and never was at this worker, ends and says so."""
+    config_file = write_config(tmp_path, [Destination("pacs", "PACS", "127.0.0.1", free_port())])
+    client = WorkflowClient(load_config(config_file))
+    put_delivery(client, tmp_path / "results", "w-old", "old")
+    with running_node(config_file, role="work") as node:
+        node.wait_until(lambda: delivery(client).engine_status == "ERROR")
+    assert delivery(client).error == "destination old is no longer in the config"
     client.close()
 
 
