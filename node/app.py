@@ -56,7 +56,7 @@ def running_receiver(config: Config) -> Iterator[None]:
     leftovers = spool.remove_incoming_leftovers()
     client = WorkflowClient(config)
     desk = StudyDesk(config, client, metrics)
-    loop = AssemblyLoop(Assembly(config.assembly, desk.is_complete), desk.start)
+    loop = AssemblyLoop(Assembly(config.assembly, desk.is_complete, spool.changes), desk.start)
     handlers = StorageHandlers(spool, metrics, config.scp, loop.instance_stored)
     reports = CommitmentHandler(
         Commitments(config.commitments_folder),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from node.desk import StudyDesk
 from node.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
 from node.errors import EngineError
 from node.metrics import Metrics
-from node.order import Order
+from node.order import Order, order_study
 from node.results import RESULT_FILES
 from node.scp.assembly import Assembly, AssemblyLoop
 from node.scp.spool import Spool
@@ -363,6 +364,48 @@ def test_study_is_offered_again_when_the_database_is_away(tmp_path: Path) -> Non
         found = client.workflows("process")
         client.close()
     assert [record.about["study_instance_uid"] for record in found] == [study_instance_uid(study)]
+
+
+def test_study_that_comes_to_two_receivers_is_ordered_whole(tmp_path: Path) -> None:
+    """Neither receiver of one spool orders a study while the other still receives of it; then it is ordered once."""
+    study = make_small_study()
+    config = load_config(write_config(tmp_path))
+    uid = study_instance_uid(study)
+    spools = [Spool(config.spool_folder, name) for name in ("first", "second")]
+    with closing(WorkflowClient(config)) as client:
+        desk = StudyDesk(config, client, Metrics())
+        assemblies = [Assembly(config.assembly, desk.is_complete, spool.changes) for spool in spools]
+
+        def arrive(receiver: int, contrast: str, part: slice, now: float) -> None:
+            for instance in study[contrast][part]:
+                folder = config.spool_folder / uid / instance.SeriesInstanceUID
+                folder.mkdir(parents=True, exist_ok=True)
+                write_instance_file(folder, instance)
+                os.utime(folder, (now, now))  # the spool's clock is this test's: it ticks finely enough
+                assemblies[receiver].instance_stored(uid, instance.SeriesInstanceUID, now)
+            for assembly in assemblies:
+                hand_over(assembly, now)
+
+        def hand_over(assembly: Assembly, now: float) -> None:
+            for study_uid, series in assembly.due(now):
+                desk.start(study_uid, series)
+                ordered.append(now)
+
+        ordered: list[float] = []
+        stable = config.assembly.stable_seconds
+        for contrast in ("T1", "T2", "FLAIR"):
+            arrive(0, contrast, slice(None), 0.0)
+        arrive(0, "T1c", slice(0, 8), 0.0)
+        last = 0.75 * stable
+        for number in range(8, len(study["T1c"])):
+            arrive(1, "T1c", slice(number, number + 1), last)
+            last += 0.75 * stable
+        assert ordered == []
+        for tick in range(100):
+            for assembly in assemblies:
+                hand_over(assembly, last + 0.1 * tick)
+        (record,) = client.workflows("process")
+    assert record.workflow_id == order_study(config.spool_folder / uid, config).workflow_id
 
 
 def test_desk_starts_a_study_once(tmp_path: Path) -> None:

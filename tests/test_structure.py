@@ -114,7 +114,7 @@ FENCES = {  # library: where it may be imported
     "sqlalchemy": ("engine.py", "durable.py", "takeover.py", "deaths.py", "tables.py"),
 }
 
-BOUNDARIES = {("scp/assembly.py", "_hand_over"), ("pipeline.py", "_guarded")}
+BOUNDARIES = {("scp/assembly.py", "_tried"), ("pipeline.py", "_guarded")}
 """Where any exception may be caught: one study must not end the loop, or the worker's way, for all others."""
 
 RECEIVER = ("node.app", "node.cli", "node.check", "node.ledger", "node.pipeline", "node.web.page")
