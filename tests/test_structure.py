@@ -72,8 +72,9 @@ SEES = {  # who may import what; a package stands for all its modules
     },
     "node.ledger": {"node.config", "node.engine", "node.scp.spool"},
     "node.removal": {"node.errors", "node.scp.spool", "node.uids"},
+    "node.holding": {"node.config", "node.ledger", "node.order", "node.removal", "node.sections"},
     "node.retention": {
-        "node.commitment", "node.config", "node.engine", "node.ledger", "node.order", "node.removal", "node.uids",
+        "node.commitment", "node.config", "node.engine", "node.holding", "node.ledger", "node.removal", "node.uids",
     },
     "node.web": {
         "node.web", "node.config", "node.engine", "node.errors", "node.ledger", "node.metrics", "node.scp.spool",
