@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ import structlog
 
 from node.config import Config
 from node.desk import StudyDesk
-from node.engine import WorkflowClient
+from node.engine import NOTICE_QUEUE, WorkflowClient
+from node.errors import EngineError
 from node.metrics import Metrics
 from node.pipeline import Pipeline
 from node.series.vocabulary import load_vocabulary
@@ -91,7 +92,7 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
         "deliver": Delivery(config).deliver,
         "notice": Notices(config).notice,
     }
-    with running_worker(config, workflows, _hourly(config)):
+    with running_worker(config, workflows, _hourly(config), partial(_tell_of_deaths, config)):
         log.info("worker_ready", device=config.segmentation.device, model=config.segmentation.model)
         while not stop.wait(_PARENT_WATCH_SECONDS):
             if parent is not None and os.getppid() != parent:
@@ -101,6 +102,21 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
         threading.Timer(_STEP_GRACE_SECONDS, os._exit, (0,)).start()
     log.info("worker_stopped")
     os._exit(0)
+
+
+def _tell_of_deaths(config: Config, workflow_id: str, reason: str) -> None:
+    """Have humans told of a study that ends because it kills workers. Not by a step: its workflow runs none now."""
+    if not config.notify.urls or "failed" not in config.notify.states:
+        return
+    try:
+        with closing(WorkflowClient(config)) as client:
+            for record in client.workflows("process", prefix=workflow_id):
+                if record.workflow_id == workflow_id:
+                    arguments = ("failed", record.about["study_instance_uid"], reason)
+                    notice = f"notice-failed-{workflow_id}"  # one, however often this is called
+                    client.enqueue(NOTICE_QUEUE, "notice", notice, *arguments, about=record.about)
+    except EngineError as error:
+        log.error("notice_not_ordered", workflow_id=workflow_id, reason=str(error))
 
 
 def _hourly(config: Config) -> Callable[[], Any]:

@@ -8,7 +8,7 @@ the database, but it can delete a file, which takes no room on a full disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from node.tables import UNDER_WAY
 
 log = structlog.get_logger()
 
+_TOO_OFTEN = "the worker died at it too often (engine.max_recoveries)"
+
 
 class Deaths:
     """The marks of one worker. A database in trouble stops no work here: whoever has to record will notice.
@@ -27,13 +29,22 @@ class Deaths:
     Args:
         alive: a file that is there as long as the worker lives, and after it died.
         most: a workflow at which workers died so often is not begun again.
+        given_up: called with such a workflow's id and the reason that it ends with.
     """
 
-    def __init__(self, engine: sa.Engine, identity: str, alive: Path, most: int) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        identity: str,
+        alive: Path,
+        most: int,
+        given_up: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:
         self._engine = engine
         self._identity = identity
         self._alive = alive
         self._most = most
+        self._given_up = given_up
         self._is_leaving = False
 
     def begin(self) -> None:
@@ -63,7 +74,8 @@ class Deaths:
         try:
             if deaths >= self._most:
                 log.error("study_kills_workers", workflow_id=workflow_id, deaths=deaths)
-                raise EngineError("the worker died at it too often (engine.max_recoveries)")
+                self._given_up(workflow_id, _TOO_OFTEN)
+                raise EngineError(_TOO_OFTEN)
             yield
         finally:
             mine = sa.or_(UNDER_WAY.c.executor_id == self._identity, UNDER_WAY.c.executor_id.is_(None))

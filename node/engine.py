@@ -55,13 +55,17 @@ def executor_id(config: Config, role: str) -> str:
 
 @contextmanager
 def running_worker(
-    config: Config, workflows: Mapping[str, Callable[..., Any]], hourly: Callable[[], Any] | None = None
+    config: Config,
+    workflows: Mapping[str, Callable[..., Any]],
+    hourly: Callable[[], Any] | None = None,
+    given_up: Callable[[str, str], None] = lambda *_: None,
 ) -> Iterator[None]:
     """Run ``workflows`` (name to function taking ``Steps`` first) from the queues until the block ends.
 
     Workflows that this worker left unfinished are taken up again at once, those of workers that died after
-    ``engine.dead_seconds``. ``hourly`` is called once an hour by one of all workers. The process ends with status 1 if
-    the database does not take what a workflow did.
+    ``engine.dead_seconds``. ``hourly`` is called once an hour by one of all workers, ``given_up`` with the id of a
+    workflow that ends because workers died at it, and the reason. The process ends with status 1 if the database does
+    not take what a workflow did.
 
     Raises:
         ConfigError: another worker of this host and device runs on this folder.
@@ -73,7 +77,8 @@ def running_worker(
     with _lock(config.folder / f"{identity}.lock"):
         with _database_errors():
             tables = open_tables(config)
-        deaths = Deaths(tables, identity, config.folder / f"{identity}.alive", config.engine.max_recoveries)
+        alive = config.folder / f"{identity}.alive"
+        deaths = Deaths(tables, identity, alive, config.engine.max_recoveries, given_up)
         work = DurableWork(deaths)
         DBOS(
             config={

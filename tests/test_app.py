@@ -21,7 +21,7 @@ from node_process import NodeProcess, running_node, write_config
 from pydicom.uid import MRImageStorage
 from small_study import make_small_study, study_instance_uid, write_small_study
 
-from node.app import WorkerProcess
+from node.app import WorkerProcess, _tell_of_deaths
 from node.config import load_config
 from node.desk import StudyDesk
 from node.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
@@ -253,6 +253,21 @@ def test_worker_alone(tmp_path: Path) -> None:
         node.wait_until(lambda: is_over(client, "alone"))
         client.close()
     assert json.loads((node.config.work_folder / "alone" / "result.json").read_text("utf-8"))["state"] == "refused"
+
+
+@pytest.mark.parametrize(("states", "count"), [(["failed"], 1), (["refused"], 0)])
+def test_humans_are_told_of_a_study_that_kills_workers(states: list[str], count: int, tmp_path: Path) -> None:
+    """Once, with its UID and the reason, if the config wants failed studies told."""
+    notify = {"urls": ["json://127.0.0.1:9/x"], "states": states}
+    config = load_config(write_config(tmp_path, notify=notify))
+    with closing(WorkflowClient(config)) as client:
+        for name in ("deadly", "deadly.2"):
+            put_refused_order(client, config.folder, name)
+        for _ in range(2):
+            _tell_of_deaths(config, "deadly", "it is deadly")
+        notices = client.workflows("notice", about={"study_instance_uid": "1.2.3"})
+        inputs = [client._client.list_workflows(workflow_ids=[each.workflow_id])[0].input for each in notices]
+    assert [each["args"] for each in inputs] == count * [("failed", "1.2.3", "it is deadly")]
 
 
 def test_second_node_on_one_folder_is_refused(tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ def test_deaths_are_counted_wherever_they_happen(
     assert rows(tables) == []
 
 
+def test_what_is_given_up_is_told(tables: sa.Engine, die: Die, tmp_path: Path) -> None:
+    """With the workflow's id and the reason, before it ends."""
+    told = []
+    deaths = Deaths(tables, "a", tmp_path / "a.alive", 1, lambda *what: told.append(what))
+    die(deaths)
+    with pytest.raises(EngineError), deaths.counted("study"):
+        pytest.fail("it was begun again")
+    assert told == [("study", "the worker died at it too often (engine.max_recoveries)")]
+
+
 def test_deaths_at_another_study_do_not_count(start: Start, die: Die) -> None:
     """Each for itself."""
     for workflow_id in ("study", "other", "another"):
