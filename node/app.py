@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ import structlog
 
 from node.config import Config
 from node.desk import StudyDesk
-from node.engine import WorkflowClient
+from node.engine import NOTICE_QUEUE, WorkflowClient
+from node.errors import EngineError
 from node.metrics import Metrics
 from node.pipeline import Pipeline
 from node.series.vocabulary import load_vocabulary
@@ -46,6 +47,7 @@ def running_receiver(config: Config) -> Iterator[None]:
     from node.scp.handlers import StorageHandlers
     from node.scp.server import Receiver
     from node.scp.spool import Spool
+    from node.takeover import watching_workers
     from node.web.page import Sources, running_page
 
     metrics = Metrics()
@@ -55,7 +57,7 @@ def running_receiver(config: Config) -> Iterator[None]:
     leftovers = spool.remove_incoming_leftovers()
     client = WorkflowClient(config)
     desk = StudyDesk(config, client, metrics)
-    loop = AssemblyLoop(Assembly(config.assembly, desk.is_complete), desk.start)
+    loop = AssemblyLoop(Assembly(config.assembly, desk.is_complete, spool.changes), desk.start)
     handlers = StorageHandlers(spool, metrics, config.scp, loop.instance_stored)
     reports = CommitmentHandler(
         Commitments(config.commitments_folder),
@@ -66,7 +68,8 @@ def running_receiver(config: Config) -> Iterator[None]:
         loop.start({study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()})
         with (
             Receiver(config.scp, handlers, metrics, config.tls, reports),
-            running_page(config, Sources(client, metrics, lambda: loop.is_alive)),
+            watching_workers(config) as worker_trouble,
+            running_page(config, Sources(client, metrics, lambda: loop.is_alive, worker_trouble)),
         ):
             yield
     finally:
@@ -89,7 +92,7 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
         "deliver": Delivery(config).deliver,
         "notice": Notices(config).notice,
     }
-    with running_worker(config, workflows, _hourly(config)):
+    with running_worker(config, workflows, _hourly(config), partial(_tell_of_deaths, config)):
         log.info("worker_ready", device=config.segmentation.device, model=config.segmentation.model)
         while not stop.wait(_PARENT_WATCH_SECONDS):
             if parent is not None and os.getppid() != parent:
@@ -99,6 +102,21 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
         threading.Timer(_STEP_GRACE_SECONDS, os._exit, (0,)).start()
     log.info("worker_stopped")
     os._exit(0)
+
+
+def _tell_of_deaths(config: Config, workflow_id: str, reason: str) -> None:
+    """Have humans told of a study that ends because it kills workers. Not by a step: its workflow runs none now."""
+    if not config.notify.urls or "failed" not in config.notify.states:
+        return
+    try:
+        with closing(WorkflowClient(config)) as client:
+            for record in client.workflows("process", prefix=workflow_id):
+                if record.workflow_id == workflow_id:
+                    arguments = ("failed", record.about["study_instance_uid"], reason)
+                    notice = f"notice-failed-{workflow_id}"  # one, however often this is called
+                    client.enqueue(NOTICE_QUEUE, "notice", notice, *arguments, about=record.about)
+    except EngineError as error:
+        log.error("notice_not_ordered", workflow_id=workflow_id, reason=str(error))
 
 
 def _hourly(config: Config) -> Callable[[], Any]:
@@ -122,18 +140,27 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the worker and watch it."""
-        self._process = subprocess.Popen(self._command)
+        self._begin()
         self._thread.start()
+
+    def _begin(self) -> bool:
+        """False if the system lets no process begin just now."""
+        try:
+            self._process = subprocess.Popen(self._command)
+        except OSError as error:
+            log.error("worker_not_started", reason=error.strerror)
+            return False
+        return True
 
     def _watch(self) -> None:
         while not self._stop.is_set():
-            assert self._process is not None
-            if self._process.poll() is None:
-                self._stop.wait(0.2)
-                continue
-            log.error("worker_died", exit_status=self._process.returncode)
-            if not self._stop.wait(_WORKER_PAUSE_SECONDS):
-                self._process = subprocess.Popen(self._command)
+            if self._process is not None:
+                if self._process.poll() is None:
+                    self._stop.wait(0.2)
+                    continue
+                log.error("worker_died", exit_status=self._process.returncode)
+            while not self._stop.wait(_WORKER_PAUSE_SECONDS) and not self._begin():
+                pass  # told, and tried again after a pause
 
     def stop(self) -> None:
         """End the worker; killed if it does not end in time."""

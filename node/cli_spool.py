@@ -15,7 +15,8 @@ from node.cli_options import ConfigOption, JsonOption, configure
 from node.config import Config
 
 if TYPE_CHECKING:
-    from node.retention import Cleaned, Holding
+    from node.holding import Holding
+    from node.retention import Cleaned
 
 
 @click.command()

@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import fcntl
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from node.config import Config
+from node.deaths import Deaths
+from node.durable import DurableSteps, DurableWork
 from node.errors import ConfigError, EngineError, GlionodeError
-from node.steps import Steps
-from node.takeover import watching_others
+from node.tables import open_tables
+from node.takeover import Heartbeat, watching_others
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions, ScheduleInput, WorkflowStatus
-
-T = TypeVar("T")
 
 APPLICATION_VERSION = "1"
 """Raised only when a change makes recorded steps unusable; else an upgrade orphans pending workflows."""
@@ -38,56 +36,11 @@ ACTIVE = ("ENQUEUED", "PENDING", "DELAYED")
 """The engine's words for a workflow that is not over."""
 
 _POLLING_SECONDS = 0.5
-_WAITING_WORKFLOWS = 16  # a destination that is down for days holds so many threads of a worker, no more
+# Deliveries wait for their destination in threads, which the engine does not limit: so many for each queue, no more.
+_WAITING_WORKFLOWS = 128
+_COUNTED = "process"
+"""The workflow that computes, and can kill its worker by what a study holds. Others are taken up without end."""
 _SLASH_FREE = str.maketrans("/:", "__")
-
-
-class DurableSteps:
-    """Steps recorded by the engine; usable inside a running workflow only."""
-
-    @property
-    def workflow_id(self) -> str:
-        """The id of the workflow that runs in this thread."""
-        from dbos import DBOS
-
-        return str(DBOS.workflow_id)
-
-    def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
-        """Record ``function``'s result under its position in the workflow."""
-        from dbos import DBOS
-
-        return DBOS.run_step({"name": name}, function, *arguments)
-
-    def tell(self, state: str) -> None:
-        """An event of the workflow, read by ``WorkflowClient``."""
-        from dbos import DBOS
-
-        DBOS.set_event("state", state)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait until a recorded moment.
-
-        Not the engine's own sleep: after a restart that one trusts the clock, and waits for ever if it was set back.
-        """
-        until = self.step("sleep", lambda: time.time() + seconds)
-        threading.Event().wait(min(seconds, max(0.0, until - time.time())))
-
-    def receive(self, topic: str, timeout_seconds: float) -> Any | None:
-        """A durable message; recorded, so that a restart receives the same."""
-        from dbos import DBOS
-
-        return DBOS.recv(topic, timeout_seconds)
-
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
-        """Enqueue a child workflow, with the words its parent was enqueued with."""
-        from dbos import DBOS
-
-        about = DBOS.get_workflow_status(self.workflow_id)
-        options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
-        options["attributes"] = dict((about and about.attributes) or {})
-        if delay_seconds > 0:
-            options["delay_seconds"] = delay_seconds
-        DBOS.enqueue_workflow_with_options(options, *arguments)
 
 
 def delivery_queue(destination: str) -> str:
@@ -102,20 +55,31 @@ def executor_id(config: Config, role: str) -> str:
 
 @contextmanager
 def running_worker(
-    config: Config, workflows: Mapping[str, Callable[..., Any]], hourly: Callable[[], Any] | None = None
+    config: Config,
+    workflows: Mapping[str, Callable[..., Any]],
+    hourly: Callable[[], Any] | None = None,
+    given_up: Callable[[str, str], None] = lambda *_: None,
 ) -> Iterator[None]:
     """Run ``workflows`` (name to function taking ``Steps`` first) from the queues until the block ends.
 
     Workflows that this worker left unfinished are taken up again at once, those of workers that died after
-    ``engine.dead_seconds``. ``hourly`` is called once an hour by one of all workers.
+    ``engine.dead_seconds``. ``hourly`` is called once an hour by one of all workers, ``given_up`` with the id of a
+    workflow that ends because workers died at it, and the reason. The process ends with status 1 if the database does
+    not take what a workflow did.
 
     Raises:
         ConfigError: another worker of this host and device runs on this folder.
+        EngineError: the database does not answer.
     """
     from dbos import DBOS
 
     identity = executor_id(config, "work")
     with _lock(config.folder / f"{identity}.lock"):
+        with _database_errors():
+            tables = open_tables(config)
+        alive = config.folder / f"{identity}.alive"
+        deaths = Deaths(tables, identity, alive, config.engine.max_recoveries, given_up)
+        work = DurableWork(deaths)
         DBOS(
             config={
                 "name": "glionode",
@@ -126,43 +90,51 @@ def running_worker(
                 "notification_listener_polling_interval_sec": _POLLING_SECONDS,
             }
         )
-        steps = DurableSteps()
-        attempts = config.engine.max_recoveries
         for name, function in workflows.items():
-            DBOS.workflow(name=name, max_recovery_attempts=attempts)(_bound(function, steps))
-        schedule = _scheduled(hourly)
-        DBOS.launch()
+            # no limit: the engine counts ordinary restarts, too, and deaths that others are to blame for
+            DBOS.workflow(name=name, max_recovery_attempts=None)(work.bound(function, is_counted=name == _COUNTED))
+        schedule = _scheduled(work, hourly)
         try:
-            DBOS.register_queue(STUDY_QUEUE, worker_concurrency=1, polling_interval_sec=_POLLING_SECONDS)
-            for queue in (NOTICE_QUEUE, *(delivery_queue(section.name) for section in config.destination)):
-                DBOS.register_queue(queue, worker_concurrency=_WAITING_WORKFLOWS, polling_interval_sec=_POLLING_SECONDS)
-            if schedule:
-                DBOS.apply_schedules([schedule])
-            with watching_others(config, identity):
-                yield
+            deaths.begin()
+            with _database_errors():
+                DBOS.launch()
+                _register_queues(config)
+                if schedule:
+                    DBOS.apply_schedules([schedule])
+            heartbeat = Heartbeat(config, tables, identity, APPLICATION_VERSION, work.at_work)
+            try:
+                with watching_others(heartbeat, config.engine.heartbeat_seconds, work.end):
+                    yield
+            finally:
+                deaths.leave()
         finally:
             DBOS.destroy(destroy_registry=True)
+            tables.dispose()
 
 
-def _scheduled(hourly: Callable[[], Any] | None) -> ScheduleInput | None:
+def _register_queues(config: Config) -> None:
+    from dbos import DBOS
+
+    DBOS.register_queue(STUDY_QUEUE, worker_concurrency=1, polling_interval_sec=_POLLING_SECONDS)
+    queues = {NOTICE_QUEUE, *(delivery_queue(section.name) for section in config.destination)}
+    # what waits for a destination that is no longer in the config must come to its end, too
+    left = DBOS.list_workflows(name="deliver", status=list(ACTIVE), load_input=False, load_output=False)
+    queues |= {each.queue_name for each in left if each.queue_name and each.queue_name.startswith(delivery_queue(""))}
+    for queue in sorted(queues):
+        DBOS.register_queue(queue, worker_concurrency=_WAITING_WORKFLOWS, polling_interval_sec=_POLLING_SECONDS)
+
+
+def _scheduled(work: DurableWork, hourly: Callable[[], Any] | None) -> ScheduleInput | None:
     from dbos import DBOS
 
     if hourly is None:
         return None
 
-    def once_an_hour(_planned: datetime, _context: Any) -> None:
-        DBOS.run_step({"name": "hourly"}, hourly)
+    def once_an_hour(steps: DurableSteps, _planned: datetime, _context: Any) -> None:
+        steps.step("hourly", hourly)
 
-    registered = DBOS.workflow(name="hourly")(once_an_hour)
+    registered = DBOS.workflow(name="hourly", max_recovery_attempts=None)(work.bound(once_an_hour))
     return {"schedule_name": "hourly", "workflow_fn": registered, "schedule": "17 * * * *"}
-
-
-def _bound(function: Callable[..., Any], steps: Steps) -> Callable[..., Any]:
-    def workflow(*arguments: Any) -> Any:
-        return function(steps, *arguments)
-
-    workflow.__qualname__ = f"{function.__qualname__}.workflow"
-    return workflow
 
 
 @contextmanager

@@ -110,33 +110,53 @@ def remove_study(
 
 
 def take_up_leftovers(spool_folder: Path) -> int:
-    """Finish what a kill interrupted, or undo it if nothing was decided; how many studies."""
-    count = 0
-    for entry in _entries(spool_folder / DELETING):
+    """Finish what a kill interrupted, or undo it if nothing was decided; how many studies.
+
+    Raises:
+        OSError: the file system refused one or more; the others are settled.
+    """
+
+    def settle(entry: Path) -> None:
         uid = entry.name.removesuffix(_DECIDED)
-        if not is_valid_uid(uid):
-            continue
         if entry.name.endswith(_DECIDED):
             _finish(entry, _files(entry), spool_folder, uid)
         else:
             _put_back(entry, spool_folder, uid)
-        count += 1
-    return count
+
+    entries = [each for each in _entries(spool_folder / DELETING) if is_valid_uid(each.name.removesuffix(_DECIDED))]
+    _each(settle, entries)
+    return len(entries)
 
 
 def remove_folder(folder: Path) -> None:
     """Delete a folder that nobody writes to as if at once: a kill leaves it whole, or out of the way."""
     away = folder.parent / DELETING / folder.name
     away.parent.mkdir(exist_ok=True)
-    remove_rest(folder.parent)
+    if away.exists():
+        shutil.rmtree(away)
     folder.rename(away)
     shutil.rmtree(away)
 
 
 def remove_rest(parent: Path) -> None:
-    """Delete what a kill in `remove_folder` left."""
-    for entry in _entries(parent / DELETING):
-        shutil.rmtree(entry)
+    """Delete what a kill in `remove_folder` left.
+
+    Raises:
+        OSError: the file system refused one or more; the others are gone.
+    """
+    _each(shutil.rmtree, _entries(parent / DELETING))
+
+
+def _each(settle: Callable[[Path], object], entries: Iterable[Path]) -> None:
+    """One that the file system refuses does not hold up the others; the last such refusal is raised."""
+    refusal = None
+    for entry in entries:
+        try:
+            settle(entry)
+        except OSError as error:
+            refusal = error
+    if refusal is not None:
+        raise refusal
 
 
 def _folders(spool_folder: Path, uid: str) -> tuple[Path, Path, Path]:

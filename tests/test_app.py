@@ -8,21 +8,26 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
+import pytest
+import structlog
 from faults import FakePacs, free_port, wait_until
 from instances import make_instance, write_instance_file
 from node_process import NodeProcess, running_node, write_config
 from pydicom.uid import MRImageStorage
 from small_study import make_small_study, study_instance_uid, write_small_study
 
+from node.app import WorkerProcess, _tell_of_deaths
 from node.config import load_config
 from node.desk import StudyDesk
 from node.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
 from node.errors import EngineError
 from node.metrics import Metrics
-from node.order import Order
+from node.order import Order, order_study
 from node.results import RESULT_FILES
 from node.scp.assembly import Assembly, AssemblyLoop
 from node.scp.spool import Spool
@@ -164,6 +169,68 @@ def test_killed_worker_is_started_again(tmp_path: Path) -> None:
         client.close()
 
 
+def test_worker_is_started_though_the_system_refused_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that could not begin, for want of memory or places, is told and tried again after each pause."""
+    begun, refusals = [], iter([BlockingIOError(11, "Resource temporarily unavailable"), OSError(12, "No memory")])
+
+    class Ended:
+        returncode = 3
+
+        def poll(self) -> int:
+            return 3
+
+    class Running(Ended):
+        def poll(self) -> None:
+            return None
+
+        def terminate(self) -> None:
+            begun.append("ended")
+
+        def wait(self, _seconds: float) -> int:
+            return 0
+
+    def popen(command: list[str]) -> Ended:
+        if begun and (refusal := next(refusals, None)):
+            raise refusal
+        begun.append(command)
+        return Running() if len(begun) == 2 else Ended()
+
+    monkeypatch.setattr("node.app.subprocess.Popen", popen)
+    monkeypatch.setattr("node.app._WORKER_PAUSE_SECONDS", 0.01)
+    worker = WorkerProcess(tmp_path / "config.toml")
+    with structlog.testing.capture_logs() as events:
+        worker.start()
+        wait_until(lambda: len(begun) == 2)
+        worker.stop()
+    assert [event["event"] for event in events] == ["worker_died", "worker_not_started", "worker_not_started"]
+    assert begun[2:] == ["ended"]
+
+
+def health(node: NodeProcess) -> tuple[int, str]:
+    """What ``/health`` answers."""
+    url = f"http://{node.config.web.host}:{node.config.web.port}/health"
+    answer = httpx.get(url, trust_env=False, timeout=30)
+    return answer.status_code, answer.text
+
+
+def test_health_needs_a_living_worker_and_its_database(tmp_path: Path) -> None:
+    """A receiver says that no worker lives, that one does, and that the database does not answer."""
+    both = {"engine": {"heartbeat_seconds": 0.3, "dead_seconds": 2.0}, "node": {"folder": str(tmp_path / "shared")}}
+    config_file, worker_file = (write_config(tmp_path / name, **both) for name in ("receiver", "worker"))
+    nobody = "no worker gave a sign of life for 2 s; studies are received, not processed"
+    with running_node(config_file, role="receive") as node:
+        assert health(node) == (200, "ok")
+        node.wait_until(lambda: health(node) == (503, nobody))
+        with running_node(worker_file, role="work"):
+            node.wait_until(lambda: health(node) == (200, "ok"))
+        node.wait_until(lambda: health(node) == (503, nobody))
+        database = node.config.folder / "glionode.sqlite"
+        content = database.read_bytes()
+        database.write_bytes(b"no database")
+        node.wait_until(lambda: health(node) == (503, "engine.database: DatabaseError"))
+        database.write_bytes(content)
+
+
 def test_worker_does_not_outlive_a_killed_node(tmp_path: Path) -> None:
     """When the node is killed by SIGKILL, its worker ends by itself, so that the next start finds its place free."""
     config_file = write_config(tmp_path)
@@ -188,6 +255,21 @@ def test_worker_alone(tmp_path: Path) -> None:
     assert json.loads((node.config.work_folder / "alone" / "result.json").read_text("utf-8"))["state"] == "refused"
 
 
+@pytest.mark.parametrize(("states", "count"), [(["failed"], 1), (["refused"], 0)])
+def test_humans_are_told_of_a_study_that_kills_workers(states: list[str], count: int, tmp_path: Path) -> None:
+    """Once, with its UID and the reason, if the config wants failed studies told."""
+    notify = {"urls": ["json://127.0.0.1:9/x"], "states": states}
+    config = load_config(write_config(tmp_path, notify=notify))
+    with closing(WorkflowClient(config)) as client:
+        for name in ("deadly", "deadly.2"):
+            put_refused_order(client, config.folder, name)
+        for _ in range(2):
+            _tell_of_deaths(config, "deadly", "it is deadly")
+        notices = client.workflows("notice", about={"study_instance_uid": "1.2.3"})
+        inputs = [client._client.list_workflows(workflow_ids=[each.workflow_id])[0].input for each in notices]
+    assert [each["args"] for each in inputs] == count * [("failed", "1.2.3", "it is deadly")]
+
+
 def test_second_node_on_one_folder_is_refused(tmp_path: Path) -> None:
     """A second node with other ports on the same folder does not get a worker: its worker ends with the reason."""
     with running_node(write_config(tmp_path), role="work") as node:
@@ -210,12 +292,12 @@ def test_occupied_port_is_told(tmp_path: Path) -> None:
 # ---- delivery by the running worker ----------------------------------------------------------------------------
 
 
-def put_delivery(client: WorkflowClient, folder: Path, workflow_id: str) -> None:
+def put_delivery(client: WorkflowClient, folder: Path, workflow_id: str, peer: str = "pacs") -> None:
     """Enqueue the delivery of two small instances in the place of SEG and SR."""
     folder.mkdir()
     for number, name in enumerate(RESULT_FILES):
         write_instance_file(folder, make_instance(number)).rename(folder / name)
-    client.enqueue(delivery_queue("pacs"), "deliver", workflow_id, "1.2.3", str(folder), "pacs", list(RESULT_FILES))
+    client.enqueue(delivery_queue(peer), "deliver", workflow_id, "1.2.3", str(folder), peer, list(RESULT_FILES))
 
 
 def delivery(client: WorkflowClient) -> WorkflowRecord:
@@ -238,6 +320,17 @@ def test_delivery_survives_pacs_and_worker(tmp_path: Path) -> None:
     assert delivery(client).output["state"] == "delivered"
     sent = [str(make_instance(number).SOPInstanceUID) for number in range(len(RESULT_FILES))]
     assert [instance.sop_instance_uid for instance in pacs.received] == [sent[1], sent[0]]
+    client.close()
+
+
+def test_delivery_to_a_removed_destination_ends(tmp_path: Path) -> None:
+    """What waits for a destination that is no longer in the config, and never was at this worker, ends and says so."""
+    config_file = write_config(tmp_path, [Destination("pacs", "PACS", "127.0.0.1", free_port())])
+    client = WorkflowClient(load_config(config_file))
+    put_delivery(client, tmp_path / "results", "w-old", "old")
+    with running_node(config_file, role="work") as node:
+        node.wait_until(lambda: delivery(client).engine_status == "ERROR")
+    assert delivery(client).error == "destination old is no longer in the config"
     client.close()
 
 
@@ -286,6 +379,48 @@ def test_study_is_offered_again_when_the_database_is_away(tmp_path: Path) -> Non
         found = client.workflows("process")
         client.close()
     assert [record.about["study_instance_uid"] for record in found] == [study_instance_uid(study)]
+
+
+def test_study_that_comes_to_two_receivers_is_ordered_whole(tmp_path: Path) -> None:
+    """Neither receiver of one spool orders a study while the other still receives of it; then it is ordered once."""
+    study = make_small_study()
+    config = load_config(write_config(tmp_path))
+    uid = study_instance_uid(study)
+    spools = [Spool(config.spool_folder, name) for name in ("first", "second")]
+    with closing(WorkflowClient(config)) as client:
+        desk = StudyDesk(config, client, Metrics())
+        assemblies = [Assembly(config.assembly, desk.is_complete, spool.changes) for spool in spools]
+
+        def arrive(receiver: int, contrast: str, part: slice, now: float) -> None:
+            for instance in study[contrast][part]:
+                folder = config.spool_folder / uid / instance.SeriesInstanceUID
+                folder.mkdir(parents=True, exist_ok=True)
+                write_instance_file(folder, instance)
+                os.utime(folder, (now, now))  # the spool's clock is this test's: it ticks finely enough
+                assemblies[receiver].instance_stored(uid, instance.SeriesInstanceUID, now)
+            for assembly in assemblies:
+                hand_over(assembly, now)
+
+        def hand_over(assembly: Assembly, now: float) -> None:
+            for study_uid, series in assembly.due(now):
+                desk.start(study_uid, series)
+                ordered.append(now)
+
+        ordered: list[float] = []
+        stable = config.assembly.stable_seconds
+        for contrast in ("T1", "T2", "FLAIR"):
+            arrive(0, contrast, slice(None), 0.0)
+        arrive(0, "T1c", slice(0, 8), 0.0)
+        last = 0.75 * stable
+        for number in range(8, len(study["T1c"])):
+            arrive(1, "T1c", slice(number, number + 1), last)
+            last += 0.75 * stable
+        assert ordered == []
+        for tick in range(100):
+            for assembly in assemblies:
+                hand_over(assembly, last + 0.1 * tick)
+        (record,) = client.workflows("process")
+    assert record.workflow_id == order_study(config.spool_folder / uid, config).workflow_id
 
 
 def test_desk_starts_a_study_once(tmp_path: Path) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dbos._serialization import DefaultSerializer
 from faults import wait_until
 from node_process import write_config
+from small_disk import fill, small_disk
 
 from node.config import Config, load_config
-from node.engine import NOTICE_QUEUE, STUDY_QUEUE, DurableSteps, WorkflowClient, WorkflowRecord, running_worker
+from node.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue, running_worker
 from node.errors import ConfigError, EngineError
 from node.steps import DirectSteps
+from node.study import Destination
 
 WORKER = Path(__file__).with_name("engine_worker.py")
 DEADLINE_SECONDS = 60.0
@@ -26,8 +30,9 @@ DEADLINE_SECONDS = 60.0
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A node's config."""
-    return load_config(write_config(tmp_path))
+    """A node's config; a study has failed when the worker died at it twice."""
+    engine = {"max_recoveries": 2, "heartbeat_seconds": 0.2, "dead_seconds": 1.0}
+    return load_config(write_config(tmp_path, engine=engine))
 
 
 @pytest.fixture
@@ -38,13 +43,17 @@ def client(config: Config) -> Iterator[WorkflowClient]:
     client.close()
 
 
+def start_worker(config_file: Path, *flags: str) -> subprocess.Popen[bytes]:
+    """A worker process that may not get far."""
+    return subprocess.Popen([sys.executable, str(WORKER), str(config_file), *flags])
+
+
 @contextmanager
-def worker(config: Config) -> Iterator[subprocess.Popen[bytes]]:
+def worker(config: Config, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process that is ready, and stopped by SIGTERM unless a test has killed it."""
-    command = [sys.executable, str(WORKER), str(config.folder.parent / "config.toml")]
-    process = subprocess.Popen(command)
+    process = start_worker(config.folder.parent / "config.toml", *flags)
     try:
-        wait_until((config.folder / f"ready-{process.pid}").exists, DEADLINE_SECONDS)
+        wait_until((config.folder.parent / f"ready-{process.pid}").exists, DEADLINE_SECONDS)
         yield process
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -120,6 +129,131 @@ def test_killed_worker_computes_nothing_twice(config: Config, client: WorkflowCl
     assert lines(folder / "child") == [str(second.pid)]
 
 
+def test_worker_that_cannot_record_ends_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """A step whose result a full disk does not take ends the worker; started again, it does all that was left."""
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        engine = {"heartbeat_seconds": 0.2, "dead_seconds": 1.0}
+        config_file = write_config(tmp_path, node={"folder": str(disk / "var")}, engine=engine)
+        folder = tmp_path / "large"
+        folder.mkdir()
+        (folder / "hold").touch()
+        with closing(WorkflowClient(load_config(config_file))) as client:
+            client.enqueue(NOTICE_QUEUE, "large", "large", str(folder))
+            process = start_worker(config_file)
+            try:
+                wait_until(lambda: lines(folder / "large"), DEADLINE_SECONDS)
+                ballast = fill(disk)
+                (folder / "hold").unlink()
+                assert process.wait(DEADLINE_SECONDS) == 1
+                process = start_worker(config_file)  # it may end, too, or wait
+                wait_until(
+                    lambda: process.poll() is not None or config_file.with_name(f"ready-{process.pid}").exists(),
+                    DEADLINE_SECONDS,
+                )
+                ballast.unlink()
+                if process.poll() is not None:
+                    process = start_worker(config_file)
+                assert wait_for_end(client, "large", "large").output == 300_000
+            finally:
+                process.kill()
+                process.wait()
+    assert len(lines(folder / "large")) == 2
+
+
+def test_workflow_whose_end_was_not_recorded_is_taken_up_again(config: Config, client: WorkflowClient) -> None:
+    """A workflow that ended while the database took nothing is ended anew by the same worker, and computes nothing."""
+    folder = counting_folder(config, "forgotten")
+    client.enqueue(STUDY_QUEUE, "process", "forgotten", str(folder))
+    with worker(config, "forgets") as only:
+        assert wait_for_end(client, "process", "forgotten").output == {"first": 1, "second": 1}
+    assert lines(folder / "second") == [str(only.pid)]
+
+
+def test_study_that_kills_its_workers_ends_and_others_wait_on(config: Config, client: WorkflowClient) -> None:
+    """After engine.max_recoveries deaths the study is not begun again; a workflow that only waited goes on."""
+    folder = counting_folder(config, "poison")
+    (folder / "poison").touch()
+    client.enqueue(NOTICE_QUEUE, "receiving", "waiting", str(counting_folder(config, "waiting")), 3600.0)
+    with worker(config) as first:
+        wait_until(lambda: client._client.list_workflow_steps("waiting"), DEADLINE_SECONDS)
+        client.enqueue(STUDY_QUEUE, "process", "poison", str(folder))
+        assert first.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+    process = start_worker(config.folder.parent / "config.toml")
+    assert process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+    with worker(config):
+        record = wait_for_end(client, "process", "poison")
+        client.send("waiting", "commitment", "here", "key")
+        assert wait_for_end(client, "receiving", "waiting").output[0] == "here"
+    assert (record.engine_status, record.error) == (
+        "ERROR", "the worker died at it too often (engine.max_recoveries)",
+    )  # fmt: skip
+    assert len(lines(folder / "second")) == 2
+
+
+def test_restarts_in_good_order_are_no_deaths(config: Config, client: WorkflowClient) -> None:
+    """A study that was under way at more restarts than engine.max_recoveries is finished."""
+    folder = counting_folder(config, "restarted")
+    (folder / "hold").touch()
+    client.enqueue(STUDY_QUEUE, "process", "restarted", str(folder))
+    for number in range(1, 5):
+        with worker(config):
+            wait_until(lambda begun=number: len(lines(folder / "second")) == begun, DEADLINE_SECONDS)
+    (folder / "hold").unlink()
+    with worker(config):
+        assert wait_for_end(client, "process", "restarted").output == {"first": 1, "second": 5}
+
+
+def test_waiting_deliveries_hold_up_no_study(tmp_path: Path) -> None:
+    """With a hundred workflows of one destination that wait, one more of it and a study still run."""
+    config = load_config(write_config(tmp_path, [Destination("pacs", "PACS", "127.0.0.1", 104)]))
+    with closing(WorkflowClient(config)) as client, worker(config):
+        for number in range(100):
+            client.enqueue(delivery_queue("pacs"), "sleeping", f"waiting-{number}", 3600.0)
+        wait_until(
+            lambda: [each.engine_status for each in client.workflows("sleeping")] == 100 * ["PENDING"],
+            DEADLINE_SECONDS,
+        )
+        client.enqueue(delivery_queue("pacs"), "sleeping", "short", 0.0)
+        client.enqueue(STUDY_QUEUE, "process", "study", str(counting_folder(config, "study")))
+        wait_until(lambda: record_of(client, "sleeping", "short").engine_status == "SUCCESS", DEADLINE_SECONDS)
+        assert wait_for_end(client, "process", "study").engine_status == "SUCCESS"
+
+
+def leave_work(config: Config, client: WorkflowClient) -> Path:
+    """A workflow that a worker left in its second step, and one that no worker saw; the first one's folder."""
+    folder = counting_folder(config, "begun")
+    (folder / "hold").touch()
+    client.enqueue(STUDY_QUEUE, "process", "begun", str(folder))
+    with worker(config, "version=1") as first:
+        wait_until(lambda: lines(folder / "second"), DEADLINE_SECONDS)
+        first.kill()
+        first.wait()
+    (folder / "hold").unlink()
+    client.enqueue(STUDY_QUEUE, "process", "fresh", str(counting_folder(config, "fresh")))
+    return folder
+
+
+def test_upgrade_goes_on_with_what_was_under_way(config: Config, client: WorkflowClient) -> None:
+    """A later glionode of the same application version keeps the steps of the earlier one and does the rest."""
+    folder = leave_work(config, client)
+    with worker(config, "version=1", "release=99.0"):
+        assert wait_for_end(client, "process", "begun").output == {"first": 1, "second": 2}
+        assert wait_for_end(client, "process", "fresh").output == {"first": 1, "second": 1}
+        wait_for_end(client, "child", "begun-child")
+    assert len(lines(folder / "child")) == 1
+
+
+def test_another_application_version_leaves_what_was_begun_to_its_own(config: Config, client: WorkflowClient) -> None:
+    """It does what nobody began; the rest waits, unharmed, and is finished by a worker of its own version."""
+    folder = leave_work(config, client)
+    with worker(config, "version=2"):
+        wait_for_end(client, "process", "fresh")
+    assert record_of(client, "process", "begun").engine_status == "PENDING"
+    assert len(lines(folder / "second")) == 1
+    with worker(config, "version=1"):
+        assert wait_for_end(client, "process", "begun").output == {"first": 1, "second": 2}
+
+
 def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None:
     """A sleep that a kill interrupts ends when it was meant to: not sooner, and not counted from the restart."""
     seconds = 5.0
@@ -137,28 +271,37 @@ def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None
     assert before + seconds <= after < restart + seconds
 
 
-def test_clock_that_was_set_back_does_not_prolong_a_wait() -> None:
-    """A wait whose recorded end lies an hour ahead, for the clock was set back since, lasts no longer than asked."""
+@pytest.mark.parametrize("days", [-1, 0, 1], ids=["set forward", "right", "set back"])
+def test_message_is_waited_for_no_longer_than_asked_whatever_the_clock_says(
+    config: Config, client: WorkflowClient, days: int
+) -> None:
+    """A wait for a message that a kill interrupts ends, though the recorded moment lies days before or after it."""
+    folder = counting_folder(config, "waits")
+    client.enqueue(NOTICE_QUEUE, "receiving", "waits", str(folder), 3.0)
+    with worker(config) as first:
+        wait_until(lambda: len(client._client.list_workflow_steps("waits")) > 2, DEADLINE_SECONDS)
+        first.kill()
+        first.wait()
+    with closing(sqlite3.connect(config.folder / "glionode.sqlite")) as database, database:
+        (moment,) = database.execute("SELECT output FROM operation_outputs WHERE function_name = 'wait'").fetchone()
+        shifted = str(DefaultSerializer().serialize(DefaultSerializer().deserialize(moment) + days * 86400))
+        database.execute("UPDATE operation_outputs SET output = ? WHERE function_name = 'wait'", (shifted,))
+    with worker(config):
+        assert wait_for_end(client, "receiving", "waits").output == (None, 1)
 
-    class SetBack(DurableSteps):
-        def step(self, name: str, function: Any, *arguments: Any) -> Any:
-            return function(*arguments) + 3600.0
 
-    begun = time.monotonic()
-    SetBack().sleep(0.05)
-    assert time.monotonic() - begun < 3600.0
-
-
-def test_clock_that_was_set_forward_ends_a_wait() -> None:
-    """A wait whose recorded end has passed, for the clock was set forward since, is over at once."""
-
-    class SetForward(DurableSteps):
-        def step(self, name: str, function: Any, *arguments: Any) -> Any:
-            return function(*arguments) - 7200.0
-
-    begun = time.monotonic()
-    SetForward().sleep(3600.0)
-    assert time.monotonic() - begun < 3600.0
+def test_message_is_received_once_over_a_restart(config: Config, client: WorkflowClient) -> None:
+    """A message sent while no worker is there is received by the next one, and one sent twice under a key once."""
+    folder = counting_folder(config, "told")
+    client.enqueue(NOTICE_QUEUE, "receiving", "told", str(folder), 3600.0)
+    with worker(config) as first:
+        wait_until(lambda: client._client.list_workflow_steps("told"), DEADLINE_SECONDS)
+        first.kill()
+        first.wait()
+    for _ in range(2):
+        client.send("told", "commitment", {"committed": ["1.2"]}, "key")
+    with worker(config):
+        assert wait_for_end(client, "receiving", "told").output == ({"committed": ["1.2"]}, 1)
 
 
 def test_second_worker_is_refused(config: Config) -> None:

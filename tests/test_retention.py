@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from instances import encode_instance, make_instance, write_instance_file
 from small_study import make_small_study, study_instance_uid
 
@@ -19,6 +20,7 @@ from node.commitment import Commitments
 from node.config import Config, build_config
 from node.engine import STUDY_QUEUE, WorkflowClient
 from node.errors import EngineError
+from node.holding import holdings
 from node.ledger import LedgerLine
 from node.order import Wish, order_study
 from node.retention import (
@@ -27,7 +29,6 @@ from node.retention import (
     clean_all,
     clean_commitments,
     clean_results,
-    holdings,
     retention_round,
     take_stock,
 )
@@ -134,13 +135,44 @@ def test_an_undelivered_study_is_held(text: str, tmp_path: Path) -> None:
     assert "pacs" in (why_held(config, ledger_line("reported", deliveries={"pacs": text})) or "")
 
 
-def test_every_destination_must_have_the_results(tmp_path: Path) -> None:
-    """One that was configured later and never got them holds the study."""
+def test_every_destination_that_was_ordered_must_have_the_results(tmp_path: Path) -> None:
+    """One of two that still lacks them holds the study."""
     config = make_config(tmp_path, {"name": "pacs"}, {"name": "research"})
     put(config)
-    assert why_held(config, ledger_line()) == "destination research is not delivered: not ordered"
+    one = ledger_line("reported", deliveries={"pacs": "delivered", "research": "retrying: no answer"})
+    assert why_held(config, one) == "destination research is not delivered: retrying: no answer"
     both = ledger_line(deliveries={"pacs": "delivered", "research": "committed"})
     assert why_held(config, both) is None
+
+
+def test_a_destination_that_was_added_later_is_not_waited_for(tmp_path: Path) -> None:
+    """Nobody will ever send it the study; but one destination at least must have been ordered."""
+    config = make_config(tmp_path, {"name": "pacs"}, {"name": "research"})
+    put(config)
+    assert why_held(config, ledger_line()) is None
+    assert why_held(config, ledger_line("reported", deliveries={})) == "its results were ordered to no destination"
+
+
+@pytest.mark.parametrize(
+    ("after", "texts", "held_because"),
+    [
+        ("delivered", {"old": "delivered"}, None),
+        ("committed", {"old": "delivered"}, None),
+        ("committed", {"old": "delivered: not committed: silent"}, "destination old is not committed: delivered: "),
+        ("delivered", {"old": "failed: gone"}, "destination old is not delivered: failed: gone"),
+        ("delivered", {"old": "failed: gone", "pacs": "delivered"}, None),
+        ("delivered", {"old": "failed: gone", "pacs": "failed: refused"}, "destination pacs is not delivered: failed"),
+    ],
+)
+def test_a_destination_that_was_removed_holds_nothing_that_another_has(
+    after: str, texts: dict[str, str], held_because: str | None, tmp_path: Path
+) -> None:
+    """If no destination that was ordered is there any more, what they were given counts."""
+    config = make_config(tmp_path, after=after)
+    put(config)
+    state = "failed" if any(text.startswith("failed") for text in texts.values()) else "delivered"
+    found = why_held(config, ledger_line(state, deliveries=texts))
+    assert found is None if held_because is None else (found or "").startswith(held_because)
 
 
 def test_without_a_destination_everything_is_held(tmp_path: Path) -> None:
@@ -264,14 +296,32 @@ def test_late_instances_that_change_nothing_do_not_hold_the_study(tmp_path: Path
 
 @pytest.mark.parametrize("back", [timedelta(days=59, hours=1), timedelta(days=400)])
 def test_a_clock_set_back_deletes_nothing(back: timedelta, tmp_path: Path) -> None:
-    """Nor does it if only one study was recorded after the present time."""
+    """Nor does it if most studies were recorded after the present time, whenever this one was."""
     config = make_config(tmp_path, input_days=0, result_days=0)
     put(config)
     assert "the clock was set back" in (why_held(config, ledger_line(), NOW - back) or "")
-    lines = [ledger_line(), ledger_line(since=NOW + timedelta(days=1), study_instance_uid="1.9")]
+    ahead = [ledger_line(since=NOW + timedelta(days=1), study_instance_uid=uid) for uid in ("1.8", "1.9")]
+    lines = [ledger_line(), *ahead]
     assert "the clock was set back" in (holdings(config, lines, NOW)[0].held_because or "")
     write_result(config)
     assert clean_results(config, Stock(NOW, lines, [], frozenset()), [STUDY], dry_run=False) == []
+
+
+def test_a_study_from_a_day_when_the_clock_stood_ahead_holds_itself_alone(tmp_path: Path) -> None:
+    """One line of the ledger from the year 2037 does not stop deletion until then."""
+    config = make_config(tmp_path, input_days=0, result_days=0)
+    put(config)
+    future = datetime(2037, 1, 1, tzinfo=UTC)
+    ahead = ledger_line(since=future, ordered=future, study_instance_uid="1.2.0", folder="c" * 32)
+    stuck = config.spool_folder / "1.2.0" / "1.2.0.1" / "1.dcm"
+    stuck.parent.mkdir(parents=True)
+    stuck.write_bytes(b"x")
+    lines = [ledger_line(), ledger_line(study_instance_uid="1.9", folder="b" * 32), ahead]
+    held = {each.study_instance_uid: each.held_because for each in holdings(config, lines, NOW)}
+    assert held[STUDY] is None
+    assert "the clock was set back" in (held["1.2.0"] or "")
+    write_result(config)
+    assert clean_results(config, Stock(NOW, lines, [], frozenset()), [STUDY], dry_run=False) == [FOLDER]
 
 
 # ---- deleting --------------------------------------------------------------------------------------------------
@@ -540,6 +590,48 @@ def ledger_line_of(uid: str) -> LedgerLine:
     return LedgerLine(uid, "b", "delivered", None, DONE, {"pacs": "delivered"}, ORDERED, None, "b")
 
 
+def test_a_study_that_cannot_be_read_is_held_and_others_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is stale, say: what it holds is unknown."""
+    config = make_config(tmp_path)
+    put(config)
+    (config.spool_folder / "1.2.0" / "1.2.0.1").mkdir(parents=True)
+    real = removal.contents
+
+    def contents(folder: Path, uid: str) -> removal.Contents:
+        if uid == "1.2.0":
+            raise OSError(116, "Stale file handle")
+        return real(folder, uid)
+
+    monkeypatch.setattr("node.holding.contents", contents)
+    stuck, other = holdings(config, [ledger_line()], NOW)
+    assert (stuck.held_because, other.held_because) == ("it cannot be read: Stale file handle", None)
+
+
+def test_a_leftover_that_the_disk_refuses_does_not_hold_up_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier round left of other studies is settled."""
+    config = make_config(tmp_path)
+    for uid in ("1.2.0", STUDY):
+        file = config.spool_folder / ".deleting" / uid / SERIES / "1.dcm"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x")
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self.name == "1.2.0":
+            raise PermissionError(13, "Permission denied")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with structlog.testing.capture_logs() as events:
+        assert clean(config, [], dry_run=False) == []
+    assert [event["event"] for event in events] == ["leftovers_not_settled"]
+    assert spooled(config) == {f".deleting/1.2.0/{SERIES}/1.dcm", f"{STUDY}/{SERIES}/1.dcm"}
+
+
 # ---- results and commitments -----------------------------------------------------------------------------------
 
 
@@ -602,6 +694,30 @@ def test_results_stay_while_the_inputs_are_held(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("trouble", ["no JSON", "the disk"])
+def test_results_that_cannot_be_deleted_do_not_hold_up_others(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told, and the rest goes."""
+    config = make_config(tmp_path, result_days=0)
+    stuck, other = write_result(config, "0" * 32), write_result(config)
+    if trouble == "no JSON":
+        (stuck / "result.json").write_text("{", encoding="utf-8")
+    else:
+        real = Path.rename
+
+        def rename(self: Path, target: Path) -> Path:
+            if self.name == stuck.name:
+                raise PermissionError(13, "Permission denied")
+            return real(self, target)
+
+        monkeypatch.setattr(Path, "rename", rename)
+    with structlog.testing.capture_logs() as events:
+        assert clean_results(config, stock(ledger_line()), [], dry_run=False) == [FOLDER]
+    assert [(event["event"], event["folder"]) for event in events] == [("results_not_deleted", stuck.name)]
+    assert (stuck.exists(), other.exists()) == (True, False)
+
+
 def test_results_that_a_kill_left_half_deleted_go_in_the_next_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -646,6 +762,19 @@ def test_a_round_reads_the_ledger_and_counts(tmp_path: Path) -> None:
     assert counts == {"studies": 0, "bytes": 0, "studies_held": 1, "results": 0, "commitments": 0}
     assert json.loads(json.dumps(counts)) == counts
     assert len(spooled(config)) == 1
+
+
+def test_a_round_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its kind, for its text may name a file; the engine alone would keep it to itself."""
+    config = make_config(tmp_path)
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied", "spool/1.2.3")
+
+    monkeypatch.setattr("node.holding.studies_held", refuse)
+    with structlog.testing.capture_logs() as events, pytest.raises(PermissionError):
+        retention_round(config)
+    assert events == [{"event": "retention_round_failed", "kind": "PermissionError", "log_level": "error"}]
 
 
 def test_a_round_does_nothing_if_retention_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

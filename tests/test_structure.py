@@ -50,8 +50,13 @@ SEES = {  # who may import what; a package stands for all its modules
         "node.segmentation", "node.sr_writer.codes", "node.errors", "node.identity", "node.study", "node.uids",
     },
     "node.steps": frozenset(),
-    "node.takeover": {"node.config"},
-    "node.engine": {"node.config", "node.errors", "node.steps", "node.takeover"},
+    "node.tables": {"node.config"},
+    "node.takeover": {"node.config", "node.tables"},
+    "node.deaths": {"node.errors", "node.tables"},
+    "node.durable": {"node.deaths", "node.takeover"},
+    "node.engine": {
+        "node.config", "node.deaths", "node.durable", "node.errors", "node.tables", "node.takeover",
+    },
     "node.order": {"node.series", "node.config", "node.errors", "node.study", "node.uids"},
     "node.results": {
         "node.series", "node.segmentation", "node.sr_writer", "node.order", "node.config", "node.study",
@@ -67,8 +72,9 @@ SEES = {  # who may import what; a package stands for all its modules
     },
     "node.ledger": {"node.config", "node.engine", "node.scp.spool"},
     "node.removal": {"node.errors", "node.scp.spool", "node.uids"},
+    "node.holding": {"node.config", "node.ledger", "node.order", "node.removal", "node.sections"},
     "node.retention": {
-        "node.commitment", "node.config", "node.engine", "node.ledger", "node.order", "node.removal", "node.uids",
+        "node.commitment", "node.config", "node.engine", "node.holding", "node.ledger", "node.removal", "node.uids",
     },
     "node.web": {
         "node.web", "node.config", "node.engine", "node.errors", "node.ledger", "node.metrics", "node.scp.spool",
@@ -105,11 +111,11 @@ FENCES = {  # library: where it may be imported
     ),
     "dicom2nifti": ("segmentation/volume.py",),
     "highdicom": ("segmentation/volume.py", "segmentation/seg_writer.py", "sr_writer/"),
-    "dbos": ("engine.py", "takeover.py"),
-    "sqlalchemy": ("engine.py", "takeover.py"),
+    "dbos": ("engine.py", "durable.py", "takeover.py"),
+    "sqlalchemy": ("engine.py", "durable.py", "takeover.py", "deaths.py", "tables.py"),
 }
 
-BOUNDARIES = {("scp/assembly.py", "_hand_over"), ("pipeline.py", "_guarded")}
+BOUNDARIES = {("scp/assembly.py", "_tried"), ("pipeline.py", "_guarded")}
 """Where any exception may be caught: one study must not end the loop, or the worker's way, for all others."""
 
 RECEIVER = ("node.app", "node.cli", "node.check", "node.ledger", "node.pipeline", "node.web.page")

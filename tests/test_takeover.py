@@ -5,18 +5,22 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy
+import structlog
+from dbos import error as dbos_errors
 from faults import wait_until
 from node_process import write_config
 from postgres import running_postgres
 
 from node.config import load_config
 from node.engine import STUDY_QUEUE, WorkflowClient
-from node.takeover import Watch
+from node.takeover import AtWork, Forgotten, LifeSigns, Watch, watching_others
 
 WORKER = Path(__file__).with_name("engine_worker.py")
 DEADLINE_SECONDS = 60.0
@@ -57,12 +61,91 @@ def test_own_work_is_never_taken_over():
     assert watch.dead({"b": 1}, ["b"], 30.0) == []
 
 
+def test_what_no_thread_runs_is_due_after_a_while():
+    """A workflow that was idle at every look for so long; one that ran at a look in between begins anew."""
+    forgotten = Forgotten(10.0)
+    assert forgotten.due({"w", "x"}, 0.0) == set()
+    assert forgotten.due({"w"}, 5.0) == set()
+    assert forgotten.due({"w", "x"}, 10.0) == {"w"}
+    assert forgotten.due({"w", "x"}, 11.0) == set()
+    assert forgotten.due({"w", "x"}, 20.0) == {"x"}
+
+
+def test_a_workflow_is_at_work_until_its_last_run_ends():
+    """A second run of one workflow does not end with the first."""
+    at_work = AtWork()
+    with at_work.running("w"):
+        with at_work.running("w"), at_work.running("x"):
+            assert at_work.ids() == {"w", "x"}
+        assert at_work.ids() == {"w"}
+    assert at_work.ids() == set()
+
+
+class Faltering:
+    """A heartbeat that meets one error after the other."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.left = list(errors)
+        self.is_through = threading.Event()
+
+    def beat(self, _now: float) -> None:
+        """Fail as long as there are errors."""
+        if self.left:
+            raise self.left.pop(0)
+        self.is_through.set()
+
+
+def test_heart_goes_on_after_errors_of_the_engine():
+    """Neither its own errors, nor the database's, nor the network's end the beats."""
+    errors = [
+        dbos_errors.DBOSException("anything"), dbos_errors.DBOSWorkflowCancelledError("anything"),
+        sqlalchemy.exc.OperationalError("SELECT", {}, Exception()), ConnectionResetError(),
+    ]  # fmt: skip
+    heartbeat, ends = Faltering(*errors), []
+    with structlog.testing.capture_logs() as events, watching_others(heartbeat, 0.01, ends.append):
+        assert heartbeat.is_through.wait(DEADLINE_SECONDS)
+    assert [event["reason"] for event in events] == [type(error).__name__ for error in errors]
+    assert ends == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_worker_without_a_heart_ends():
+    """An unforeseen error ends the worker, whose work all others would take at every beat."""
+    ended = threading.Event()
+    with watching_others(Faltering(ZeroDivisionError()), 0.01, lambda _event: ended.set()):
+        assert ended.wait(DEADLINE_SECONDS)
+
+
+def test_life_is_a_beat_that_moved():
+    """A beat that stood there at the first look says nothing; one that moved, or came, is life for dead_seconds."""
+    signs = LifeSigns(10.0, 100.0)
+    signs.saw({"dead": 7}, 100.0)
+    assert signs.trouble(109.0) is None  # there was no time to see one
+    signs.saw({"dead": 7}, 110.0)
+    assert signs.trouble(110.0) == "no worker gave a sign of life for 10 s; studies are received, not processed"
+    signs.saw({"dead": 7, "new": 1}, 111.0)
+    assert signs.trouble(120.0) is None
+    signs.saw({"dead": 7, "new": 2}, 120.5)
+    assert signs.trouble(130.0) is None
+    signs.saw({"dead": 7, "new": 2}, 130.5)
+    assert signs.trouble(130.5) is not None
+
+
+def test_database_that_does_not_answer_is_trouble_of_its_own():
+    """It is said at once, and is over with the next answer."""
+    signs = LifeSigns(10.0, 0.0)
+    signs.failed("OperationalError")
+    assert signs.trouble(1.0) == "engine.database: OperationalError"
+    signs.saw({"a": 1}, 2.0)
+    assert signs.trouble(2.0) is None
+
+
 @contextmanager
 def worker(config_file: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process that is ready; stopped by SIGTERM unless a test has killed it."""
     process = subprocess.Popen([sys.executable, str(WORKER), str(config_file)])
     try:
-        wait_until((load_config(config_file).folder / f"ready-{process.pid}").exists, DEADLINE_SECONDS)
+        wait_until(config_file.with_name(f"ready-{process.pid}").exists, DEADLINE_SECONDS)
         yield process
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -180,6 +180,20 @@ class Spool:
         folder = self.study_folder(study_instance_uid)
         return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
+    def changes(self, study_instance_uid: str) -> dict[str, int]:
+        """For each series a number that differs once any receiver gave an instance its place; no clock is asked.
+
+        Raises:
+            InstanceRefused: the UID is invalid.
+            OSError: the folder cannot be read; one that is not there has no series.
+        """
+        found = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.study_folder(study_instance_uid)) as entries:
+            for entry in entries:
+                if is_valid_uid(entry.name):
+                    found[entry.name] = entry.stat().st_mtime_ns  # each link into it changes a folder's time
+        return found
+
     def study_bytes(self, study_instance_uid: str) -> int:
         """Bytes of all that was received of the study, what is kept aside included.
 

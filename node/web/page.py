@@ -34,15 +34,21 @@ _MOST_STUDIES_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the page shows. ``is_well``: whether stable studies are still being handed over."""
+    """What the page shows.
+
+    Attributes:
+        is_well: whether stable studies are still being handed over.
+        worker_trouble: why nothing is processed; None: a worker lives.
+    """
 
     client: WorkflowClient
     metrics: Metrics
     is_well: Callable[[], bool]
+    worker_trouble: Callable[[], str | None] = lambda: None
 
 
 def build_page(config: Config, sources: Sources) -> Starlette:
-    """The web application: ``/``, ``/studies.json``, ``/health`` (503 if the node needs a restart), ``/metrics``."""
+    """The web application: ``/``, ``/studies.json``, ``/health`` (503 if nothing is processed), ``/metrics``."""
     environment = Environment(loader=PackageLoader("node.web"), autoescape=select_autoescape())
     template = environment.get_template("status.html")
 
@@ -65,9 +71,10 @@ def build_page(config: Config, sources: Sources) -> Starlette:
         return JSONResponse([line.as_dict() for line in lines()])
 
     def health(_: Request) -> Response:
-        if sources.is_well():
-            return PlainTextResponse("ok")
-        return PlainTextResponse("studies are no longer handed over; see the log and restart the node", 503)
+        if not sources.is_well():
+            return PlainTextResponse("studies are no longer handed over; see the log and restart the node", 503)
+        trouble = sources.worker_trouble()
+        return PlainTextResponse(trouble or "ok", 503 if trouble else 200)
 
     def measured(_: Request) -> Response:
         return Response(generate_latest(sources.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -4,7 +4,8 @@
 
 It is the real node. What decides over life and death is wrapped around the calls between which things may be lost:
 flush, link, rename, send, and what is recorded. The worker's cascade is replaced by a threshold, for chaos is about
-what is kept and sent, not about tumours.
+what is kept and sent, not about tumours. A file ``hold`` in the node's folder holds every segmentation until it is
+gone; each is noted by its process id in the file ``segmentations``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,10 @@ def work(config_file: Path, fate: Fate) -> None:
         """The pipeline with a threshold where the cascade is."""
 
         def _segment(self, order: Order, folder: str) -> dict[str, Any]:
+            with (config.folder / "segmentations").open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            while (config.folder / "hold").exists():
+                time.sleep(0.05)
             return segment_by_threshold(order, Path(folder))
 
     for owner, name in (

@@ -188,8 +188,9 @@ class Storm:
             Destination("archive", pacs.ae_title, "127.0.0.1", pacs.dicom_port),
             Destination("fickle", fickle.ae_title, "127.0.0.1", fickle.port),
         ]
+        # above the default: here workers die by chance some hundred times, now and then at the same study
         engine = {
-            "database": plan.database, "max_recoveries": 100000, "attempts": 100, "attempt_pause_seconds": 0.2,
+            "database": plan.database, "max_recoveries": 1000, "attempts": 100, "attempt_pause_seconds": 0.2,
             "heartbeat_seconds": 1.0, "dead_seconds": 6.0,
         }  # fmt: skip
         sections = {

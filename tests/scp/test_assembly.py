@@ -139,6 +139,116 @@ def test_unknown_completeness_leaves_it_to_the_study_timer():
     assert assembly.due(60) == [("1.2", None)]
 
 
+@pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), FileNotFoundError(2, "gone"), KeyError("x")])
+def test_failed_check_of_one_study_holds_up_no_other(error):
+    """Whatever the completeness check of one study fails with, the loop hands over the others, and it when stable."""
+    ready, section = [], AssemblySection(stable_seconds=0.4, series_stable_seconds=0.1, ceiling_seconds=600)
+
+    def is_complete(study, _quiet):
+        if study == "1.2":
+            raise error
+        return True
+
+    loop = AssemblyLoop(Assembly(section, is_complete), lambda study, _series: ready.append(study))
+    with structlog.testing.capture_logs() as events:
+        loop.start({"1.2": ["a"], "1.3": ["b"]})
+        try:
+            wait_until(lambda: ready == ["1.3", "1.2"])
+        finally:
+            loop.stop()
+    assert [event["event"] for event in events] == ["completeness_unknown"]
+
+
+class Shared:
+    """A study that another receiver writes into, too; each change is one more."""
+
+    def __init__(self, complete_with=99):
+        self.changes, self.looks, self._complete_with = {}, 0, complete_with
+        self.assembly = Assembly(SECTION, lambda _study, quiet: len(quiet) >= complete_with, self._look)
+
+    def _look(self, _study):
+        self.looks += 1
+        return dict(self.changes)
+
+    def comes_elsewhere(self, series):
+        """An instance, at the other receiver."""
+        self.changes[series] = self.changes.get(series, 0) + 1
+
+    def comes_here(self, series, now):
+        """An instance, here."""
+        self.comes_elsewhere(series)
+        self.assembly.instance_stored("1.2", series, now)
+
+
+def test_study_that_goes_on_arriving_elsewhere_is_not_stable():
+    """What changed since the last look restarts the timer, whether its series came here, too, or not."""
+    study = Shared()
+    study.comes_here("a", 0)
+    assert study.assembly.due(0) == []
+    study.comes_elsewhere("b")
+    assert study.assembly.due(60) == []
+    assert study.assembly.due(119) == []
+    study.comes_elsewhere("a")
+    assert study.assembly.due(120) == []
+    assert study.assembly.due(180) == [("1.2", None)]
+
+
+def test_what_came_here_alone_is_due_in_its_time():
+    """The own instances, which change the folder as others' do, prolong nothing, and the study is seldom looked at."""
+    study = Shared()
+    for second, series in ((0, "a"), (5, "b"), (9, "a")):
+        study.comes_here(series, second)
+        assert study.assembly.due(second) == []
+    assert [second for second in range(10, 200) for _ in study.assembly.due(second)] == [69]
+    assert study.looks < 8
+
+
+def test_series_from_elsewhere_make_a_study_complete():
+    """A series that came to the other receiver counts once it was quiet as long as one's own."""
+    study = Shared(complete_with=2)
+    study.comes_here("a", 0)
+    assert study.assembly.due(0) == []
+    study.comes_elsewhere("b")
+    assert study.assembly.due(15) == []
+    study.comes_elsewhere("b")
+    assert study.assembly.due(30) == []
+    assert study.assembly.due(44) == []
+    assert study.assembly.due(45) == [("1.2", frozenset("ab"))]
+
+
+def test_ceiling_counts_wherever_the_study_arrives():
+    """A study that goes on arriving elsewhere is due at the ceiling all the same."""
+    study, due = Shared(), []
+    study.comes_here("a", 0)
+    for now in range(700):
+        study.comes_elsewhere("b")
+        due += [now for _ in study.assembly.due(now)]
+    assert due == [600]
+
+
+def test_what_lay_there_before_is_no_news():
+    """Old series beside a late one prolong nothing, nor does a study offered again that nobody changed."""
+    study = Shared()
+    study.comes_elsewhere("old")
+    study.comes_here("late", 0)
+    assert [second for second in range(100) for _ in study.assembly.due(second)] == [60]
+    study.assembly.offer_again("1.2", 100)
+    assert [second for second in range(100, 300) for _ in study.assembly.due(second)] == [160]
+
+
+def test_folder_that_cannot_be_looked_at_leaves_it_to_the_own_timer():
+    """It is told."""
+
+    def look(_study):
+        raise PermissionError(13, "Permission denied")
+
+    assembly = Assembly(SECTION, lambda _study, _quiet: False, look)
+    assembly.instance_stored("1.2", "a", 0)
+    with structlog.testing.capture_logs() as events:
+        assert assembly.due(60) == [("1.2", None)]
+    assert {event["reason"] for event in events if event["event"] == "changes_unknown"} == {"Permission denied"}
+
+
 class Clock:
     """Time that moves when told."""
 

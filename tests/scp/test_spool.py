@@ -288,6 +288,25 @@ def test_same_data_set_is_known_to_be_held(spool):
         incoming.discard()
 
 
+def test_changes_of_any_receiver_are_seen(spool):
+    """An instance that another receiver gave its place changes its series and no other; a duplicate changes nothing."""
+    assert spool.changes(STUDY) == {}
+    for number, series in ((1, SERIES), (2, f"{SERIES}.2")):
+        write_instance(spool, STUDY, series, sop_instance_uid(number), encode_instance(make_instance(number)))
+    for folder in spool.series_folders(STUDY):
+        os.utime(folder, (1e9, 1e9))  # clocks tick coarsely: so that a change shows
+    before = spool.changes(STUDY)
+    assert set(before) == {SERIES, f"{SERIES}.2"}
+    assert spool.changes(STUDY) == before
+    other = Spool(spool.folder, "another")
+    write_instance(other, STUDY, SERIES, sop_instance_uid(2), encode_instance(make_instance(2)))
+    after = spool.changes(STUDY)
+    assert after[SERIES] != before[SERIES]
+    assert after[f"{SERIES}.2"] == before[f"{SERIES}.2"]
+    write_instance(other, STUDY, SERIES, sop_instance_uid(2), encode_instance(make_instance(2)))
+    assert spool.changes(STUDY) == after
+
+
 def test_size_of_a_study_counts_what_is_kept_aside(spool):
     """The size of a study is that of its files in all series, conflicts included; of an unknown study it is nothing."""
     first, second = encode_instance(make_instance()), encode_instance(make_instance(pixel=1))

@@ -108,6 +108,14 @@ def test_health_tells_whether_studies_are_handed_over(is_well: bool, status: int
     assert get("/health", tmp_path, is_well=is_well).status_code == status
 
 
+def test_health_tells_that_no_worker_lives(tmp_path: Path) -> None:
+    """In the words of whoever watches the workers."""
+    config = build_config({"node": {"folder": str(tmp_path)}})
+    sources = Sources(Recorded(), Metrics(), lambda: True, lambda: "engine.database: OperationalError")
+    answer = _answer(build_page(config, sources), "/health")
+    assert (answer.status_code, answer.text) == (503, "engine.database: OperationalError")
+
+
 def test_metrics_are_in_prometheus_form(tmp_path: Path) -> None:
     """The counters have their names and no labels that could hold an identifier."""
     text = get("/metrics", tmp_path).text

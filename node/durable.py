@@ -1,0 +1,138 @@
+"""Workflows as the durable engine runs them: their steps, and what happens when it cannot record one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import structlog
+
+from node.deaths import Deaths
+from node.takeover import AtWork
+
+if TYPE_CHECKING:
+    from dbos import EnqueueOptions
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+_FIRST_ROUND_SECONDS, _ROUND_GROWTH = 0.5, 4 / 3
+# The engine records "now and so many seconds on" as the end of its wait. This lies in the past however the clock is
+# set until a restart looks at it again.
+_NO_WAIT_SECONDS = -100 * 365 * 86400.0
+
+
+class DurableSteps:
+    """Steps recorded by the engine; usable inside a running workflow only."""
+
+    @property
+    def workflow_id(self) -> str:
+        """The id of the workflow that runs in this thread."""
+        from dbos import DBOS
+
+        return str(DBOS.workflow_id)
+
+    def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Record ``function``'s result under its position in the workflow."""
+        from dbos import DBOS
+
+        return DBOS.run_step({"name": name}, function, *arguments)
+
+    def tell(self, state: str) -> None:
+        """An event of the workflow, read by ``WorkflowClient``."""
+        from dbos import DBOS
+
+        DBOS.set_event("state", state)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until a recorded moment.
+
+        Not the engine's own sleep: after a restart that one trusts the clock, and waits for ever if it was set back.
+        """
+        until = self.step("sleep", lambda: time.time() + seconds)
+        threading.Event().wait(min(seconds, max(0.0, until - time.time())))
+
+    def receive(self, topic: str, timeout_seconds: float) -> Any | None:
+        """A durable message; recorded, so that a restart receives the same.
+
+        Not the engine's own wait, for the reason given at ``sleep``, and because it asks the database twice a second
+        for each workflow that waits. It is asked in rounds, each a third longer than the one before: a message is
+        found at the latest after a third of the time that it was waited for, and an hour costs thirty rounds.
+        """
+        begun = self.step("wait", time.time)
+        # the clock tells only how much passed before a restart; from here on it may jump
+        passed = min(timeout_seconds, max(0.0, time.time() - begun))
+        origin = time.monotonic() - passed
+        for end in _rounds(timeout_seconds):  # as many after a restart: each look has its place among the steps
+            message = self._look(topic)
+            if message is not None:
+                return message
+            threading.Event().wait(max(0.0, origin + end - time.monotonic()))
+        return self._look(topic)
+
+    def _look(self, topic: str) -> Any | None:
+        """The message that is there now, if any; recorded."""
+        from dbos import DBOS
+
+        return DBOS.recv(topic, _NO_WAIT_SECONDS)
+
+    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
+        """Enqueue a child workflow, with the words its parent was enqueued with."""
+        from dbos import DBOS
+
+        about = DBOS.get_workflow_status(self.workflow_id)
+        options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
+        options["attributes"] = dict((about and about.attributes) or {})
+        if delay_seconds > 0:
+            options["delay_seconds"] = delay_seconds
+        DBOS.enqueue_workflow_with_options(options, *arguments)
+
+
+class DurableWork:
+    """What goes on in this process, and how it ends when the database takes no record of it."""
+
+    def __init__(self, deaths: Deaths) -> None:
+        self.deaths = deaths
+        self.at_work = AtWork()
+        self._ending = threading.Lock()
+
+    def bound(self, function: Callable[..., Any], is_counted: bool = False) -> Callable[..., Any]:
+        """``function`` as the engine calls it. ``is_counted``: a worker may die of it, and is not to do so for ever."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        steps = DurableSteps()
+
+        def workflow(*arguments: Any) -> Any:
+            workflow_id = steps.workflow_id
+            counted = self.deaths.counted(workflow_id) if is_counted else nullcontext()
+            with self.at_work.running(workflow_id), counted:
+                try:
+                    return function(steps, *arguments)
+                except SQLAlchemyError as error:
+                    # Steps raise no such error: the engine does, which would now forget the workflow, or end it for
+                    # good with this as its reason. It is recovered at the next start.
+                    self.end("worker_cannot_record", type(error).__name__)
+
+        workflow.__qualname__ = f"{function.__qualname__}.workflow"
+        return workflow
+
+    def end(self, event: str, kind: str | None = None) -> NoReturn:
+        """End the process, so that it is started again."""
+        with self._ending:  # one of the threads that come here tells
+            log.error(event, kind=kind)
+            self.deaths.leave_without_record()
+            os._exit(1)
+
+
+def _rounds(timeout_seconds: float) -> Iterator[float]:
+    """When each round of a wait ends, in seconds from its begin; the last at ``timeout_seconds``."""
+    end, seconds = 0.0, _FIRST_ROUND_SECONDS
+    while end < timeout_seconds:
+        end = min(end + seconds, timeout_seconds)
+        yield end
+        seconds *= _ROUND_GROWTH

@@ -1,0 +1,151 @@
+"""Why the inputs of a study are held.
+
+They go when every destination that the study was ordered to has the results, and the days of the config have passed;
+never the last copy of a study that has no result anywhere. In doubt, nothing goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from node.config import Config
+from node.ledger import LedgerLine
+from node.order import Wish, order_study
+from node.removal import Contents, contents, studies_held
+from node.sections import DestinationSection
+
+_WITH_RESULTS = ("reported", "delivered", "committed")
+_HAS_IT = {"delivered": ("delivered", "committed", "committing"), "committed": ("committed",)}
+_CLOCKS_DIFFER = timedelta(minutes=5)
+"""By how much the clocks of the node's machines may differ before one is taken for set back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the spool holds of one study; ``arrived``: its latest instance; ``held_because`` None: it may be deleted."""
+
+    study_instance_uid: str
+    instances: int
+    bytes: int
+    arrived: datetime | None
+    state: str
+    held_because: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values; stable: keys are only ever added."""
+        return asdict(self) | {"arrived": None if self.arrived is None else self.arrived.isoformat()}
+
+
+def holdings(config: Config, lines: list[LedgerLine], now: datetime, processing: Collection[str] = ()) -> list[Holding]:
+    """Every study in the spool, and why it is held; sorted by UID.
+
+    ``processing``: studies of which a workflow is not over, be it the latest or an earlier one.
+    """
+    by_study = {line.study_instance_uid: line for line in lines}
+    clock = "the clock was set back: the ledger holds later times" if is_clock_behind(lines, now) else None
+    busy = "a workflow of it is not over"
+    found = []
+    for uid in studies_held(config.spool_folder):
+        line = by_study.get(uid)
+        try:
+            found.append(_holding(config, uid, line, now, clock or (busy if uid in processing else None)))
+        except OSError as error:
+            because = f"it cannot be read: {error.strerror or type(error).__name__}"
+            found.append(Holding(uid, 0, 0, None, _state(line), because))
+    return found
+
+
+def _holding(config: Config, uid: str, line: LedgerLine | None, now: datetime, others: str | None) -> Holding:
+    """``others``: why it is held whatever may be said of it alone."""
+    there = contents(config.spool_folder, uid)
+    because = others or _why_held(config, line, there, now)
+    if because is None and line is not None:
+        because = _why_late(config, line, there)
+    return Holding(uid, there.instances, there.bytes, there.arrived, _state(line), because)
+
+
+def _state(line: LedgerLine | None) -> str:
+    return "receiving" if line is None else line.state
+
+
+def is_clock_behind(lines: list[LedgerLine], now: datetime) -> bool:
+    """True if most lines lie in the future. A few may come from a time when the clock stood ahead."""
+    return 2 * sum(_is_ahead(line, now) for line in lines) > len(lines)
+
+
+def _is_ahead(line: LedgerLine, now: datetime) -> bool:
+    return max(line.since, line.ordered or line.since) > now + _CLOCKS_DIFFER
+
+
+def has_results(config: Config, line: LedgerLine) -> bool:
+    """True if there are results, be it that a destination which is no longer in the config never got them."""
+    names = {section.name for section in config.destination}
+    is_lost = any(name not in names and text.startswith("failed") for name, text in line.deliveries.items())
+    return line.state in _WITH_RESULTS or (line.state == "failed" and is_lost)
+
+
+def _why_held(config: Config, line: LedgerLine | None, there: Contents, now: datetime) -> str | None:
+    if line is None or line.state == "receiving" or line.ordered is None:
+        return "not processed yet"
+    if _is_ahead(line, now):
+        return "the clock was set back: what the ledger says of it is later than now"
+    section = config.retention
+    if line.state == "refused":
+        if section.refused_days == 0:
+            return "refused, and the inputs of refused studies are kept (retention.refused_days)"
+        return _why_young(config, line, there, section.refused_days, now)
+    if has_results(config, line):
+        return why_undelivered(config, line) or _why_young(config, line, there, section.input_days, now)
+    if line.state in ("failed", "cancelled"):
+        return f"{line.state}: no destination may have results of it"
+    return f"work on it is under way ({line.state})"
+
+
+def why_undelivered(config: Config, line: LedgerLine) -> str | None:
+    """Which destination lacks the results; None: none of those that they were ordered to and that there still are.
+
+    One that was added to the config later is not waited for. If none of them is there any more, all must have them.
+    """
+    if not line.deliveries:
+        return "its results were ordered to no destination" if config.destination else "no destination is configured"
+    sections = {section.name: section for section in config.destination}
+    for name in sections.keys() & line.deliveries.keys() or line.deliveries.keys():
+        text = line.deliveries[name]
+        if not _has_it(config.retention.after, sections.get(name), text):
+            return f"destination {name} is not {config.retention.after}: {text}"
+    return None
+
+
+def _has_it(after: str, section: DestinationSection | None, text: str) -> bool:
+    state = text.partition(":")[0]
+    if section is None and after == "committed":
+        # whether it was to commit is not known any more: a delivery that ends without a word was not asked for it
+        return state == "committed" or text == "delivered"
+    enough = after if section is None or section.commitment else "delivered"
+    return state in _HAS_IT[enough]
+
+
+def _why_young(config: Config, line: LedgerLine, there: Contents, days: float, now: datetime) -> str | None:
+    arrived = there.arrived or line.since
+    begun = max(line.since, arrived)
+    # a study is processed once it is complete, be more of it arriving; without the rest, what comes would be no study
+    quiet = timedelta(seconds=max(config.assembly.stable_seconds, config.assembly.ceiling_seconds))
+    until = max(begun + timedelta(days=min(days, 36500)), arrived + quiet)
+    if begun > now:
+        return "the clock was set back: its times are later than now"
+    return f"kept until {until:%Y-%m-%d %H:%M} UTC" if now < until else None
+
+
+def _why_late(config: Config, line: LedgerLine, there: Contents) -> str | None:
+    """Instances that came after the order wait to be judged, unless the study with them gives that same order."""
+    if there.changed is None or line.ordered is None or there.changed <= line.ordered:
+        return None
+    late = "instances that arrived after it was ordered are not judged yet"
+    try:
+        order = order_study(config.spool_folder / line.study_instance_uid, config, Wish(line.study_instance_uid))
+    except OSError:  # moved meanwhile
+        return late
+    return None if order.workflow_id == line.folder else late
