@@ -20,6 +20,7 @@ import structlog
 from node.commitment import Commitments
 from node.config import Config
 from node.engine import ACTIVE, WorkflowClient
+from node.forgetting import forget_studies
 from node.ledger import LedgerLine, read_ledger
 from node.order import Wish, order_study
 from node.removal import (
@@ -164,7 +165,7 @@ def _why_late(config: Config, line: LedgerLine, there: Contents) -> str | None:
         order = order_study(config.spool_folder / line.study_instance_uid, config, Wish(line.study_instance_uid))
     except OSError:  # moved meanwhile
         return late
-    return None if order.workflow_id == line.folder else late
+    return None if order.workflow_id == line.folder or order.instances in line.judged else late
 
 
 def clean(
@@ -287,6 +288,7 @@ def retention_round(config: Config) -> dict[str, int]:
     stock = take_stock(config)
     sizes = {each.study_instance_uid: each.bytes for each in stock.held}
     cleaned = clean_all(config, stock, dry_run=False)
+    forget_studies(config, stock.lines, lambda moment: _is_past(config, moment, stock.now))
     counts = {
         "studies": len(cleaned.studies),
         "bytes": sum(sizes[uid] for uid in cleaned.studies),
