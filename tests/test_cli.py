@@ -56,6 +56,7 @@ def test_module_and_command_are_the_same() -> None:
         ("process",),
         ("models", "pull"),
         ("show",),
+        *((command, uid) for command in ("show", "retry", "cancel") for uid in ("..", "no UID", "1.2." + "3" * 64)),
         ("nonsense",),
     ],
     ids=" ".join,
