@@ -101,9 +101,9 @@ def process(study_dir: Path, out: Path, model: str | None, device: str | None, c
     from node.segmentation.enhancement import compare_enhancement
 
     order = with_earlier_moment(order_study(study_dir, config, compare=compare_enhancement), out)
-    (out / "result.json").unlink(missing_ok=True)  # who calls this wants to see it made, not what was made before
     with progress_bar() as progress:
-        outcome = Pipeline(config.without_destinations(), progress).process(DirectSteps(), order.as_json(), str(out))
+        pipeline = Pipeline(config.without_destinations(), progress, is_anew=True)
+        outcome = pipeline.process(DirectSteps(), order.as_json(), str(out))
     if outcome["state"] == "refused":
         raise RefusedError(outcome["reason"])
     if outcome["state"] == "failed":

@@ -3,6 +3,8 @@
 ::
 
     select  ->  segment  ->  report  ->  deliver (one workflow per destination)
+       |           ^
+       +- compare -+   if headers leave open which T1 is after contrast (a workflow of its own)
 
 Selection is done where the study is assembled (headers only); everything after it is a durable workflow. Outputs are
 files in ``work/<workflow id>/``, written aside and renamed, so that every step may run twice. A refused study ends
@@ -56,10 +58,14 @@ _MADE_BEFORE = {"is_made": True}
 
 
 class Pipeline:
-    """The steps, with what they need from the config. ``progress`` gets what is being done and the fraction done."""
+    """The steps, with what they need from the config. ``progress`` gets what is being done and the fraction done.
 
-    def __init__(self, config: Config, progress: Progress | None = None) -> None:
+    ``is_anew``: results that are there are made all the same, for whoever asks wants to see it done.
+    """
+
+    def __init__(self, config: Config, progress: Progress | None = None, is_anew: bool = False) -> None:
         self._config = config
+        self._is_anew = is_anew
         self._progress = progress
         self._cascade: Cascade | None = None
         self._model = ""
@@ -80,7 +86,7 @@ class Pipeline:
                 except RefusedError as error:
                     return self._refused(steps, order, folder, error)
             except RetryableError as error:
-                return self._failed(steps, order, order_json, folder, error)
+                return self._failed(steps, order_json, folder, error)
 
     def _compared(self, steps: Steps, order: Order, folder: str) -> dict[str, Any] | None:
         """If only images can decide: the workflow of what they decided goes on, so that nothing is done twice."""
@@ -120,10 +126,9 @@ class Pipeline:
         log.warning("study_refused", reason=reason)
         return {"state": "refused", "reason": reason, "volumes_ml": None, "kind": type(error).__name__}
 
-    def _failed(
-        self, steps: Steps, order: Order, order_json: str, folder: str, error: RetryableError
-    ) -> dict[str, Any]:
-        section, attempt = self._config.engine, attempt_of(steps.workflow_id)
+    def _failed(self, steps: Steps, order_json: str, folder: str, error: RetryableError) -> dict[str, Any]:
+        section = self._config.engine
+        order, attempt = Order.from_json(order_json), attempt_of(steps.workflow_id)
         outcome = {"state": "failed", "reason": str(error), "volumes_ml": None, "kind": type(error).__name__}
         later = steps.step("later", self.later, order, steps.workflow_id)
         if later is not None:  # what is superseded must not be delivered last
@@ -185,7 +190,11 @@ class Pipeline:
 
     def segment(self, order: Order, folder: str) -> dict[str, Any]:
         """Volumes, grid, brain, cascade; writes the regions on the T1c grid. Nothing, if the results are there."""
-        return _guarded(self._segment, order, folder)
+        is_made = _guarded(self._made, order, folder) is not None
+        return _MADE_BEFORE if is_made else _guarded(self._segment, order, folder)
+
+    def _made(self, order: Order, folder: str) -> dict[str, Any] | None:
+        return None if self._is_anew else made_results(order, Path(folder))
 
     def _segment(self, order: Order, folder: str) -> dict[str, Any]:
         # torch is imported here, not above: the receiver never needs it
@@ -193,8 +202,6 @@ class Pipeline:
         from node.segmentation.regions_file import write_regions
 
         assert order.selection is not None
-        if made_results(order, Path(folder)) is not None:
-            return _MADE_BEFORE
         begun = time.monotonic()
         cascade = self._loaded_cascade(order.model)
         seed = int(order.workflow_id[:8], 16)
@@ -209,13 +216,13 @@ class Pipeline:
 
     def report(self, order: Order, folder: str, facts: dict[str, Any]) -> dict[str, Any]:
         """SEG and SR from the regions, read back and compared; then ``result.json``. Those that are there stay."""
-        return _guarded(self._report, order, Path(folder), facts)
+        return _guarded(self._report, order, folder, facts)
 
-    def _report(self, order: Order, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-        made = made_results(order, folder)
+    def _report(self, order: Order, folder: str, facts: dict[str, Any]) -> dict[str, Any]:
+        made = self._made(order, folder)
         if made is None and facts == _MADE_BEFORE:
             raise VerificationError("the results that were there are gone")
-        return made or write_results(self._config, order, folder, facts)
+        return made or write_results(self._config, order, Path(folder), facts)
 
     def refuse(self, order: Order, folder: str, reason: str) -> list[str]:
         """``result.json`` of a study that has no results; returns the files to be sent, if any."""

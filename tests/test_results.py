@@ -70,6 +70,14 @@ def test_results_that_are_there_are_not_made_anew(
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
+def test_results_are_made_anew_for_who_asks_to_see_it(tmp_path: Path, config: Config, order: Order) -> None:
+    """On the command line, a folder that holds the results already is no reason to compute nothing."""
+    folder = write_made(tmp_path / "work", order)
+    steps = RecordingSteps("")
+    outcome = Pipeline(config, is_anew=True).process(steps, order.as_json(), str(folder))
+    assert (outcome["state"], outcome["kind"]) == ("failed", "ModelPackError")  # it is not installed here
+
+
 def spoil(folder: Path, how: str) -> None:
     """Make results that cannot be trusted."""
     result = json.loads((folder / "result.json").read_text("utf-8"))

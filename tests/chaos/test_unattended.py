@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedSRStorage, SegmentationStorage
 from small_study import make_series, study_instance_uid, write_small_study
 from storm import COLUMNS, ROWS, make_study
+from test_notify import web_hook
 from threshold_worker import threshold_worker
 
 from node.config import Config, load_config
@@ -146,9 +147,8 @@ def test_what_images_decide_is_done_once(tmp_path: Path) -> None:
             again = node.wait(uid, is_delivered)
             assert (again.workflow_id, len(node.orders(uid)), len(pacs.received)) == (delivered.workflow_id, 3, 2)
             wait_until(lambda: [each.held_because for each in take_stock(config).held] == [None])
-            assert [
-                text for _, text in read_history(config, client, uid) if text.endswith(f"{delivered.folder} goes on")
-            ]
+            history = [text for _, text in read_history(config, client, uid)]
+            assert sum(text.endswith(f": compared: {delivered.folder} goes on") for text in history) == 2
             node.desk.retry(uid, {})
             retried = node.wait(uid, lambda line: is_delivered(line) and line.workflow_id != delivered.workflow_id)
     assert retried.folder == delivered.folder
@@ -176,6 +176,24 @@ def test_pacs_that_was_away_gets_everything_once(tmp_path: Path) -> None:
             lines = [node.wait(uid, is_delivered) for uid in uids]
     expected = {derived_uid(str(line.folder), name) for line in lines for name in ("seg", "sr")}
     assert Counter(each.sop_instance_uid for each in pacs.received) == dict.fromkeys(expected, 1)
+
+
+def test_refused_results_are_told_once(tmp_path: Path) -> None:
+    """A PACS that will never take a result makes the study failed; humans get one notice that names it."""
+    pacs = FakePacs([0xA900], sop_classes=[SegmentationStorage, EnhancedSRStorage])
+    with pacs, web_hook() as (url, got):
+        config_file = write_config(tmp_path, [pacs.destination], notify={"urls": [url], "states": ["failed"]})
+        config = load_config(config_file)
+        with closing(WorkflowClient(config)) as client, threshold_worker(config_file):
+            node, uid = Desk(config, client), put(config, make_study(4))
+            node.desk.start(uid)
+            line = node.wait(uid, lambda line: line.state == "failed")
+            wait_until(lambda: got, LIMIT_SECONDS)
+            (notice,) = client.workflows("notice")
+            wait_until(lambda: client.workflows("notice")[0].engine_status == "SUCCESS", LIMIT_SECONDS)
+    assert notice.workflow_id == f"notice-failed-{line.workflow_id}-pacs"
+    assert [each["message"] for each in got] == [f"Study {uid}: {line.reason}"]
+    assert str(line.reason).startswith("pacs: seg.dcm 0xA900")
 
 
 def command(config_file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
