@@ -102,7 +102,8 @@ def process(study_dir: Path, out: Path, model: str | None, device: str | None, c
 
     order = with_earlier_moment(order_study(study_dir, config, compare=compare_enhancement), out)
     with progress_bar() as progress:
-        outcome = Pipeline(config.without_destinations(), progress).process(DirectSteps(), order.as_json(), str(out))
+        pipeline = Pipeline(config.without_destinations(), progress, is_anew=True)
+        outcome = pipeline.process(DirectSteps(), order.as_json(), str(out))
     if outcome["state"] == "refused":
         raise RefusedError(outcome["reason"])
     if outcome["state"] == "failed":

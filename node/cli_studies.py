@@ -16,7 +16,9 @@ from rich.text import Text
 
 from node.cli_options import ConfigOption, JsonOption, configure
 from node.config import Config
+from node.errors import StudyError
 from node.study import Contrast
+from node.uids import is_valid_uid
 
 if TYPE_CHECKING:
     from node.engine import WorkflowClient
@@ -39,7 +41,13 @@ def studies(as_json: bool, config_file: Path | None) -> None:
     Console().print(table)
 
 
-StudyUid = click.argument("study_instance_uid")
+def _valid(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not is_valid_uid(value):
+        raise click.BadParameter(f"'{value}' is no UID (PS3.5 9.1)")
+    return value
+
+
+StudyUid = click.argument("study_instance_uid", callback=_valid)
 
 
 @click.command()
@@ -53,7 +61,7 @@ def show(study_instance_uid: str, config_file: Path | None) -> None:
     with _client(config) as client:
         found = [line for line in read_ledger(config, client) if line.study_instance_uid == study_instance_uid]
         if not found:
-            raise click.UsageError(f"no study {study_instance_uid}")
+            raise StudyError(f"no study {study_instance_uid}")
         history = read_history(config, client, study_instance_uid)
     shown = found[0].as_dict()
     shown["history"] = [{"time": moment.isoformat(), "event": event} for moment, event in history]

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from node.errors import DeliveryError
 from node.sections import DeliverySection
 from node.steps import Steps
 
@@ -18,15 +19,20 @@ _DAY_SECONDS = 86400.0
 class Course:
     """How far one delivery is. It lives in the workflow: after a restart, the recorded steps build it up again."""
 
-    def __init__(self, section: DeliverySection, steps: Steps, folder: str, name: str, plan: dict[str, Any]) -> None:
+    def __init__(self, section: DeliverySection, steps: Steps, folder: str, name: str) -> None:
         self._section = section
         self._steps = steps
         self.folder = folder
         self.name = name
-        facts = {"status": None, "is_delivered": False, "is_committed": False, "reason": None, "attempts": 0}
-        self.instances: list[dict[str, Any]] = [{**each, **facts} for each in plan["instances"]]
+        self.instances: list[dict[str, Any]] = []
         self.refused: set[str] = set()
         self.attempts = 0
+        self.start_counting()
+
+    def begin(self, instances: list[dict[str, Any]]) -> None:
+        """These (file, sop_instance_uid) are to be sent."""
+        facts = {"status": None, "is_delivered": False, "is_committed": False, "reason": None, "attempts": 0}
+        self.instances = [{**each, **facts} for each in instances]
         self.start_counting()
 
     def start_counting(self) -> None:
@@ -39,10 +45,10 @@ class Course:
         return [each["file"] for each in self.instances if not each[key]]
 
     def take_answers(self, answers: list[dict[str, Any]]) -> None:
-        """Note what the destination answered to an attempt."""
-        by_uid = {each["sop_instance_uid"]: each for each in self.instances}
+        """Note what the destination answered to an attempt; an instance is told by its UID, or its file's name."""
+        known = {each[key]: each for each in self.instances for key in ("sop_instance_uid", "file")}
         for answer in answers:
-            instance = by_uid[answer["sop_instance_uid"]]
+            instance = known[answer.get("sop_instance_uid") or answer["file"]]
             instance |= {key: answer[key] for key in ("status", "is_delivered", "reason")}
             instance["attempts"] += 1
             if answer["is_permanent"]:
@@ -58,6 +64,17 @@ class Course:
         return "; ".join(
             f"{each['file']} {'delivered' if each['is_delivered'] else each['reason']}" for each in self.instances
         )
+
+    def wait(self, reason: str) -> None:
+        """The next pause before another attempt.
+
+        Raises:
+            DeliveryError: it was waited long enough.
+        """
+        if self.is_over:
+            raise DeliveryError(f"{self.name}: given up after {self._section.give_up_days:g} days: {reason}")
+        self._steps.tell(f"retrying: {reason}")
+        self._steps.sleep(self.next_pause_seconds())
 
     @property
     def is_over(self) -> bool:

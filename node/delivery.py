@@ -9,6 +9,9 @@
 *Delivered* is what the destination answered for each instance. *Committed* is what its report of storage commitment
 says (PS3.4 J) or, if none comes, what it lists when asked (C-FIND). What steps return is recorded, as plain JSON values
 that a later version can read.
+
+Trouble of the own disk or the shared folder is an outcome like trouble on the network: it may pass, and is tried again.
+Final is only what waiting cannot mend: a result that is gone, or is no DICOM.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ import structlog
 from node.commitment import PERMANENT_REASONS, Commitments, describe_failure
 from node.config import Config
 from node.course import Course
-from node.errors import DeliveryError, RefusedError
+from node.errors import DeliveryError, InstanceRefused
 from node.log import study_context
+from node.notices import tell_humans
 from node.outgoing import Outgoing, read_outgoing
 from node.scu import send_instances
 from node.scu_commitment import CommitmentState, request_commitment
@@ -79,19 +83,32 @@ class Delivery:
         file, sop_instance_uid, status, is_delivered, is_committed, reason, attempts.
 
         Raises:
-            DeliveryError: refused for good, or given up. The text says which instance.
+            DeliveryError: refused for good, or given up. The text says which instance; humans are told.
         """
         with study_context(study_instance_uid, destination=name):
             steps.tell("sending")
-            plan = steps.step("plan", self.plan, folder, name, list(files))
-            course = Course(self._config.delivery, steps, folder, name, plan)
-            self._send_all(steps, course)
-            if not plan["is_to_be_committed"]:
-                return course.result("delivered", None)
-            steps.tell("delivered")
-            log.info("results_delivered", attempts=course.attempts, reason=None)
-            course.start_counting()
-            return self._commit(steps, course)
+            course = Course(self._config.delivery, steps, folder, name)
+            try:
+                return self._delivered(steps, course, list(files))
+            except DeliveryError as error:
+                tell_humans(self._config, steps, "failed", study_instance_uid, str(error))
+                log.error("results_not_delivered", reason=str(error), attempts=course.attempts)
+                raise
+
+    def _delivered(self, steps: Steps, course: Course, files: list[str]) -> dict[str, Any]:
+        plan = steps.step("plan", self.plan, course.folder, course.name, files)
+        while trouble := plan.get("trouble"):
+            log.warning("delivery_failed", reason=trouble, attempts=course.attempts)
+            course.wait(trouble)
+            plan = steps.step("plan", self.plan, course.folder, course.name, files)
+        course.begin(plan["instances"])
+        self._send_all(steps, course)
+        if not plan["is_to_be_committed"]:
+            return course.result("delivered", None)
+        steps.tell("delivered")
+        log.info("results_delivered", attempts=course.attempts, reason=None)
+        course.start_counting()
+        return self._commit(steps, course)
 
     def _send_all(self, steps: Steps, course: Course) -> None:
         while pending := [file for file in course.files("is_delivered") if file not in course.refused]:
@@ -100,11 +117,7 @@ class Delivery:
             if not set(course.files("is_delivered")) - course.refused:
                 break
             log.warning("delivery_failed", reason=course.describe(), attempts=course.attempts)
-            if course.is_over:
-                days = self._config.delivery.give_up_days
-                raise DeliveryError(f"{course.name}: given up after {days:g} days: {course.describe()}")
-            steps.tell(f"retrying: {course.describe()}")
-            steps.sleep(course.next_pause_seconds())
+            course.wait(course.describe())
         if course.refused:
             raise DeliveryError(f"{course.name}: {course.describe()}")
 
@@ -193,21 +206,25 @@ class Delivery:
     # ---- steps: each may run twice -------------------------------------------------------------------------------
 
     def plan(self, folder: str, name: str, files: list[str]) -> dict[str, Any]:
-        """Which instances are to be sent, and whether the destination is to commit to them."""
+        """Which instances are to be sent, and whether the destination is to commit to them; or the trouble."""
         destination = self._destination(name)
         is_to_be_committed = isinstance(destination, Destination) and destination.commitment
-        read = self._read(folder, name, files)
+        try:
+            read = self._read(folder, name, files)
+        except OSError as error:
+            return {"trouble": _told(error)}
         instances = [{"file": each.path.name, "sop_instance_uid": each.sop_instance_uid} for each in read]
         return {"is_to_be_committed": is_to_be_committed, "instances": instances}
 
     def send(self, folder: str, name: str, files: list[str]) -> list[dict[str, Any]]:
         """One attempt to store ``files``, byte for byte."""
         destination, calling = self._destination(name), self._config.scp.ae_title
-        paths = [Path(folder) / file for file in files]
         try:
+            paths = [each.path for each in self._read(folder, name, files)]
             deliveries = send_results(destination, calling, paths, self._config.delivery.timeout_seconds)
         except OSError as error:
-            raise DeliveryError(f"{name}: a result cannot be read: {error.strerror}") from None
+            answer = {"status": None, "is_delivered": False, "is_permanent": False, "reason": _told(error)}
+            return [{"file": file, **answer} for file in files]
         return [asdict(delivery) for delivery in deliveries]
 
     def commit(
@@ -215,31 +232,38 @@ class Delivery:
     ) -> dict[str, Any]:
         """Ask the destination to commit. Noted first who awaits the report: it may come at once, to another process."""
         destination = self._dicom_destination(name)
-        Commitments(self._config.commitments_folder).expect(transaction_uid, workflow_id)
-        outcome = request_commitment(
-            destination,
-            self._config.scp.ae_title,
-            transaction_uid,
-            self._read(folder, name, files),
-            self._config.delivery.timeout_seconds,
-        )
+        try:
+            Commitments(self._config.commitments_folder).expect(transaction_uid, workflow_id)
+            outcome = request_commitment(
+                destination,
+                self._config.scp.ae_title,
+                transaction_uid,
+                self._read(folder, name, files),
+                self._config.delivery.timeout_seconds,
+            )
+        except OSError as error:
+            return {"state": CommitmentState.UNANSWERED.value, "reason": _told(error), "report": None}
         report = outcome.report.as_message() if outcome.report else None
         return {"state": outcome.state.value, "reason": outcome.reason, "report": report}
 
     def query(self, folder: str, name: str, files: list[str]) -> dict[str, Any]:
         """Ask the destination which instances it holds."""
-        outcome = find_instances(
-            self._dicom_destination(name),
-            self._config.scp.ae_title,
-            self._read(folder, name, files),
-            self._config.delivery.timeout_seconds,
-        )
+        destination = self._dicom_destination(name)
+        try:
+            read = self._read(folder, name, files)
+        except OSError as error:
+            return {"state": QueryState.UNANSWERED.value, "held": [], "reason": _told(error)}
+        timeout_seconds = self._config.delivery.timeout_seconds
+        outcome = find_instances(destination, self._config.scp.ae_title, read, timeout_seconds)
         return {"state": outcome.state.value, "held": sorted(outcome.held), "reason": outcome.reason}
 
     def forget(self, transactions: list[str]) -> None:
         """Await no report any more."""
-        for transaction_uid in transactions:
-            Commitments(self._config.commitments_folder).forget(transaction_uid)
+        try:
+            for transaction_uid in transactions:
+                Commitments(self._config.commitments_folder).forget(transaction_uid)
+        except OSError as error:  # retention does it later
+            log.warning("commitment_not_forgotten", reason=_told(error))
 
     # ---- what the steps share ------------------------------------------------------------------------------------
 
@@ -256,8 +280,19 @@ class Delivery:
         return destination
 
     def _read(self, folder: str, name: str, files: list[str]) -> list[Outgoing]:
+        """What is to be sent.
+
+        Raises:
+            DeliveryError: a result is gone, or is no DICOM file.
+            OSError: it cannot be read now.
+        """
         try:
             return [read_outgoing(Path(folder) / file) for file in files]
-        except (OSError, RefusedError) as error:
-            text = error.strerror if isinstance(error, OSError) else str(error)
+        except (FileNotFoundError, InstanceRefused) as error:
+            text = error.strerror if isinstance(error, FileNotFoundError) else str(error)
             raise DeliveryError(f"{name}: a result cannot be read: {text}") from None
+
+
+def _told(error: OSError) -> str:
+    """Trouble that may pass, in words; no path, for it may name a study."""
+    return f"a file cannot be read or written now: {error.strerror or type(error).__name__}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -11,11 +11,12 @@ from node.config import Config
 from node.engine import ACTIVE, STUDY_QUEUE, WorkflowClient, WorkflowRecord
 from node.errors import RefusedError, StudyError
 from node.metrics import Metrics
-from node.order import Order, Wish, attempt_id, attempt_of, order_study, with_earlier_moment
+from node.order import Order, Wish, attempt_id, attempt_of, order_of, order_study, with_earlier_moment
 from node.series.headers import read_study
 from node.series.unknown import collect
 from node.series.vocabulary import load_vocabulary
 from node.study import Contrast
+from node.succession import earlier_orders, end_waiting, judged, orders_of_study, words_about
 
 log = structlog.get_logger()
 
@@ -34,14 +35,23 @@ class StudyDesk:
         return order.selection is not None and order.model == self._config.segmentation.model
 
     def start(self, study_instance_uid: str, quiet_series: frozenset[str] | None = None) -> None:
-        """Enqueue the study's workflow (of ``quiet_series``; None: all); the same instances never run twice."""
+        """Enqueue the study's workflow (of ``quiet_series``; None: all).
+
+        The same instances never run twice, also if they would be judged otherwise now, by other settings or rules: what
+        was delivered stays what it is until somebody asks for more (`retry`).
+        """
         if not (self._config.spool_folder / study_instance_uid).is_dir():
             return  # deleted since, as every destination has its results
         order = self._order(Wish(study_instance_uid, quiet_series))
-        if self._client.is_known(order.workflow_id):
+        records = orders_of_study(self._client, order.study_instance_uid)
+        is_judged = order.instances in judged(records)
+        known = [each.workflow_id for each in records if order_of(each.workflow_id) == order.workflow_id]
+        if known and not is_judged:  # more came than was ordered, and nothing of it matters
+            self._client.describe(known[-1], words_about(order))
+        if known or is_judged:
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=order.workflow_id)
             return
-        self._enqueue(order, 1)
+        self._enqueue(order, 1, records)
         if self._config.series.collect_unknown:
             self._collect_unknown(order)
 
@@ -49,29 +59,32 @@ class StudyDesk:
         """Try the study again, with ``use`` taken for its contrasts; returns the workflow's id.
 
         Raises:
-            StudyError: nothing of the study is in the spool, or it is being processed.
+            StudyError: nobody knows the study, nothing of it is in the spool, or it is being processed.
         """
+        records = self._known(study_instance_uid)
         if not (self._config.spool_folder / study_instance_uid).is_dir():
             raise StudyError(f"study {study_instance_uid}: nothing of it is in the spool; send it again")
         order = self._order(Wish(study_instance_uid, use=use))
         if use and order.selection is None and not order.is_undecided:
             raise StudyError(f"study {study_instance_uid}: {order.refusal}")
-        known = self._client.workflows("process", prefix=order.workflow_id)
+        # what a comparison will lead to is not known yet: its attempts must not be those of an earlier one
+        known = [each for each in records if order.is_undecided or order_of(each.workflow_id) == order.workflow_id]
         if any(record.engine_status in ACTIVE and record.engine_status != "DELAYED" for record in known):
             raise StudyError(f"study {study_instance_uid} is being processed")
         for record in known:
             if record.engine_status in ACTIVE:
                 self._client.cancel(record.workflow_id)
-        return self._enqueue(order, 1 + max((attempt_of(record.workflow_id) for record in known), default=0))
+        attempt = 1 + max((attempt_of(record.workflow_id) for record in known), default=0)
+        return self._enqueue(replace(order, is_by_hand=True), attempt, records)
 
     def cancel(self, study_instance_uid: str) -> list[str]:
         """End what is under way for the study, deliveries included; the ids of what was ended.
 
         Raises:
-            StudyError: nothing is under way.
+            StudyError: nobody knows the study, or nothing is under way.
         """
         about = {"study_instance_uid": study_instance_uid}
-        records = [*self._client.workflows("process", about=about), *self._client.workflows("deliver", about=about)]
+        records = [*self._known(study_instance_uid), *self._client.workflows("deliver", about=about)]
         active = [record.workflow_id for record in records if record.engine_status in ACTIVE]
         if not active:
             raise StudyError(f"study {study_instance_uid}: nothing is under way")
@@ -79,13 +92,22 @@ class StudyDesk:
             self._client.cancel(workflow_id)
         return active
 
-    def _enqueue(self, order: Order, attempt: int) -> str:
-        about = {"study_instance_uid": order.study_instance_uid}
-        order = self._replacing(order, self._client.workflows("process", about=about))
+    def _known(self, study_instance_uid: str) -> list[WorkflowRecord]:
+        """The study's workflows, oldest first; none while it is being received."""
+        records = orders_of_study(self._client, study_instance_uid)
+        if not records and not (self._config.spool_folder / study_instance_uid).is_dir():
+            raise StudyError(f"no study {study_instance_uid}")
+        return records
+
+    def _enqueue(self, order: Order, attempt: int, records: Sequence[WorkflowRecord]) -> str:
+        order = replace(order, earlier=earlier_orders(records, order.workflow_id))
+        if not order.is_undecided:  # else a comparison may find that what waits is what is wanted
+            end_waiting(self._client, records, order.workflow_id)
         workflow_id = attempt_id(order.workflow_id, attempt)
         folder = self._config.work_folder / order.workflow_id
         # results made before keep their moment, so that making them again gives equal bytes under their UIDs
         order = with_earlier_moment(order, folder)
+        about = words_about(order)
         self._client.enqueue(STUDY_QUEUE, "process", workflow_id, order.as_json(), str(folder), about=about)
         self._metrics.studies.inc()
         log.info("study_started", study_instance_uid=order.study_instance_uid, workflow_id=workflow_id)
@@ -97,14 +119,6 @@ class StudyDesk:
         except RefusedError:
             return  # it is refused with this reason
         collect(self._config.unknown_descriptions_file, study, load_vocabulary(dict(self._config.series.rules)))
-
-    def _replacing(self, order: Order, records: list[WorkflowRecord]) -> Order:
-        """``order`` with the study's latest earlier one, which is ended if it still waits for its turn."""
-        earlier = [each for each in records if each.workflow_id.partition(".")[0] != order.workflow_id]
-        for record in earlier:
-            if record.engine_status in ("ENQUEUED", "DELAYED"):
-                self._client.cancel(record.workflow_id)
-        return replace(order, replaces=earlier[-1].workflow_id.partition(".")[0]) if earlier else order
 
     def _order(self, wish: Wish) -> Order:
         return order_study(self._config.spool_folder / wish.study_instance_uid, self._config, wish)

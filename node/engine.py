@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -181,11 +181,7 @@ def _database_errors() -> Iterator[None]:
 
 
 class WorkflowClient:
-    """Enqueues workflows and looks at them, from any process.
-
-    Raises:
-        EngineError: from each method, if the database does not answer.
-    """
+    """Enqueues workflows and looks at them, from any process; an EngineError if the database does not answer."""
 
     def __init__(self, config: Config) -> None:
         from dbos import DBOS, DBOSClient
@@ -203,19 +199,16 @@ class WorkflowClient:
     def enqueue(
         self, queue: str, name: str, workflow_id: str, *arguments: Any, about: Mapping[str, str] | None = None
     ) -> None:
-        """Start a workflow; with an id that was used before nothing happens.
-
-        ``about``: words kept beside it, to be listed without reading its arguments.
-        """
+        """Start a workflow, once for an id; ``about``: words kept beside it, listed without reading its arguments."""
         options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
         options["attributes"] = dict(about or {})
         with _database_errors():
             self._client.enqueue(options, *arguments)
 
-    def is_known(self, workflow_id: str) -> bool:
-        """True if a workflow of this id was ever enqueued."""
+    def describe(self, workflow_id: str, about: Mapping[str, str]) -> None:
+        """Add to the words kept beside a workflow."""
         with _database_errors():
-            return bool(self._client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False))
+            self._client.update_workflow_attributes(workflow_id, dict(about), merge=True)
 
     def send(self, workflow_id: str, topic: str, message: Any, key: str) -> None:
         """Send a message to a workflow, which ``receive``s it; once for each ``key``."""
@@ -227,17 +220,23 @@ class WorkflowClient:
         with _database_errors():
             self._client.cancel_workflow(workflow_id)
 
+    def delete(self, workflow_ids: Sequence[str]) -> None:
+        """Forget workflows and all that was recorded for them, in one transaction."""
+        with _database_errors():
+            self._client.delete_workflows(list(workflow_ids))
+
     def workflows(
         self, name: str, prefix: str | None = None, about: Mapping[str, str] | None = None
     ) -> list[WorkflowRecord]:
-        """All workflows called ``name`` (whose id starts with ``prefix``, enqueued with ``about``), oldest first."""
+        """All workflows called ``name`` (whose id starts with ``prefix``, kept with ``about``), oldest first."""
         with _database_errors():
             light = self._client.list_workflows(
                 name=name, workflow_id_prefix=prefix, load_input=False, load_output=about is None
             )
             if about is not None:  # SQLite cannot be asked for attributes
-                ids = [each.workflow_id for each in light if (each.attributes or {}) == about]
+                ids = [each.workflow_id for each in light if about.items() <= (each.attributes or {}).items()]
                 light = self._client.list_workflows(workflow_ids=ids, load_input=False) if ids else []
+                light.sort(key=lambda each: ids.index(each.workflow_id))  # SQLite has whole seconds: ids would decide
             return [self._record(status) for status in light]
 
     def steps(self, workflow_id: str) -> list[tuple[str, datetime]]:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from node.config import Config
+from node.errors import StorageError
 from node.ledger import LedgerLine
 from node.order import Wish, order_study
 from node.removal import Contents, contents, studies_held
@@ -146,6 +147,6 @@ def _why_late(config: Config, line: LedgerLine, there: Contents) -> str | None:
     late = "instances that arrived after it was ordered are not judged yet"
     try:
         order = order_study(config.spool_folder / line.study_instance_uid, config, Wish(line.study_instance_uid))
-    except OSError:  # moved meanwhile
+    except (OSError, StorageError):  # moved meanwhile
         return late
-    return None if order.workflow_id == line.folder else late
+    return None if order.workflow_id == line.folder or order.instances in line.judged else late

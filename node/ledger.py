@@ -8,7 +8,9 @@ from typing import Any
 
 from node.config import Config
 from node.engine import ACTIVE, WorkflowClient, WorkflowRecord
+from node.order import order_of
 from node.scp.spool import Spool
+from node.succession import followed, judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +19,13 @@ class LedgerLine:
 
     Attributes:
         state: receiving, stable, comparing, selected, segmented, reported, delivered, committed; refused, failed,
-            cancelled, or waiting to be tried again.
+            cancelled, or waiting to be tried again. A comparison that is over is seen through what follows it.
         reason: why there is no result.
         deliveries: destination name to its state.
         ordered: when the workflow was ordered; None: not yet.
         kind: name of the error that the reason came from.
         folder: name of the results' folder in ``work/``.
+        judged: the sets of instances that were looked at; for the node alone, not told.
     """
 
     study_instance_uid: str
@@ -34,34 +37,30 @@ class LedgerLine:
     ordered: datetime | None = None
     kind: str | None = None
     folder: str | None = None
+    judged: frozenset[str] = frozenset()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; stable: keys are only ever added."""
         ordered = None if self.ordered is None else self.ordered.isoformat()
-        return asdict(self) | {"since": self.since.isoformat(), "ordered": ordered}
+        told = {key: value for key, value in asdict(self).items() if key != "judged"}
+        return told | {"since": self.since.isoformat(), "ordered": ordered}
 
 
 def read_ledger(config: Config, client: WorkflowClient | None = None) -> list[LedgerLine]:
     """Every study, oldest first. ``client``: one to use instead of opening the database anew."""
     own = client or WorkflowClient(config)
     try:
-        latest: dict[str, WorkflowRecord] = {}
-        earlier: dict[str, WorkflowRecord] = {}
+        orders: dict[str, list[WorkflowRecord]] = {}
         for record in own.workflows("process"):
-            uid = record.about["study_instance_uid"]
-            if uid in latest:
-                earlier[uid] = latest[uid]
-            latest[uid] = record
+            orders.setdefault(record.about["study_instance_uid"], []).append(record)
         deliveries = _by_study_workflow(own.workflows("deliver"))
     finally:
         if client is None:
             own.close()
-    lines = [
-        _line(uid, record, earlier.get(uid), deliveries.get(record.workflow_id, {})) for uid, record in latest.items()
-    ]
+    lines = [_line(uid, records, deliveries) for uid, records in orders.items()]
     spool = Spool(config.spool_folder)
     for uid in spool.studies():
-        if uid not in latest:
+        if uid not in orders:
             arrived = datetime.fromtimestamp(spool.study_folder(uid).stat().st_mtime, UTC)
             lines.append(LedgerLine(uid, None, "receiving", None, arrived, {}))
     return sorted(lines, key=lambda line: line.since)
@@ -76,12 +75,13 @@ def _by_study_workflow(deliveries: list[WorkflowRecord]) -> dict[str, dict[str, 
     return found
 
 
-def _line(
-    uid: str, record: WorkflowRecord, earlier: WorkflowRecord | None, children: dict[str, WorkflowRecord]
-) -> LedgerLine:
+def _line(uid: str, records: list[WorkflowRecord], deliveries: dict[str, dict[str, WorkflowRecord]]) -> LedgerLine:
+    ids = {each.workflow_id for each in records}
+    *earlier, record = [each for each in records if followed(each) not in ids] or records
+    children = deliveries.get(record.workflow_id, {})
     state, reason = _state(record)
-    if record.engine_status == "DELAYED" and earlier is not None:
-        state, reason = "waiting to be tried again", _state(earlier)[1]
+    if record.engine_status == "DELAYED" and earlier:
+        state, reason = "waiting to be tried again", _state(earlier[-1])[1]
     states = {name: _state(child) for name, child in children.items()}
     if state == "reported" and states:
         failed = [text for each, text in states.values() if each == "failed" and text]
@@ -94,8 +94,9 @@ def _line(
     texts = {name: each if text is None else f"{each}: {text}" for name, (each, text) in states.items()}
     since = max([record.updated, *(child.updated for child in children.values())])
     kind = record.output.get("kind") if isinstance(record.output, dict) else None
-    folder = record.workflow_id.partition(".")[0]
-    return LedgerLine(uid, record.workflow_id, state, reason, since, texts, record.created, kind, folder)
+    folder = order_of(record.workflow_id)
+    facts = (record.created, kind, folder, judged(records))
+    return LedgerLine(uid, record.workflow_id, state, reason, since, texts, *facts)
 
 
 def _state(record: WorkflowRecord) -> tuple[str, str | None]:
@@ -126,6 +127,8 @@ def read_history(config: Config, client: WorkflowClient, study_instance_uid: str
             history += [(moment, f"{name} {record.workflow_id}: {step}") for step, moment in _told(client, record)]
             if record.engine_status not in ACTIVE:
                 state, reason = _state(record)
+                following = followed(record)
+                reason = f"{following} goes on" if following else reason
                 history.append(
                     (record.updated, f"{name} {record.workflow_id}: {state}" + (f": {reason}" if reason else ""))
                 )

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from node.sections import LogSection
+from node.uids import shortened
 
 _UID_KEYS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 
@@ -20,7 +21,16 @@ def _hide_uids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
     for key in _UID_KEYS:
         if key in event:
             event[key] = "hidden"
-    return event
+    return {key: _shortened(value) for key, value in event.items()}
+
+
+def _shortened(value: Any) -> Any:
+    """``value`` with every UID in its texts shortened, however deep they lie."""
+    if isinstance(value, str):
+        return shortened(value)
+    if isinstance(value, dict):
+        return {key: _shortened(each) for key, each in value.items()}
+    return type(value)(map(_shortened, value)) if isinstance(value, list | tuple) else value
 
 
 def set_up_log(section: LogSection) -> None:
@@ -30,10 +40,13 @@ def set_up_log(section: LogSection) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    is_json = section.format == "json"
+    if is_json:
+        processors.append(structlog.processors.dict_tracebacks)
     if section.hide_uids:
         processors.append(_hide_uids)
-    if section.format == "json":
-        processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    if is_json:
+        processors.append(structlog.processors.JSONRenderer())
     else:
         processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
     structlog.configure(

@@ -1,4 +1,4 @@
-"""The workflow that tells humans of a study: again and again until the service took it."""
+"""The workflow that tells humans of a study: again and again until the service took it. And how it is begun."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from typing import Any
 import structlog
 
 from node.config import Config
+from node.engine import NOTICE_QUEUE
 from node.errors import NotifyError
 from node.log import study_context
-from node.notify import tell
 from node.steps import Steps
+from node.uids import shortened
 
 log = structlog.get_logger()
+
+
+def tell_humans(config: Config, steps: Steps, state: str, study_instance_uid: str, reason: str) -> None:
+    """Have humans told what became of a study, if the config wants it; once for each workflow and state."""
+    if config.notify.urls and state in config.notify.states:
+        # begins with what no delivery's id does, for these are called <digest>-<destination>
+        child = f"notice-{state}-{steps.workflow_id}"
+        steps.start(NOTICE_QUEUE, "notice", child, state, study_instance_uid, reason)
 
 
 class Notices:
@@ -40,10 +49,14 @@ class Notices:
 
     def tell(self, state: str, study_instance_uid: str, reason: str) -> str | None:
         """One attempt; None if it was told, else why not."""
+        # apprise is loaded only where a notice is told
+        from node.notify import tell
+
         config = self._config
-        shown = "(hidden)" if config.log.hide_uids else study_instance_uid
+        if config.log.hide_uids:
+            study_instance_uid, reason = "(hidden)", shortened(reason)
         try:
-            tell(config.notify, state, shown, reason, config.node.station_name)
+            tell(config.notify, state, study_instance_uid, reason, config.node.station_name)
         except NotifyError as error:
             return str(error)
         return None

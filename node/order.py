@@ -37,7 +37,9 @@ class Order:
         is_undecided: only images can tell which T1 series is after contrast; the worker compares them.
         use: series chosen by hand.
         considered: the verdict on every series of a study whose selection was refused.
-        replaces: workflow id of the study's order before this one, if its selection was another.
+        earlier: ids of the study's orders before this one, newest first: the latest of them with a report is replaced.
+        instances: digest of all instances that were looked at, chosen or not.
+        is_by_hand: a human asked for it again: it runs, be its result known or not.
     """
 
     workflow_id: str
@@ -48,7 +50,9 @@ class Order:
     model: str = ""
     folder: Path = Path()
     is_undecided: bool = False
-    replaces: str | None = None
+    earlier: tuple[str, ...] = ()
+    instances: str = ""
+    is_by_hand: bool = False
     use: dict[Contrast, str] = field(default_factory=dict)
     considered: Selection | None = None
 
@@ -94,18 +98,21 @@ def order_study(study_folder: Path, config: Config, wish: Wish | None = None, co
         files = (path for path in study_folder.rglob("*") if path.is_file())
         every = sorted(f"{path.relative_to(study_folder)} {path.stat().st_size}" for path in files)
         digest = uids.digest(("unreadable", wish.study_instance_uid, *every))
-        return Order(digest[:32], wish.study_instance_uid, None, str(error), created, model, study_folder)
+        unread = Order(digest[:32], wish.study_instance_uid, None, str(error), created, model, study_folder)
+        return replace(unread, instances=uids.digest(every)[:32])
+    every = sorted(instance.sop_instance_uid for series in study.series for instance in series.instances)
+    names = [name for name, _ in study.unreadable]
+    looked_at = uids.digest((*every, *names))[:32]
     by_hand = [f"{contrast}={wish.use[contrast]}" for contrast in Contrast if contrast in wish.use]
     try:
         selection, model = _selected(study, config, wish, compare)
     except RefusedError as error:
-        every = sorted(instance.sop_instance_uid for series in study.series for instance in series.instances)
-        names = [name for name, _ in study.unreadable]
         digest = uids.digest(("refused", study.study_instance_uid, *every, *names, *by_hand))
         refused = Order(digest[:32], study.study_instance_uid, None, str(error), created, model, study_folder)
         considered = error.considered if isinstance(error, SelectionRefused) else None
         is_undecided = isinstance(error, SelectionUndecided)
-        return replace(refused, is_undecided=is_undecided, use=dict(wish.use), considered=considered)
+        refused = replace(refused, is_undecided=is_undecided, use=dict(wish.use), considered=considered)
+        return replace(refused, instances=looked_at)
     inputs = [
         f"{contrast} {instance.sop_instance_uid}"
         for contrast in Contrast
@@ -114,7 +121,8 @@ def order_study(study_folder: Path, config: Config, wish: Wish | None = None, co
     ]
     settings = (model, config.segmentation.mode, config.segmentation.precision, METHOD_VERSION)
     digest = uids.digest((*inputs, *settings))
-    return Order(digest[:32], study.study_instance_uid, selection, None, created, model, study_folder)
+    order = Order(digest[:32], study.study_instance_uid, selection, None, created, model, study_folder)
+    return replace(order, instances=looked_at)
 
 
 def _only(study: Study, series: frozenset[str] | None) -> Study:
@@ -163,6 +171,11 @@ def with_earlier_moment(order: Order, folder: Path) -> Order:
 def attempt_of(workflow_id: str) -> int:
     """Which attempt at its study the workflow called so is: ``<digest>`` is the first, ``<digest>.2`` the second."""
     return int(workflow_id.partition(".")[2] or 1)
+
+
+def order_of(workflow_id: str) -> str:
+    """The order that the workflow called so, or a delivery of its results, is an attempt at."""
+    return workflow_id.partition("-")[0].partition(".")[0]
 
 
 def attempt_id(order_workflow_id: str, attempt: int) -> str:

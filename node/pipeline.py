@@ -3,6 +3,8 @@
 ::
 
     select  ->  segment  ->  report  ->  deliver (one workflow per destination)
+       |           ^
+       +- compare -+   if headers leave open which T1 is after contrast (a workflow of its own)
 
 Selection is done where the study is assembled (headers only); everything after it is a durable workflow. Outputs are
 files in ``work/<workflow id>/``, written aside and renamed, so that every step may run twice. A refused study ends
@@ -14,6 +16,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,13 +24,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from node.config import Config
-from node.engine import NOTICE_QUEUE, STUDY_QUEUE, delivery_queue
-from node.errors import GlionodeError, ModelPackError, RefusedError, RetryableError, SelectionRefused, UnforeseenError
+from node.engine import STUDY_QUEUE, WorkflowClient, delivery_queue
+from node.errors import (
+    EngineError,
+    GlionodeError,
+    ModelPackError,
+    RefusedError,
+    RetryableError,
+    SelectionRefused,
+    UnforeseenError,
+    VerificationError,
+)
 from node.log import study_context
+from node.notices import tell_humans
 from node.order import Order, Wish, attempt_id, attempt_of, order_study
-from node.results import RESULT_FILES, rounded, write_refused, write_results
+from node.results import RESULT_FILES, made_results, rounded, write_refused, write_results
 from node.steps import Steps
 from node.study import Contrast
+from node.succession import COMPARED, later_order, orders_of_study, succeed
 
 if TYPE_CHECKING:
     from node.segmentation.cascade import Cascade
@@ -39,12 +53,19 @@ log = structlog.get_logger()
 
 Progress = Callable[[str, float], None]
 
+_MADE_BEFORE = {"is_made": True}
+"""What ``segment`` returns if there is nothing to be done, for the results are there."""
+
 
 class Pipeline:
-    """The steps, with what they need from the config. ``progress`` gets what is being done and the fraction done."""
+    """The steps, with what they need from the config. ``progress`` gets what is being done and the fraction done.
 
-    def __init__(self, config: Config, progress: Progress | None = None) -> None:
+    ``is_anew``: results that are there are made all the same, for whoever asks wants to see it done.
+    """
+
+    def __init__(self, config: Config, progress: Progress | None = None, is_anew: bool = False) -> None:
         self._config = config
+        self._is_anew = is_anew
         self._progress = progress
         self._cascade: Cascade | None = None
         self._model = ""
@@ -60,24 +81,38 @@ class Pipeline:
         order = Order.from_json(order_json)
         with study_context(order.study_instance_uid):
             try:
-                if order.is_undecided:
-                    steps.tell("comparing")
-                    order = Order.from_json(steps.step("compare", self.compare, order))
-                if order.selection is None:
-                    raise SelectionRefused(order.refusal or "no selection", order.considered)
-                steps.tell("selected")
-                facts = steps.step("segment", self.segment, order, folder)
-                steps.tell("segmented")
-                result = steps.step("report", self.report, order, folder, facts)
-                steps.tell("reported")
-            except RefusedError as error:
-                return self._refused(steps, order, folder, error)
+                try:
+                    return self._compared(steps, order, folder) or self._reported(steps, order, folder)
+                except RefusedError as error:
+                    return self._refused(steps, order, folder, error)
             except RetryableError as error:
                 return self._failed(steps, order_json, folder, error)
-            self._start_deliveries(steps, order, folder, RESULT_FILES)
-            self._tell_humans(steps, order, "reported", "")
-            log.info("study_reported", volumes_ml=result["volumes_ml"])
-            return {"state": "reported", "reason": None, "volumes_ml": result["volumes_ml"]}
+
+    def _compared(self, steps: Steps, order: Order, folder: str) -> dict[str, Any] | None:
+        """If only images can decide: the workflow of what they decided goes on, so that nothing is done twice."""
+        if not order.is_undecided:
+            return None
+        steps.tell("comparing")
+        decided = Order.from_json(steps.step("compare", self.compare, order))
+        following = steps.step("succeed", self.succeed, decided, steps.workflow_id, str(Path(folder).parent))
+        if following["order"] is not None:
+            arguments = (following["order"], following["folder"])
+            steps.start(STUDY_QUEUE, "process", following["workflow_id"], *arguments)
+        log.info("study_compared", follows=following["workflow_id"])
+        return {"state": COMPARED, "reason": None, "volumes_ml": None, "follows": following["workflow_id"]}
+
+    def _reported(self, steps: Steps, order: Order, folder: str) -> dict[str, Any]:
+        if order.selection is None:
+            raise SelectionRefused(order.refusal or "no selection", order.considered)
+        steps.tell("selected")
+        facts = steps.step("segment", self.segment, order, folder)
+        steps.tell("segmented")
+        result = steps.step("report", self.report, order, folder, facts)
+        steps.tell("reported")
+        self._start_deliveries(steps, order, folder, RESULT_FILES)
+        tell_humans(self._config, steps, "reported", order.study_instance_uid, "")
+        log.info("study_reported", volumes_ml=result["volumes_ml"])
+        return {"state": "reported", "reason": None, "volumes_ml": result["volumes_ml"]}
 
     def _refused(self, steps: Steps, order: Order, folder: str, error: RefusedError) -> dict[str, Any]:
         reason = str(error)
@@ -87,7 +122,7 @@ class Pipeline:
         steps.tell("refused")
         if files:
             self._start_deliveries(steps, order, folder, files)
-        self._tell_humans(steps, order, "refused", reason)
+        tell_humans(self._config, steps, "refused", order.study_instance_uid, reason)
         log.warning("study_refused", reason=reason)
         return {"state": "refused", "reason": reason, "volumes_ml": None, "kind": type(error).__name__}
 
@@ -95,8 +130,12 @@ class Pipeline:
         section = self._config.engine
         order, attempt = Order.from_json(order_json), attempt_of(steps.workflow_id)
         outcome = {"state": "failed", "reason": str(error), "volumes_ml": None, "kind": type(error).__name__}
+        later = steps.step("later", self.later, order, steps.workflow_id)
+        if later is not None:  # what is superseded must not be delivered last
+            log.warning("study_superseded", reason=str(error), later=later)
+            return outcome | {"reason": f"{error}; not tried again, for a later order of the study exists"}
         if attempt >= section.attempts:
-            self._tell_humans(steps, order, "failed", str(error))
+            tell_humans(self._config, steps, "failed", order.study_instance_uid, str(error))
             log.error("study_failed", reason=str(error), attempts=attempt)
             return outcome
         pause = section.attempt_pause_seconds * 2 ** (attempt - 1)
@@ -111,31 +150,51 @@ class Pipeline:
             about = (order.study_instance_uid, folder, section.name, list(files))
             steps.start(delivery_queue(section.name), "deliver", child, *about)
 
-    def _tell_humans(self, steps: Steps, order: Order, state: str, reason: str) -> None:
-        if self._config.notify.urls and state in self._config.notify.states:
-            child = f"{steps.workflow_id}-notice-{state}"
-            steps.start(NOTICE_QUEUE, "notice", child, state, order.study_instance_uid, reason)
-
     # ---- steps: each may run twice -----------------------------------------------------------------------------
 
     def compare(self, order: Order) -> str:
-        """The order anew, with the images asked which T1 series is after contrast; as JSON.
+        """The order of what the images decide: which T1 series is after contrast; as JSON.
 
         Raises:
             RefusedError: they do not tell, either.
         """
+        return _guarded(self._compare, order)
+
+    def _compare(self, order: Order) -> str:
         from node.segmentation.enhancement import compare_enhancement
 
         wish = Wish(order.study_instance_uid, use=order.use)
         anew = order_study(order.folder, self._config, wish, compare_enhancement)
         if anew.refusal is not None:
             raise SelectionRefused(anew.refusal, anew.considered)
-        # its id, and with it the UIDs of its results, stays that of the order: the instances are the same
-        return replace(anew, workflow_id=order.workflow_id, created=order.created, replaces=order.replaces).as_json()
+        told = replace(anew, created=order.created, earlier=order.earlier, is_by_hand=order.is_by_hand)
+        return told.as_json()
+
+    def succeed(self, order: Order, workflow_id: str, work_folder: str) -> dict[str, Any]:
+        """The workflow that goes on where the comparison ``workflow_id`` ends; its order and folder, or None."""
+        with closing(WorkflowClient(self._config)) as client:
+            following, anew = succeed(client, order, workflow_id, Path(work_folder))
+        folder = str(Path(work_folder) / order.workflow_id)
+        return {"workflow_id": following, "order": anew and anew.as_json(), "folder": folder}
+
+    def later(self, order: Order, workflow_id: str) -> str | None:
+        """The study's latest order, if that is another one, and was made after ``workflow_id``."""
+        if not workflow_id:  # without an engine there is nothing but this one
+            return None
+        try:
+            with closing(WorkflowClient(self._config)) as client:
+                found = later_order(orders_of_study(client, order.study_instance_uid), workflow_id)
+        except EngineError:
+            return None  # one attempt more does less harm than one less
+        return None if found is None else found.workflow_id
 
     def segment(self, order: Order, folder: str) -> dict[str, Any]:
-        """Volumes, grid, brain, cascade; writes the regions on the T1c grid."""
-        return _guarded(self._segment, order, folder)
+        """Volumes, grid, brain, cascade; writes the regions on the T1c grid. Nothing, if the results are there."""
+        is_made = _guarded(self._made, order, folder) is not None
+        return _MADE_BEFORE if is_made else _guarded(self._segment, order, folder)
+
+    def _made(self, order: Order, folder: str) -> dict[str, Any] | None:
+        return None if self._is_anew else made_results(order, Path(folder))
 
     def _segment(self, order: Order, folder: str) -> dict[str, Any]:
         # torch is imported here, not above: the receiver never needs it
@@ -156,8 +215,14 @@ class Pipeline:
         }
 
     def report(self, order: Order, folder: str, facts: dict[str, Any]) -> dict[str, Any]:
-        """SEG and SR from the regions, read back and compared; then ``result.json``."""
-        return _guarded(write_results, self._config, order, Path(folder), facts)
+        """SEG and SR from the regions, read back and compared; then ``result.json``. Those that are there stay."""
+        return _guarded(self._report, order, folder, facts)
+
+    def _report(self, order: Order, folder: str, facts: dict[str, Any]) -> dict[str, Any]:
+        made = self._made(order, folder)
+        if made is None and facts == _MADE_BEFORE:
+            raise VerificationError("the results that were there are gone")
+        return made or write_results(self._config, order, Path(folder), facts)
 
     def refuse(self, order: Order, folder: str, reason: str) -> list[str]:
         """``result.json`` of a study that has no results; returns the files to be sent, if any."""

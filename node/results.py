@@ -5,6 +5,7 @@ Each file is written aside, read back where another program will rely on it, and
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.filereader import read_file_meta_info
 
 from node import __version__
 from node.config import Config
@@ -21,6 +21,7 @@ from node.order import Order
 from node.series.explain import selection_as_dict, short_lines
 from node.series.values import DICOM_UNREADABLE
 from node.study import Contrast, ResultIdentity, Software
+from node.uids import derived_uid
 
 RESULT_FILES = ("seg.dcm", "sr.dcm")
 REFUSAL_FILE = "refusal.dcm"
@@ -35,7 +36,8 @@ def write_results(config: Config, order: Order, folder: Path, facts: dict[str, A
     """
     assert order.selection is not None
     begun = time.monotonic()
-    cautions = [*_replacement(folder.parent, order), *facts["cautions"]]
+    replaced = _replaced(folder.parent, order)
+    cautions = [*_replacement(order, replaced), *facts["cautions"]]
     volumes = _write_objects(config, order, cautions, folder)
     result = {
         "state": "reported",
@@ -43,7 +45,8 @@ def write_results(config: Config, order: Order, folder: Path, facts: dict[str, A
         "workflow_id": order.workflow_id,
         "created": order.created.isoformat(),
         "files": list(RESULT_FILES),
-        "replaces": order.replaces,
+        "sha256": {name: _sha256(folder / name) for name in RESULT_FILES},
+        "replaces": replaced["workflow_id"] if replaced else None,
         "volumes_ml": volumes,
         "brain_ml": facts["brain_ml"],
         "agreement": facts["agreement"],
@@ -54,6 +57,38 @@ def write_results(config: Config, order: Order, folder: Path, facts: dict[str, A
     }
     _write_json(folder / "result.json", result)
     return result
+
+
+def made_results(order: Order, folder: Path) -> dict[str, Any] | None:
+    """``result.json`` if ``folder`` holds this order's results, whole; None: they are to be made.
+
+    Results are made once: their UIDs depend on the order alone, so another version or station name of the node must not
+    give other bytes under them.
+
+    Raises:
+        OSError: they are there and cannot be read now.
+    """
+    try:
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
+        if (result["state"], result["workflow_id"]) != ("reported", order.workflow_id):
+            return None
+        for name in RESULT_FILES:
+            uid = pydicom.dcmread(folder / name).SOPInstanceUID
+            sha256 = result.get("sha256", {}).get(name)
+            if uid != derived_uid(order.workflow_id, Path(name).stem) or sha256 not in (None, _sha256(folder / name)):
+                return None
+    except FileNotFoundError:
+        return None
+    except DICOM_UNREADABLE as error:
+        if isinstance(error, OSError):
+            raise
+        return None
+    return result
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write_objects(config: Config, order: Order, cautions: list[str], folder: Path) -> dict[str, float]:
@@ -126,15 +161,26 @@ def _any_header(order: Order) -> pydicom.Dataset | None:
     return None
 
 
-def _replacement(work_folder: Path, order: Order) -> list[str]:
+def _replaced(work_folder: Path, order: Order) -> dict[str, Any] | None:
+    """``result.json`` of the latest earlier order of the study that has a report; None: there is none."""
+    for workflow_id in order.earlier:
+        try:
+            earlier: dict[str, Any] = json.loads((work_folder / workflow_id / "result.json").read_text("utf-8"))
+        except FileNotFoundError:
+            continue
+        if earlier["state"] == "reported":
+            return earlier
+    return None
+
+
+def _replacement(order: Order, earlier: dict[str, Any] | None) -> list[str]:
     """What the report says about the results that it replaces, if there were any."""
-    file = work_folder / (order.replaces or "none") / "result.json"
-    earlier = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    if earlier.get("state") != "reported":
+    if earlier is None or order.selection is None:
         return []
-    uid = read_file_meta_info(file.with_name("sr.dcm")).MediaStorageSOPInstanceUID
-    moment = datetime.fromisoformat(earlier["created"])
-    return [f"replaces the report of {moment:%Y-%m-%d %H:%M} ({uid}): other series were chosen since"]
+    uid, moment = derived_uid(earlier["workflow_id"], "sr"), datetime.fromisoformat(earlier["created"])
+    is_same_choice = earlier["selection"].get("chosen") == selection_as_dict(order.selection)["chosen"]
+    since = "of the same series, made anew since" if is_same_choice else "other series were chosen since"
+    return [f"replaces the report of {moment:%Y-%m-%d %H:%M} ({uid}): {since}"]
 
 
 def _method(config: Config, order: Order) -> Software:

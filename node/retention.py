@@ -18,6 +18,7 @@ import structlog
 from node.commitment import Commitments
 from node.config import Config
 from node.engine import ACTIVE, WorkflowClient
+from node.forgetting import forget_studies
 from node.holding import Holding, has_results, holdings, is_clock_behind, why_undelivered
 from node.ledger import LedgerLine, read_ledger
 from node.removal import Contents, is_held, remove_folder, remove_rest, remove_study, take_up_leftovers
@@ -206,6 +207,7 @@ def _round(config: Config) -> dict[str, int]:
     stock = take_stock(config)
     sizes = {each.study_instance_uid: each.bytes for each in stock.held}
     cleaned = clean_all(config, stock, dry_run=False)
+    forget_studies(config, stock.lines, lambda moment: _is_past(config, moment, stock.now))
     counts = {
         "studies": len(cleaned.studies),
         "bytes": sum(sizes[uid] for uid in cleaned.studies),

@@ -15,6 +15,17 @@ _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 MAX_UID_LENGTH = 64  # PS3.5 9.1
 
 
+# three components at least: a decimal number is none; an IPv4 address is told from it below
+_UID_LIKE = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+){2,}")
+_IPV4 = re.compile(r"(?:[3-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])(?:\.(?:0|[1-9][0-9]{0,2})){3}")
+"""An address whose first number no UID begins with: it is 0, 1 or 2 (ISO/IEC 9834-1)."""
+
+
+def shortened(text: str) -> str:
+    """``text`` with each UID in it as an ellipsis and its last four characters."""
+    return _UID_LIKE.sub(lambda found: found[0] if _IPV4.fullmatch(found[0]) else f"…{found[0][-4:]}", text)
+
+
 def digest(parts: Iterable[str]) -> str:
     """Hex SHA-256 over ``parts``, each length-prefixed so that ("ab", "c") differs from ("a", "bc")."""
     sha = hashlib.sha256()

@@ -32,6 +32,7 @@ class MemorySteps:
         self.workflow_id = workflow_id
         self.told: list[str] = []
         self.pauses: list[float] = []
+        self.started: dict[str, tuple[Any, ...]] = {}
         self.messages: queue.Queue[Any] = queue.Queue()
         self._keys: set[str] = set()
         self._position = 0
@@ -85,5 +86,5 @@ class MemorySteps:
         return self.step("receive", take)
 
     def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
-        """No delivery starts another workflow."""
-        raise AssertionError(name)
+        """Remember what was started, once for each id."""
+        self.started[workflow_id] = (queue, name, *arguments)

@@ -57,6 +57,7 @@ def test_module_and_command_are_the_same() -> None:
         ("process",),
         ("models", "pull"),
         ("show",),
+        *((command, uid) for command in ("show", "retry", "cancel") for uid in ("..", "no UID", "1.2." + "3" * 64)),
         ("nonsense",),
     ],
     ids=" ".join,
@@ -361,15 +362,14 @@ def test_studies_of_a_fresh_node(config_file: Path) -> None:
 
 
 def test_study_that_is_being_received(tmp_path: Path, config_file: Path) -> None:
-    """What lies in the spool is listed by ``studies`` and ``show``; an unknown study is a usage error."""
+    """What lies in the spool is listed by ``studies`` and ``show``; an unknown study is told."""
     (tmp_path / "node" / "var" / "spool" / "1.2.3" / "1.2.3.4").mkdir(parents=True)
     (line,) = json.loads(run_glionode("studies", "--json", "--config", config_file).stdout)
     assert (line["study_instance_uid"], line["state"]) == ("1.2.3", "receiving")
     shown = json.loads(run_glionode("show", "1.2.3", "--config", config_file).stdout)
     assert shown == line | {"history": [], "result": None}
     result = run_glionode("show", "1.2.4", "--config", config_file)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "no study 1.2.4" in result.stderr
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "error: no study 1.2.4\n")
 
 
 def test_dead_database_is_told(tmp_path: Path) -> None:

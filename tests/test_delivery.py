@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from instances import encode_instance, make_instance, sop_instance_uid
 from memory_steps import Killed, MemorySteps
 from pydicom.uid import MRImageStorage
 
+from node import delivery as delivery_module
 from node.commitment import Commitments
 from node.config import Config, build_config
 from node.delivery import Delivery
@@ -47,10 +50,11 @@ def folder(tmp_path: Path) -> str:
 
 
 def make_config(tmp_path: Path, pacs: FakePacs, commitment: bool = False, **delivery: float) -> Config:
-    """A config with the one destination ``pacs``."""
+    """A config with the one destination ``pacs``; humans are told of failed studies."""
     section = {"first_retry_seconds": 1.0, "longest_retry_seconds": 4.0, "timeout_seconds": 20.0, **delivery}
     peer = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": pacs.port, "commitment": commitment}
     values = {"node": {"folder": str(tmp_path / "var")}, "delivery": section, "destination": [peer]}
+    values["notify"] = {"urls": ["json://127.0.0.1:1/"], "states": ["failed"]}
     return build_config({**values, "scp": {"port": free_port(), "watermark_mebibytes": 1}})
 
 
@@ -159,6 +163,94 @@ def test_what_is_gone_fails_with_its_name(tmp_path, folder, trouble):
         config = config.without_destinations()
     with pytest.raises(DeliveryError, match="pacs"):
         deliver(config, MemorySteps(), folder)
+
+
+@pytest.mark.parametrize("trouble", ["refused", "given up", "gone"])
+def test_humans_are_told_of_a_delivery_that_failed_for_good(tmp_path, folder, trouble):
+    """Once, as of a failed study, with the destination's name in the reason; of one that succeeded nobody is told."""
+    pacs = FakePacs([0xC000] if trouble == "refused" else [0xA700] * 99, sop_classes=[MRImageStorage])
+    config, steps = make_config(tmp_path, pacs, give_up_days=1 / 86400), MemorySteps()
+    if trouble == "gone":
+        (Path(folder) / "sr.dcm").unlink()
+    with pacs, pytest.raises(DeliveryError) as error:
+        deliver(config, steps, folder)
+    with pytest.raises(DeliveryError):
+        deliver(config, again := MemorySteps(steps.recorded), folder)
+    assert str(error.value).startswith("pacs: ")
+    assert steps.started == {"notice-failed-digest-pacs": ("notice", "notice", "failed", STUDY, str(error.value))}
+    assert again.started == steps.started
+    with FakePacs(sop_classes=[MRImageStorage]) as well:
+        (Path(folder) / "sr.dcm").write_bytes(encode_instance(make_instance(2)))
+        deliver(make_config(tmp_path, well), good := MemorySteps(), folder)
+    assert good.started == {}
+
+
+# ---- trouble of the disk -------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """Lets the n-th call of ``function`` meet with ``error``; n as in ``bad``."""
+
+    def __init__(self, function: Callable[..., Any], error: OSError, *bad: int) -> None:
+        self._function, self._error, self._bad = function, error, bad
+        self.calls = 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls in self._bad:
+            raise self._error
+        return self._function(*arguments)
+
+
+STALE = OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/spool/1.2.3")
+
+
+@pytest.mark.parametrize("call", range(1, 7), ids=["plan", "plan sr", "send", "send sr", "commit", "commit sr"])
+def test_trouble_of_the_disk_that_passes_is_waited_out(tmp_path, folder, monkeypatch, call):
+    """A result that cannot be read for a moment is tried again after a pause, whichever step it happens in."""
+    disk = Disk(delivery_module.read_outgoing, STALE, call)
+    monkeypatch.setattr(delivery_module, "read_outgoing", disk)
+    steps = MemorySteps()
+    with FakeArchive(reactions=[Reaction("same")]) as pacs:
+        result = deliver(make_config(tmp_path, pacs, commitment=True), steps, folder)
+    assert result["state"] == "committed"
+    assert sorted(uids_of(pacs.received)) == sorted([SEG, SR])
+    assert disk.calls > 6
+    retried = [text for text in steps.told if text.startswith("retrying")]
+    assert all("Stale file handle" in text and "/spool" not in text for text in retried)
+    assert len(steps.pauses) == len(retried) == (0 if call > 4 else 1)  # a commitment is waited for, not slept for
+
+
+def test_trouble_of_the_disk_while_querying_is_waited_out(tmp_path, folder, monkeypatch):
+    """What could not be read when the PACS was to be asked what it holds is asked after a pause."""
+    monkeypatch.setattr(delivery_module, "read_outgoing", Disk(delivery_module.read_outgoing, STALE, 7))
+    with FakeArchive(reactions=[Reaction("nowhere")]) as pacs:
+        result = deliver(make_config(tmp_path, pacs, commitment=True), steps := MemorySteps(), folder)
+    assert result["state"] == "committed"
+    assert steps.pauses == [1.0]
+
+
+def test_full_disk_does_not_end_a_commitment(tmp_path, folder, monkeypatch):
+    """A request that cannot be noted is not made; it is made, under the same transaction, once it can."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
+    expect, forget = Commitments.expect, Commitments.forget
+    noted = Disk(lambda *arguments: expect(Commitments(config.commitments_folder), *arguments), full, 1, 2)
+    monkeypatch.setattr(Commitments, "expect", lambda _, *arguments: noted(*arguments))
+    forgotten = Disk(lambda uid: forget(Commitments(config.commitments_folder), uid), full, 1)
+    monkeypatch.setattr(Commitments, "forget", lambda _, uid: forgotten(uid))
+    with FakeArchive(reactions=[Reaction("same")]) as pacs:
+        config = make_config(tmp_path, pacs, commitment=True)
+        assert deliver(config, MemorySteps(), folder)["state"] == "committed"
+    assert (noted.calls, len(pacs.transactions), forgotten.calls) == (3, 1, 1)
+
+
+def test_trouble_of_the_disk_is_given_up_in_the_end(tmp_path, folder, monkeypatch):
+    """A disk that stays broken fails the delivery when the pauses add up to the limit, as a PACS that is down does."""
+    monkeypatch.setattr(delivery_module, "read_outgoing", Disk(delivery_module.read_outgoing, STALE, *range(99)))
+    steps = MemorySteps()
+    with pytest.raises(DeliveryError, match=r"pacs: given up after .* Stale file handle"):
+        deliver(make_config(tmp_path, FakePacs(), give_up_days=10 / 86400), steps, folder)
+    assert steps.pauses == [1.0, 2.0, 4.0, 4.0]
 
 
 # ---- restarts ------------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from instances import make_instance, write_instance_file
 from node_process import running_node, write_config
 from small_study import make_small_study, study_instance_uid, write_small_study
 
-from node.config import Config, load_config
+from node.config import Config, build_config, load_config
 from node.desk import StudyDesk
 from node.engine import WorkflowClient
 from node.errors import StudyError
@@ -85,7 +86,7 @@ def test_cancelled_study_can_be_tried_again(config: Config, client: WorkflowClie
 
 
 def test_series_chosen_by_hand_makes_another_order(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
-    """--use orders the study with that series; the order that still waited is ended, and named as what it replaces."""
+    """--use orders the study with that series; the order that still waited is ended, and named as the earlier one."""
     study = make_small_study()
     uid = receive(config, study)
     desk.start(uid)
@@ -95,7 +96,7 @@ def test_series_chosen_by_hand_makes_another_order(config: Config, client: Workf
     assert orders(client, uid) == [(first, "CANCELLED"), (second, "ENQUEUED")]
     (text,) = (each.input["args"][0] for each in client._client.list_workflows(workflow_ids=[second]))
     order = Order.from_json(text)
-    assert order.replaces == first
+    assert order.earlier == (first,)
     assert order.selection is not None
     assert order.selection.chosen[Contrast.T1C].series_instance_uid == study["T1"][0].SeriesInstanceUID
 
@@ -111,9 +112,87 @@ def test_impossible_wish_is_told_at_once(config: Config, client: WorkflowClient,
     uid = receive(config, make_small_study())
     with pytest.raises(StudyError, match="99"):
         desk.retry(uid, {Contrast.T1C: "99"})
-    with pytest.raises(StudyError, match="nothing of it is in the spool"):
-        desk.retry("1.2.3.4", {})
     assert orders(client, uid) == []
+
+
+def test_study_that_nobody_knows_is_no_study(config: Config, desk: StudyDesk) -> None:
+    """Trying again and cancelling say so in the same words; of one whose inputs are gone it is said that they are."""
+    uid = receive(config, make_small_study())
+    for ask in (lambda uid: desk.retry(uid, {}), desk.cancel):
+        with pytest.raises(StudyError, match=r"^no study 1\.2\.3\.4$"):
+            ask("1.2.3.4")
+    desk.start(uid)
+    (config.spool_folder / uid).rename(config.folder / "away")
+    desk.cancel(uid)
+    with pytest.raises(StudyError, match="nothing of it is in the spool"):
+        desk.retry(uid, {})
+
+
+def add_localizer(config: Config, uid: str) -> str:
+    """A late series that changes nothing; its UID."""
+    localizer = make_instance(99, study_instance_uid=uid, series_instance_uid="1.2.3.99")
+    localizer.SeriesDescription, localizer.SeriesNumber = "localizer", 99
+    write_instance_file(config.spool_folder / uid / "1.2.3", localizer)
+    return "1.2.3.99"
+
+
+def test_changed_setting_runs_nothing_again_by_itself(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+    """A restart with another mode leaves every study alone whose instances were judged; trying again takes the mode."""
+    uid = receive(config, make_small_study())
+    desk.start(uid)
+    changed = StudyDesk(config.with_segmentation(mode="published"), client, Metrics())
+    changed.start(uid)
+    ((first, _),) = orders(client, uid)
+    desk.cancel(uid)
+    assert changed.retry(uid, {}) != first
+    assert len(orders(client, uid)) == 2
+
+
+def test_all_that_was_looked_at_is_remembered(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+    """Handed over as complete, then as stable with a localizer more, a study is one order, also by other settings."""
+    study = make_small_study()
+    uid = receive(config, study)
+    complete = frozenset(str(instances[0].SeriesInstanceUID) for instances in study.values())
+    add_localizer(config, uid)
+    desk.start(uid, complete)
+    desk.start(uid)
+    changed = StudyDesk(config.with_segmentation(mode="published"), client, Metrics())
+    changed.start(uid)
+    changed.start(uid, complete)
+    assert len(orders(client, uid)) == 1
+    (line,) = read_ledger(config, client)
+    assert len(line.judged) == 2
+
+
+def test_changed_rule_runs_nothing_again_by_itself(tmp_path: Path, client: WorkflowClient, desk: StudyDesk) -> None:
+    """A study refused for a word that nobody knew stays so until it is tried again."""
+    study = make_small_study()
+    for instance in study["FLAIR"]:
+        instance.SeriesDescription = "Wasserdunkel"
+        for keyword in ("EchoTime", "RepetitionTime", "InversionTime", "EchoTrainLength"):
+            delattr(instance, keyword)
+    config = load_config(tmp_path / "config.toml")
+    uid = receive(config, study)
+    desk.start(uid)
+    ((refused, _),) = orders(client, uid)
+    rules = {"node": {"folder": str(config.folder)}, "series": {"rules": {"FLAIR": ["wasserdunkel"]}}}
+    ruled = build_config(rules)
+    taught = StudyDesk(ruled, client, Metrics())
+    taught.start(uid)
+    assert len(orders(client, uid)) == 1
+    assert taught.retry(uid, {}) != refused
+
+
+def test_comparison_ends_nothing_that_waits(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+    """An order that only images can decide leaves the study's others waiting, for it may find that they are right."""
+    study = make_small_study()
+    uid = receive(config, {contrast: study[contrast] for contrast in ("T1", "T2", "FLAIR")})
+    desk.start(uid)
+    for instance in study["T1c"]:
+        instance.SeriesDescription = study["T1"][0].SeriesDescription
+    receive(config, study)
+    desk.start(uid)
+    assert [status for _, status in orders(client, uid)] == ["ENQUEUED", "ENQUEUED"]
 
 
 def test_complete_means_the_four_in_quiet_series(config: Config, desk: StudyDesk) -> None:

@@ -153,6 +153,24 @@ def test_latest_workflow_counts(config: Config) -> None:
     assert (line.workflow_id, line.state, line.deliveries) == ("x", "segmented", {})
 
 
+def test_comparison_is_seen_through_what_follows_it(config: Config) -> None:
+    """A study that images decided is what became of the selection, whichever of its comparisons ended last."""
+    outcome = {"state": "compared", "reason": None, "follows": "w"}
+    compared = [process(each, engine_status="SUCCESS", output=outcome, minute=9) for each in ("u1", "u2")]
+    line = only_line(config, compared[0], reported(), compared[1], delivered("a", minute=1))
+    assert (line.workflow_id, line.folder, line.state) == ("w", "w", "delivered")
+    assert (line.since, line.deliveries) == (BEGUN + timedelta(minutes=1), {"a": "delivered"})
+    assert only_line(config, compared[0]).state == "compared"  # if what follows it is not known
+
+
+def test_reason_of_a_failed_attempt_is_told_beside_a_comparison(config: Config) -> None:
+    """While what follows a comparison waits for its next attempt, the reason is that of its last one."""
+    compared = process("u", engine_status="SUCCESS", output={"state": "compared", "reason": None, "follows": "w"})
+    failed = process("w", engine_status="SUCCESS", output={"state": "failed", "reason": "no model", "kind": "X"})
+    line = only_line(config, compared, failed, process("w.2", engine_status="DELAYED", minute=1))
+    assert (line.state, line.reason) == ("waiting to be tried again", "no model")
+
+
 def test_studies_are_in_order(config: Config) -> None:
     """Several studies stand in the order of their last change."""
     client = RecordedWorkflows([process("w1", "1.2.1", minute=5), process("w2", "1.2.2", minute=3)])

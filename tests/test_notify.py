@@ -152,5 +152,6 @@ def test_notice_is_tried_until_it_is_taken() -> None:
         )
     assert steps.pauses == [40000.0, 60000.0]
     with web_hook() as (good, got):
-        assert Notices(config_with(good)).notice(steps, "failed", "1.2.3", "why")["state"] == "told"
-    assert got[0]["message"] == "Study (hidden): why"
+        told = Notices(config_with(good)).notice(steps, "failed", "1.2.3", "holds 2 studies: 1.2.3.4567, 1.2.9.8765")
+    assert told["state"] == "told"
+    assert got[0]["message"] == "Study (hidden): holds 2 studies: …4567, …8765"

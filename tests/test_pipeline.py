@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +19,12 @@ from node_process import write_config
 from small_study import all_instances, make_small_study, study_instance_uid, write_small_study
 
 from node.config import Config, load_config
+from node.engine import STUDY_QUEUE, WorkflowClient
 from node.errors import ContentRefused, ModelPackError
 from node.order import Order, Wish, attempt_id, order_study, with_earlier_moment
 from node.pipeline import Pipeline
-from node.study import Contrast, Destination
+from node.study import Comparison, Contrast, Destination
+from node.succession import words_about
 
 
 class RecordingSteps:
@@ -255,6 +260,87 @@ def test_last_attempt_orders_no_other(tmp_path: Path, config: Config, order: Ord
     assert steps.started == []
 
 
+def test_superseded_study_is_not_tried_again(tmp_path: Path, order: Order) -> None:
+    """An attempt that fails while a later order of the study exists is the last one, says so, and alarms nobody."""
+    config = config_with(tmp_path, notify={"urls": ["json://127.0.0.1:1/"], "states": ["failed"]})
+    steps = RecordingSteps(order.workflow_id, later=lambda *_: "b" * 32)
+    outcome = process(config, steps, order, tmp_path / "work")
+    assert outcome["state"] == "failed"
+    assert outcome["reason"].endswith("; not tried again, for a later order of the study exists")
+    assert steps.started == []
+
+
+def test_later_order_is_found_in_the_database(tmp_path: Path, config: Config, order: Order) -> None:
+    """One of another selection that was enqueued after this one; without an engine there is none."""
+    pipeline = Pipeline(config)
+    assert pipeline.later(order, "") is None
+    with closing(WorkflowClient(config)) as client:
+        for each in (order, replace(order, workflow_id="b" * 32)):
+            client.enqueue(STUDY_QUEUE, "process", each.workflow_id, "", "", about=words_about(each))
+    assert pipeline.later(order, order.workflow_id) == "b" * 32
+    assert pipeline.later(order, "b" * 32) is None
+
+
+@pytest.mark.parametrize("step", ["compare", "refuse"])
+def test_disk_trouble_anywhere_orders_another_attempt(
+    tmp_path: Path, config: Config, order: Order, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Also while images are compared, or a refusal is written down."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(
+        "node.pipeline.order_study" if step == "compare" else "node.pipeline.write_refused", raising(full)
+    )
+    order = replace(order, selection=None, refusal="no FLAIR", is_undecided=step == "compare")
+    steps = RecordingSteps(order.workflow_id)
+    outcome = process(config, steps, order, tmp_path / "work")
+    assert (outcome["state"], outcome["reason"]) == ("failed", "the disk: No space left on device")
+    assert [each[2] for each in steps.started] == [attempt_id(order.workflow_id, 2)]
+
+
+def test_what_images_decided_goes_on_in_a_workflow_of_its_own(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the digest of the selection, as if headers had decided; the comparison ends there and names it."""
+    study = make_small_study()
+    for instance in study["T1c"]:
+        instance.SeriesDescription = study["T1"][0].SeriesDescription
+    folder = write_small_study(tmp_path / "study", study)
+    order = order_study(folder, config)
+    compare = "node.segmentation.enhancement.compare_enhancement"
+    monkeypatch.setattr(
+        compare, lambda one, other: Comparison("one" if one.series_number == 2 else "other", "brighter")
+    )
+    steps = RecordingSteps(f"{order.workflow_id}.2")
+    outcome = process(config, steps, order, tmp_path / "work" / order.workflow_id)
+    ((queue, name, following, text, work),) = steps.started
+    decided = Order.from_json(text)
+    assert (outcome["state"], outcome["follows"]) == ("compared", following)
+    assert (queue, name, following) == ("gpu", "process", f"{decided.workflow_id}.2")
+    assert work == str(tmp_path / "work" / decided.workflow_id)
+    assert decided.selection is not None
+    assert decided.selection.chosen[Contrast.T1C].series_number == 2
+    add_localizer(folder, order.study_instance_uid)
+    again = order_study(folder, config)
+    assert again.workflow_id != order.workflow_id
+    assert Order.from_json(Pipeline(config).compare(again)).workflow_id == decided.workflow_id
+
+
+def add_localizer(folder: Path, study: str) -> None:
+    """A late series that changes nothing."""
+    localizer = make_instance(99, study_instance_uid=study, series_instance_uid="1.2.3.99")
+    localizer.SeriesDescription, localizer.SeriesNumber = "localizer", 99
+    write_instance_file(folder, localizer)
+
+
+def test_ids_of_notices_are_those_of_no_delivery(tmp_path: Path, order: Order) -> None:
+    """Whatever a destination is called, its delivery and the study's notice are two workflows."""
+    peer = Destination("notice-reported", "PACS", "127.0.0.1", 104)
+    config = config_with(tmp_path, peer, notify={"urls": ["json://127.0.0.1:1/"], "states": ["reported"]})
+    steps = RecordingSteps("w", segment=lambda *_: {}, report=lambda *_: {"volumes_ml": {}})
+    process(config, steps, order, tmp_path / "work")
+    assert sorted(each[2] for each in steps.started) == ["notice-reported-w", "w-notice-reported"]
+
+
 def test_unforeseen_error_tells_its_kind_only(
     tmp_path: Path, config: Config, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +359,7 @@ def test_humans_are_told_of_the_states_they_chose(tmp_path: Path, order: Order, 
     error = ContentRefused("no brain") if state == "refused" else ModelPackError("no model")
     steps = RecordingSteps(segment=raising(error))
     assert process(config, steps, order, tmp_path / "work")["state"] == state
-    expected = [("notice", "notice", f"w-notice-{state}", state, order.study_instance_uid, str(error))]
+    expected = [("notice", "notice", f"notice-{state}-w", state, order.study_instance_uid, str(error))]
     assert steps.started == (expected if is_told else [])
 
 

@@ -26,7 +26,7 @@ SEES = {  # who may import what; a package stands for all its modules
     "node.identity": frozenset(),
     "node.sections": {"node.study"},
     "node.config": {"node.errors", "node.sections", "node.study"},
-    "node.log": {"node.sections"},
+    "node.log": {"node.sections", "node.uids"},
     "node.scp": {
         "node.scp", "node.commitment", "node.sections", "node.errors", "node.metrics", "node.study", "node.uids",
     },
@@ -39,10 +39,11 @@ SEES = {  # who may import what; a package stands for all its modules
     },
     "node.scu_query": {"node.scu_association", "node.outgoing", "node.errors", "node.study"},
     "node.stow": {"node.scu", "node.outgoing", "node.errors", "node.study"},
-    "node.course": {"node.sections", "node.steps"},
+    "node.course": {"node.errors", "node.sections", "node.steps"},
     "node.delivery": {
         "node.scu", "node.scu_commitment", "node.scu_query", "node.stow", "node.commitment", "node.outgoing",
-        "node.course", "node.steps", "node.config", "node.errors", "node.log", "node.study", "node.uids",
+        "node.course", "node.notices", "node.steps", "node.config", "node.errors", "node.log", "node.study",
+        "node.uids",
     },
     "node.series": {"node.series", "node.errors", "node.study", "node.uids"},
     "node.sr_writer": {"node.sr_writer", "node.errors", "node.identity", "node.study", "node.uids"},
@@ -59,25 +60,32 @@ SEES = {  # who may import what; a package stands for all its modules
     },
     "node.order": {"node.series", "node.config", "node.errors", "node.study", "node.uids"},
     "node.results": {
-        "node.series", "node.segmentation", "node.sr_writer", "node.order", "node.config", "node.study",
+        "node.series", "node.segmentation", "node.sr_writer", "node.order", "node.config", "node.study", "node.uids",
     },
+    "node.succession": {"node.engine", "node.order"},
     "node.pipeline": {
-        "node.segmentation", "node.engine", "node.order", "node.results", "node.steps",
-        "node.config", "node.errors", "node.log", "node.study",
+        "node.segmentation", "node.engine", "node.notices", "node.order", "node.results", "node.steps",
+        "node.succession", "node.config", "node.errors", "node.log", "node.study",
     },
     "node.notify": {"node.errors", "node.sections"},
-    "node.notices": {"node.config", "node.errors", "node.log", "node.notify", "node.steps"},
+    "node.notices": {
+        "node.config", "node.engine", "node.errors", "node.log", "node.notify", "node.steps", "node.uids",
+    },
     "node.desk": {
         "node.series", "node.config", "node.engine", "node.errors", "node.metrics", "node.order", "node.study",
+        "node.succession",
     },
-    "node.ledger": {"node.config", "node.engine", "node.scp.spool"},
+    "node.ledger": {"node.config", "node.engine", "node.order", "node.scp.spool", "node.succession"},
+    "node.forgetting": {"node.config", "node.engine", "node.ledger", "node.removal"},
     "node.removal": {"node.errors", "node.scp.spool", "node.uids"},
-    "node.holding": {"node.config", "node.ledger", "node.order", "node.removal", "node.sections"},
+    "node.holding": {"node.config", "node.errors", "node.ledger", "node.order", "node.removal", "node.sections"},
     "node.retention": {
-        "node.commitment", "node.config", "node.engine", "node.holding", "node.ledger", "node.removal", "node.uids",
+        "node.commitment", "node.config", "node.engine", "node.forgetting", "node.holding", "node.ledger",
+        "node.removal", "node.uids",
     },
     "node.web": {
         "node.web", "node.config", "node.engine", "node.errors", "node.ledger", "node.metrics", "node.scp.spool",
+        "node.uids",
     },
     "node.check": {
         "node.config", "node.notify", "node.errors", "node.engine", "node.scp.spool", "node.scu", "node.stow",

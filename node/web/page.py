@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import uvicorn
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -26,6 +25,7 @@ from node.errors import ConfigError, EngineError
 from node.ledger import LedgerLine, read_ledger
 from node.metrics import Metrics, StudyCounts
 from node.scp.spool import Spool
+from node.uids import shortened
 
 _START_SECONDS = 10.0
 _COUNTS_KEPT_SECONDS = 5.0
@@ -60,7 +60,7 @@ def build_page(config: Config, sources: Sources) -> Starlette:
         every = lines()
         shown = every[:_MOST_STUDIES_SHOWN]
         facts = {
-            "lines": [(line, _told(config.work_folder, line)) for line in shown],
+            "lines": [(line, _told(config, line)) for line in shown],
             "unshown": len(every) - len(shown),
             "counts": Counter(line.state for line in every).most_common(),
             "free_mebibytes": Spool(config.spool_folder).free_bytes() // 2**20,
@@ -91,16 +91,23 @@ def build_page(config: Config, sources: Sources) -> Starlette:
 
 
 def _hidden(line: LedgerLine) -> LedgerLine:
-    return replace(line, study_instance_uid=f"…{line.study_instance_uid[-4:]}")
+    """``line`` with UIDs shortened, also in what it says."""
+    return replace(
+        line,
+        study_instance_uid=f"…{line.study_instance_uid[-4:]}",
+        reason=line.reason and shortened(line.reason),
+        deliveries={name: shortened(text) for name, text in line.deliveries.items()},
+    )
 
 
-def _told(work_folder: Path, line: LedgerLine) -> dict[str, list[str]]:
+def _told(config: Config, line: LedgerLine) -> dict[str, list[str]]:
     """What the result says: which series was taken for each contrast and why, and cautions. Empty if it is gone."""
     try:
-        result = json.loads((work_folder / (line.folder or "none") / "result.json").read_text("utf-8"))
+        result = json.loads((config.work_folder / (line.folder or "none") / "result.json").read_text("utf-8"))
     except FileNotFoundError:
         return {"series": [], "cautions": []}
-    return {"series": (result.get("selection") or {}).get("short", []), "cautions": result.get("cautions", [])}
+    told = {"series": (result.get("selection") or {}).get("short", []), "cautions": result.get("cautions", [])}
+    return {key: [shortened(text) for text in texts] for key, texts in told.items()} if config.log.hide_uids else told
 
 
 class _StudyStates:

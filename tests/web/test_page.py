@@ -29,6 +29,7 @@ class Recorded:
     is_empty: bool = False
     more: int = 0
     is_down: bool = False
+    reason: str = "no FLAIR: <b>series 3</b> is T2"
     asked: list[str] = field(default_factory=list)
 
     def workflows(self, name: str) -> list[WorkflowRecord]:
@@ -39,7 +40,7 @@ class Recorded:
         if self.is_empty or name != "process":
             return []
         moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        outcome = {"state": "refused", "reason": "no FLAIR: <b>series 3</b> is T2", "kind": "SelectionRefused"}
+        outcome = {"state": "refused", "reason": self.reason, "kind": "SelectionRefused"}
         about = {"study_instance_uid": STUDY}
         refused = WorkflowRecord("w", "SUCCESS", None, about, outcome, None, moment, moment)
         return [replace(refused, about={"study_instance_uid": f"1.2.{i}"}) for i in range(self.more)] + [refused]
@@ -84,6 +85,21 @@ def test_uids_can_be_hidden(path: str, tmp_path: Path) -> None:
     text = get(path, tmp_path, hide_uids=True).text
     assert STUDY not in text
     assert STUDY[-4:] in text
+
+
+@pytest.mark.parametrize("path", ["/", "/studies.json"])
+def test_uids_in_reasons_can_be_hidden(path: str, tmp_path: Path) -> None:
+    """With log.hide_uids no reason, of a study or of a delivery, and no caution shows a whole UID."""
+    config = build_config({"node": {"folder": str(tmp_path)}, "log": {"hide_uids": True}})
+    file = config.work_folder / "w" / "result.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"cautions": [f"replaces the report ({STUDY})"]}), encoding="utf-8")
+    client = Recorded(reason=f"holds 2 studies: 2.25.1234567, {STUDY}; at 10.0.12.7:104")
+    text = ask(config, client, path)[0].text
+    assert STUDY not in text
+    assert "2.25.1234567" not in text
+    assert "…4567" in text.replace("\\u2026", "…")
+    assert "10.0.12.7:104" in text
 
 
 def test_json_holds_what_the_page_shows(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""What the engine's database knows of studies is forgotten once nothing of them is left, so that it does not grow for
+ever. Such a study, sent again, is processed again: its results get the UIDs that they had.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from node.config import Config
+from node.engine import ACTIVE, WorkflowClient
+from node.ledger import LedgerLine
+from node.removal import is_held
+
+log = structlog.get_logger()
+
+_OVER = ("refused", "reported", "delivered", "committed", "cancelled")
+
+
+def forget_studies(config: Config, lines: Iterable[LedgerLine], is_past: Callable[[datetime], bool]) -> list[str]:
+    """Forget the studies that are over, whose days have passed, and of which neither inputs nor results are left.
+
+    Returns their UIDs. ``is_past``: whether the days that results are kept have passed since a moment.
+
+    Raises:
+        EngineError: the database does not answer.
+        OSError: the results' folder cannot be read.
+    """
+    current = {line.folder: line for line in lines if line.folder}
+    due = {
+        line.study_instance_uid
+        for name, line in current.items()
+        if line.state in _OVER and is_past(line.since) and not (config.work_folder / name).exists()
+    }
+    if not due or not config.work_folder.is_dir():
+        return []
+    due -= {_study_of(folder) for folder in config.work_folder.glob("[!.]*") if folder.name not in current}
+    forgotten = []
+    with closing(WorkflowClient(config)) as client:
+        workflows, active = defaultdict(list), set()
+        for record in (each for name in ("process", "deliver", "notice") for each in client.workflows(name)):
+            uid = record.about.get("study_instance_uid", "")
+            workflows[uid].append(record.workflow_id)
+            if record.engine_status in ACTIVE:
+                active.add(uid)
+        for uid in sorted(due - active):
+            if not is_held(config.spool_folder, uid):
+                client.delete(workflows[uid])
+                forgotten.append(uid)
+                log.info("study_forgotten", study_instance_uid=uid)
+    return forgotten
+
+
+def _study_of(folder: Path) -> str:
+    """The study of superseded results, which are to go first; empty: nobody knows."""
+    try:
+        return str(json.loads((folder / "result.json").read_text("utf-8")).get("study_instance_uid"))
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,94 @@
+"""Which of a study's orders came before which: what is known already, what need not run any more, what runs next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from node.engine import WorkflowClient, WorkflowRecord
+from node.order import Order, attempt_id, attempt_of, order_of, with_earlier_moment
+
+COMPARED = "compared"
+"""State of a workflow that only found out, by images, which selection is to be done: another workflow does it."""
+
+_COMPARING, _JUDGED = "comparing", "judged-"
+_WAITING = ("ENQUEUED", "DELAYED")
+
+
+def words_about(order: Order) -> dict[str, str]:
+    """What is kept beside the order's workflows: the study, that these instances were judged, that it compares."""
+    words = {"study_instance_uid": order.study_instance_uid, f"{_JUDGED}{order.instances}": "yes"}
+    return words | {_COMPARING: order.workflow_id} if order.is_undecided else words
+
+
+def orders_of_study(client: WorkflowClient, study_instance_uid: str) -> list[WorkflowRecord]:
+    """The workflows of a study, oldest first.
+
+    Raises:
+        EngineError: the database does not answer.
+    """
+    return client.workflows("process", about={"study_instance_uid": study_instance_uid})
+
+
+def judged(records: Iterable[WorkflowRecord]) -> frozenset[str]:
+    """The sets of instances (``Order.instances``) that any of these workflows was ordered for, or found unchanged."""
+    return frozenset(word.removeprefix(_JUDGED) for each in records for word in each.about if word.startswith(_JUDGED))
+
+
+def followed(record: WorkflowRecord) -> str | None:
+    """The workflow that does what this one only found out; None if this one did it itself."""
+    output = record.output if isinstance(record.output, dict) else {}
+    return str(output["follows"]) if output.get("state") == COMPARED else None
+
+
+def earlier_orders(records: Sequence[WorkflowRecord], order_id: str) -> tuple[str, ...]:
+    """The study's other orders, newest first."""
+    others = (order_of(each.workflow_id) for each in reversed(records))
+    return tuple(dict.fromkeys(each for each in others if each != order_id))
+
+
+def later_order(records: Sequence[WorkflowRecord], workflow_id: str) -> WorkflowRecord | None:
+    """A workflow of another selection that was ordered after ``workflow_id``; one that still compares does not count.
+
+    It may find out that nothing changed.
+    """
+    ids = [each.workflow_id for each in records]
+    after = records[ids.index(workflow_id) + 1 :] if workflow_id in ids else ()
+    others = [each for each in after if order_of(each.workflow_id) != order_of(workflow_id) and not _is_comparing(each)]
+    return others[-1] if others else None
+
+
+def _is_comparing(record: WorkflowRecord) -> bool:
+    """True of the comparison itself; what follows it inherits its words."""
+    return record.about.get(_COMPARING) == order_of(record.workflow_id)
+
+
+def end_waiting(client: WorkflowClient, records: Iterable[WorkflowRecord], order_id: str) -> None:
+    """End the study's other orders that still wait for their turn."""
+    for record in records:
+        if record.engine_status in _WAITING and order_of(record.workflow_id) != order_id:
+            client.cancel(record.workflow_id)
+
+
+def succeed(client: WorkflowClient, order: Order, workflow_id: str, work_folder: Path) -> tuple[str, Order | None]:
+    """What comes after the comparison ``workflow_id``, which gave ``order``: a workflow's id, and its order.
+
+    Without an order there is nothing to start: the selection is known already, or the study has a later one. What a
+    human asked for is done again all the same. May be called twice.
+
+    Raises:
+        EngineError: the database does not answer.
+    """
+    records = orders_of_study(client, order.study_instance_uid)
+    known = [each.workflow_id for each in records if order_of(each.workflow_id) == order.workflow_id]
+    later = later_order(records, workflow_id)
+    if later is not None and order_of(later.workflow_id) != order.workflow_id:
+        return later.workflow_id, None
+    if known and not order.is_by_hand:
+        return max(known, key=attempt_of), None
+    end_waiting(client, (each for each in records if not _is_comparing(each)), order.workflow_id)
+    attempt = max(attempt_of(workflow_id), 1 + max(map(attempt_of, known), default=0))
+    earlier = tuple(each for each in order.earlier if each != order.workflow_id)
+    anew = with_earlier_moment(replace(order, earlier=earlier), work_folder / order.workflow_id)
+    return attempt_id(order.workflow_id, attempt), anew

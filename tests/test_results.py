@@ -1,0 +1,155 @@
+"""Results are made once, and say which results they replace."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from instances import encode_instance, make_instance
+from node_process import write_config
+from small_study import make_small_study, write_small_study
+from test_pipeline import RecordingSteps
+
+from node import results
+from node.config import Config, load_config
+from node.order import Order, order_study
+from node.pipeline import Pipeline
+from node.results import made_results
+from node.series.explain import selection_as_dict
+from node.uids import derived_uid
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A node's config, without a model."""
+    return load_config(write_config(tmp_path / "node"))
+
+
+@pytest.fixture
+def order(tmp_path: Path, config: Config) -> Order:
+    """The small study's order."""
+    return order_study(write_small_study(tmp_path / "study", make_small_study()), config)
+
+
+def write_made(folder: Path, order: Order, **more: Any) -> Path:
+    """Results as an earlier version of the node left them."""
+    folder.mkdir(parents=True)
+    for name in ("seg", "sr"):
+        instance = make_instance()
+        instance.SOPInstanceUID = derived_uid(order.workflow_id, name)
+        instance.file_meta.MediaStorageSOPInstanceUID = instance.SOPInstanceUID
+        (folder / f"{name}.dcm").write_bytes(encode_instance(instance))
+    chosen = order.selection and selection_as_dict(order.selection)
+    facts = {"state": "reported", "workflow_id": order.workflow_id, "volumes_ml": {"x": 1.0}, "selection": chosen}
+    facts |= {
+        "created": "2024-01-02T03:04:05+00:00",
+        "sha256": {name: results._sha256(folder / name) for name in FILES},
+    }
+    (folder / "result.json").write_text(json.dumps(facts | more), encoding="utf-8")
+    return folder
+
+
+FILES = ("seg.dcm", "sr.dcm")
+
+
+def test_results_that_are_there_are_not_made_anew(
+    tmp_path: Path, config: Config, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version, station name or a missing model changes no byte of them: they are delivered as they are."""
+    folder = write_made(tmp_path / "work" / order.workflow_id, order)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    monkeypatch.setattr(results, "__version__", "99")
+    steps = RecordingSteps(f"{order.workflow_id}.2")
+    outcome = Pipeline(config).process(steps, order.as_json(), str(folder))
+    assert outcome == {"state": "reported", "reason": None, "volumes_ml": {"x": 1.0}}
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_results_are_made_anew_for_who_asks_to_see_it(tmp_path: Path, config: Config, order: Order) -> None:
+    """On the command line, a folder that holds the results already is no reason to compute nothing."""
+    folder = write_made(tmp_path / "work", order)
+    steps = RecordingSteps("")
+    outcome = Pipeline(config, is_anew=True).process(steps, order.as_json(), str(folder))
+    assert (outcome["state"], outcome["kind"]) == ("failed", "ModelPackError")  # it is not installed here
+
+
+def spoil(folder: Path, how: str) -> None:
+    """Make results that cannot be trusted."""
+    result = json.loads((folder / "result.json").read_text("utf-8"))
+    if how == "gone":
+        (folder / "sr.dcm").unlink()
+    elif how == "no DICOM":
+        (folder / "sr.dcm").write_bytes(b"no DICOM")
+        del result["sha256"]
+    elif how == "cut":
+        (folder / "seg.dcm").write_bytes((folder / "seg.dcm").read_bytes()[:-2])
+    elif how == "another's":
+        (folder / "seg.dcm").write_bytes(encode_instance(make_instance(3)))
+        del result["sha256"]
+    else:
+        result |= {"refused": {"state": "refused"}, "another order": {"workflow_id": "x"}, "no JSON": {}}[how]
+    text = "{" if how == "no JSON" else json.dumps(result)
+    (folder / "result.json").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("how", ["gone", "no DICOM", "cut", "another's", "refused", "another order", "no JSON"])
+def test_results_that_are_not_whole_are_made_anew(tmp_path: Path, order: Order, how: str) -> None:
+    """Only files that are read back, hold the order's UIDs and the bytes that were written are trusted."""
+    folder = write_made(tmp_path / "work", order)
+    assert made_results(order, folder) is not None
+    spoil(folder, how)
+    assert made_results(order, folder) is None
+
+
+def test_results_that_cannot_be_read_now_are_not_made_anew(
+    tmp_path: Path, config: Config, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trouble of the disk ends the attempt: nothing is written over what is there."""
+    folder = write_made(tmp_path / "work", order)
+
+    def stale(_: Path) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(results.pydicom, "dcmread", stale)
+    outcome = Pipeline(config).process(RecordingSteps(order.workflow_id), order.as_json(), str(folder))
+    assert (outcome["state"], outcome["reason"]) == ("failed", "the disk: Stale file handle")
+
+
+def test_results_that_go_between_two_steps_are_made_in_the_next_attempt(
+    tmp_path: Path, config: Config, order: Order
+) -> None:
+    """The report is not made from regions that nobody computed."""
+    folder = write_made(tmp_path / "work", order)
+    pipeline = Pipeline(config)
+
+    def segment_then_lose(*arguments: Any) -> dict[str, Any]:
+        facts = pipeline.segment(*arguments)
+        (folder / "seg.dcm").unlink()
+        return facts
+
+    steps = RecordingSteps(order.workflow_id, segment=segment_then_lose)
+    outcome = pipeline.process(steps, order.as_json(), str(folder))
+    assert (outcome["state"], outcome["kind"], len(steps.started)) == ("failed", "VerificationError", 1)
+
+
+def test_report_names_the_latest_earlier_one(tmp_path: Path, order: Order) -> None:
+    """Not an order that was cancelled, refused or failed; and it says truly whether other series were chosen."""
+    reported, refused, cancelled = "a" * 32, "b" * 32, "c" * 32
+    write_made(tmp_path / reported, replace(order, workflow_id=reported))
+    write_made(tmp_path / refused, replace(order, workflow_id=refused), state="refused")
+    order = replace(order, earlier=(cancelled, refused, reported))
+    found = results._replaced(tmp_path, order)
+    assert found is not None
+    assert found["workflow_id"] == reported
+    (text,) = results._replacement(order, found)
+    assert text.startswith(f"replaces the report of 2024-01-02 03:04 ({derived_uid(reported, 'sr')}): ")
+    assert text.endswith("of the same series, made anew since")
+    (text,) = results._replacement(order, found | {"selection": {"chosen": {}}})
+    assert text.endswith("other series were chosen since")
+    assert results._replaced(tmp_path, replace(order, earlier=(cancelled, refused))) is None
+    assert results._replacement(order, None) == []

@@ -1,0 +1,74 @@
+"""A real worker without networks, as a process: ``python threshold_worker.py CONFIG``.
+
+A threshold stands where the cascade is, and where images are compared, the series with the higher number is after.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from faults import wait_until
+
+CHAOS = Path(__file__).with_name("chaos")
+START_SECONDS = 60.0
+
+
+@contextmanager
+def threshold_worker(config_file: Path) -> Iterator[None]:
+    """The worker, ready; stopped by SIGTERM in the end. What it logged is part of a failure."""
+    log_file = config_file.with_name("worker.log")
+    with log_file.open("ab") as log:
+        process = subprocess.Popen([sys.executable, __file__, str(config_file)], stdout=log, stderr=log)
+    try:
+        wait_until(lambda: "worker_ready" in log_file.read_text("utf-8") or process.poll() is not None, START_SECONDS)
+        assert process.poll() is None
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(START_SECONDS) == 0
+    except BaseException as error:
+        error.add_note(f"the worker's log ends:\n{log_file.read_text('utf-8')[-4000:]}")
+        raise
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _after_by_number(one: Any, other: Any) -> Any:
+    from node.study import Comparison
+
+    return Comparison("one" if one.series_number > other.series_number else "other", "it is brighter")
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    sys.path.insert(0, str(CHAOS))
+    from mortal import segment_by_threshold
+
+    from node import app
+    from node.config import load_config
+    from node.log import set_up_log
+    from node.order import Order
+    from node.pipeline import Pipeline
+    from node.sections import LogSection
+    from node.segmentation import enhancement
+
+    class Threshold(Pipeline):
+        """The pipeline with a threshold where the cascade is."""
+
+        def _segment(self, order: Order, folder: str) -> dict[str, Any]:
+            return segment_by_threshold(order, Path(folder))
+
+    enhancement.compare_enhancement = _after_by_number
+    set_up_log(LogSection(format="json"))
+    config = load_config(Path(sys.argv[1]))
+    app.run_worker(config, app.stop_event(), None, Threshold(config))
+
+
+if __name__ == "__main__":
+    main()
