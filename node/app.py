@@ -65,7 +65,8 @@ def running_receiver(config: Config) -> Iterator[None]:
     )
     log.info("spool_opened", studies=len(spool.studies()), leftovers=leftovers)
     try:
-        loop.start({study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()})
+        held = {study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()}
+        loop.start(held, partial(desk.settled, held))
         with (
             Receiver(config.scp, handlers, metrics, config.tls, reports),
             watching_workers(config) as worker_trouble,

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
 
 from node.config import Config
 from node.engine import ACTIVE, STUDY_QUEUE, WorkflowClient, WorkflowRecord
-from node.errors import RefusedError, StudyError
+from node.errors import RefusedError, StorageError, StudyError
 from node.metrics import Metrics
-from node.order import Order, Wish, attempt_id, attempt_of, order_of, order_study, with_earlier_moment
+from node.order import (
+    Order,
+    Wish,
+    attempt_id,
+    attempt_of,
+    instances_by_name,
+    order_of,
+    order_study,
+    with_earlier_moment,
+)
+from node.removal import is_out_of_the_way
 from node.series.headers import read_study
 from node.series.unknown import collect
 from node.series.vocabulary import load_vocabulary
 from node.study import Contrast
-from node.succession import earlier_orders, end_waiting, judged, orders_of_study, words_about
+from node.succession import earlier_orders, end_waiting, judged, judged_by_study, orders_of_study, words_about
 
 log = structlog.get_logger()
 
@@ -29,6 +39,17 @@ class StudyDesk:
         self._client = client
         self._metrics = metrics
 
+    def settled(self, studies: Iterable[str]) -> frozenset[str]:
+        """Those of ``studies`` of which the spool holds nothing that was not judged; told by names, no file is read.
+
+        Raises:
+            EngineError: the database does not answer.
+            OSError: a folder cannot be listed.
+        """
+        known = judged_by_study(self._client)
+        folder = self._config.spool_folder
+        return frozenset(uid for uid in studies if instances_by_name(folder / uid) in known.get(uid, frozenset()))
+
     def is_complete(self, study_instance_uid: str, quiet_series: frozenset[str]) -> bool:
         """True if every contrast the method needs is among ``quiet_series``, and the model is the one for all four."""
         order = self._order(Wish(study_instance_uid, quiet_series))
@@ -40,7 +61,10 @@ class StudyDesk:
         The same instances never run twice, also if they would be judged otherwise now, by other settings or rules: what
         was delivered stays what it is until somebody asks for more (`retry`).
         """
-        if not (self._config.spool_folder / study_instance_uid).is_dir():
+        folder = self._config.spool_folder / study_instance_uid
+        if not folder.is_dir():
+            if is_out_of_the_way(self._config.spool_folder, study_instance_uid) or folder.is_dir():
+                raise StorageError("the study is being looked at for deletion")  # and may come back
             return  # deleted since, as every destination has its results
         order = self._order(Wish(study_instance_uid, quiet_series))
         records = orders_of_study(self._client, order.study_instance_uid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,10 +99,10 @@ def order_study(study_folder: Path, config: Config, wish: Wish | None = None, co
         every = sorted(f"{path.relative_to(study_folder)} {path.stat().st_size}" for path in files)
         digest = uids.digest(("unreadable", wish.study_instance_uid, *every))
         unread = Order(digest[:32], wish.study_instance_uid, None, str(error), created, model, study_folder)
-        return replace(unread, instances=uids.digest(every)[:32])
+        return replace(unread, instances=_digest_of_instances(every))
     every = sorted(instance.sop_instance_uid for series in study.series for instance in series.instances)
     names = [name for name, _ in study.unreadable]
-    looked_at = uids.digest((*every, *names))[:32]
+    looked_at = _digest_of_instances((*every, *names))
     by_hand = [f"{contrast}={wish.use[contrast]}" for contrast in Contrast if contrast in wish.use]
     try:
         selection, model = _selected(study, config, wish, compare)
@@ -123,6 +123,19 @@ def order_study(study_folder: Path, config: Config, wish: Wish | None = None, co
     digest = uids.digest((*inputs, *settings))
     order = Order(digest[:32], study.study_instance_uid, selection, None, created, model, study_folder)
     return replace(order, instances=looked_at)
+
+
+def instances_by_name(study_folder: Path) -> str:
+    """``Order.instances`` of a study in the spool, told by its files' names, if every one of them can be read.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    return _digest_of_instances(sorted(path.stem for path in study_folder.glob("*/*.dcm")))
+
+
+def _digest_of_instances(names: Iterable[str]) -> str:
+    return uids.digest(names)[:32]
 
 
 def _only(study: Study, series: frozenset[str] | None) -> Study:

@@ -56,6 +56,11 @@ def is_held(spool_folder: Path, study_instance_uid: str) -> bool:
     return any(folder.exists() for folder in _folders(spool_folder, study_instance_uid))
 
 
+def is_out_of_the_way(spool_folder: Path, study_instance_uid: str) -> bool:
+    """True while it is looked at once more whether the study may go: it may come back."""
+    return (spool_folder / DELETING / study_instance_uid).exists()
+
+
 def contents(spool_folder: Path, study_instance_uid: str) -> Contents:
     """Count what there is of the study."""
     home, away, aside = _folders(spool_folder, study_instance_uid)

@@ -36,6 +36,18 @@ def judged(records: Iterable[WorkflowRecord]) -> frozenset[str]:
     return frozenset(word.removeprefix(_JUDGED) for each in records for word in each.about if word.startswith(_JUDGED))
 
 
+def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
+    """As `judged`, for every study that the engine knows.
+
+    Raises:
+        EngineError: the database does not answer.
+    """
+    by_study: dict[str, list[WorkflowRecord]] = {}
+    for record in client.workflows("process"):
+        by_study.setdefault(record.about["study_instance_uid"], []).append(record)
+    return {uid: judged(records) for uid, records in by_study.items()}
+
+
 def followed(record: WorkflowRecord) -> str | None:
     """The workflow that does what this one only found out; None if this one did it itself."""
     output = record.output if isinstance(record.output, dict) else {}

@@ -14,7 +14,7 @@ from small_study import make_small_study, study_instance_uid, write_small_study
 from node.config import Config, build_config, load_config
 from node.desk import StudyDesk
 from node.engine import WorkflowClient
-from node.errors import StudyError
+from node.errors import StorageError, StudyError
 from node.ledger import read_ledger
 from node.metrics import Metrics
 from node.order import Order, attempt_id, attempt_of
@@ -105,6 +105,43 @@ def test_study_deleted_since_is_not_ordered(config: Config, client: WorkflowClie
     """A study that retention deleted between restart and quiet time is not ordered as one without instances."""
     desk.start("1.2.3.4")
     assert client.workflows("process") == []
+
+
+def test_study_that_may_come_back_is_not_forgotten(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+    """While retention looks at a study once more, out of its place, an order for it is put off, not dropped."""
+    uid = receive(config, make_small_study())
+    away = config.spool_folder / ".deleting" / uid
+    away.parent.mkdir()
+    (config.spool_folder / uid).rename(away)
+    with pytest.raises(StorageError, match="looked at for deletion"):
+        desk.start(uid)
+    assert orders(client, uid) == []
+
+
+def store(config: Config, study: dict) -> str:
+    """Put a study into the spool under the names that the receiver gives; its UID."""
+    uid = study_instance_uid(study)
+    for instance in (each for several in study.values() for each in several):
+        folder = config.spool_folder / uid / instance.SeriesInstanceUID
+        folder.mkdir(parents=True, exist_ok=True)
+        write_instance_file(folder, instance)
+    return uid
+
+
+def test_what_was_judged_is_settled_by_its_names(
+    config: Config, desk: StudyDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart a judged study is known without reading its files; another instance makes it open again."""
+    study = make_small_study()
+    late = study["T2"].pop()
+    uid = store(config, study)
+    assert desk.settled([uid]) == frozenset()
+    desk.start(uid)
+    with monkeypatch.context() as patch:
+        patch.setattr("node.order.read_study", None)
+        assert desk.settled([uid, "1.2.3"]) == {uid}
+    store(config, {"T2": [late]})
+    assert desk.settled([uid]) == frozenset()
 
 
 def test_impossible_wish_is_told_at_once(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:

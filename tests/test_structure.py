@@ -72,8 +72,8 @@ SEES = {  # who may import what; a package stands for all its modules
         "node.config", "node.engine", "node.errors", "node.log", "node.notify", "node.steps", "node.uids",
     },
     "node.desk": {
-        "node.series", "node.config", "node.engine", "node.errors", "node.metrics", "node.order", "node.study",
-        "node.succession",
+        "node.series", "node.config", "node.engine", "node.errors", "node.metrics", "node.order", "node.removal",
+        "node.study", "node.succession",
     },
     "node.ledger": {"node.config", "node.engine", "node.order", "node.scp.spool", "node.succession"},
     "node.forgetting": {"node.config", "node.engine", "node.ledger", "node.removal"},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -175,6 +175,8 @@ class AssemblyLoop:
         # receiving must not wait for a completeness check: arrivals queue up for the loop's thread
         self._arrivals: queue.SimpleQueue[tuple[str, str, float]] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._resumed: Mapping[str, Iterable[str]] = {}
+        self._settled: Callable[[], Collection[str]] = lambda: ()
         self._thread = threading.Thread(target=self._run, name="assembly")
 
     @property
@@ -182,9 +184,14 @@ class AssemblyLoop:
         """False before the start, after the stop, or if an unforeseen error ended the loop."""
         return self._thread.is_alive()
 
-    def start(self, studies_with_series: Mapping[str, Iterable[str]]) -> None:
-        """Take up what the spool holds and begin."""
-        self._assembly.resume(studies_with_series, self._clock())
+    def start(
+        self, studies_with_series: Mapping[str, Iterable[str]], settled: Callable[[], Collection[str]] = lambda: ()
+    ) -> None:
+        """Take up what the spool holds and begin.
+
+        ``settled`` says of which of these studies everything was judged already: they do not keep new ones waiting.
+        """
+        self._resumed, self._settled = studies_with_series, settled
         self._thread.start()
 
     def stop(self) -> None:
@@ -198,6 +205,11 @@ class AssemblyLoop:
         self._arrivals.put((study_instance_uid, series_instance_uid, self._clock()))
 
     def _run(self) -> None:
+        settled, trouble = _tried(self._settled)
+        if trouble is not None:  # each is judged anew, then
+            log.warning("settled_studies_unknown", reason=trouble)
+        open_studies = {study: series for study, series in self._resumed.items() if study not in (settled or ())}
+        self._assembly.resume(open_studies, self._clock())
         while not self._stopping.wait(_POLL_SECONDS):
             self._hand_over()
 

@@ -159,6 +159,24 @@ def test_failed_check_of_one_study_holds_up_no_other(error):
     assert [event["event"] for event in events] == ["completeness_unknown"]
 
 
+@pytest.mark.parametrize("error", [None, OSError(5, "Input/output error")])
+def test_settled_studies_do_not_come_up_again(error):
+    """After a restart only what was not judged is handed over; if nobody can say what was, everything is."""
+    ready, section = [], AssemblySection(stable_seconds=0.2, series_stable_seconds=0.1, ceiling_seconds=600)
+
+    def settled():
+        if error:
+            raise error
+        return {"1.2"}
+
+    loop = AssemblyLoop(Assembly(section, lambda _study, _quiet: False), lambda study, _series: ready.append(study))
+    loop.start({"1.2": ["a"], "1.3": ["b"]}, settled)
+    try:
+        wait_until(lambda: ready == (["1.2", "1.3"] if error else ["1.3"]))
+    finally:
+        loop.stop()
+
+
 class Shared:
     """A study that another receiver writes into, too; each change is one more."""
 
