@@ -80,7 +80,7 @@ def made_results(order: Order, folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except DICOM_UNREADABLE as error:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; pydicom's own have no number
             raise
         return None
     return result
