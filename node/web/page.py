@@ -34,7 +34,7 @@ _MOST_STUDIES_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the page shows. ``is_well``: whether stable studies are still being handed over."""
+    """What the page shows. ``is_well``: whether instances are still received, and stable studies handed over."""
 
     client: WorkflowClient
     metrics: Metrics
@@ -67,7 +67,7 @@ def build_page(config: Config, sources: Sources) -> Starlette:
     def health(_: Request) -> Response:
         if sources.is_well():
             return PlainTextResponse("ok")
-        return PlainTextResponse("studies are no longer handed over; see the log and restart the node", 503)
+        return PlainTextResponse("nothing is received or handed over any more; see the log and restart the node", 503)
 
     def measured(_: Request) -> Response:
         return Response(generate_latest(sources.metrics.registry), media_type=CONTENT_TYPE_LATEST)

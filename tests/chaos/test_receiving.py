@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import socket
@@ -11,7 +10,7 @@ import struct
 import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from node_process import running_node, write_config
 from pydicom import dcmread
 from raw_peer import ABORT, PeerAbortedError, RawPeer, associate_rq, data_pdu, store_rq
 from receiver_node import SECONDS, ReceiverNode, nothing_left
+from small_disk import small_disk
 
 from node.errors import ConfigError
 from node.scu import echo
@@ -407,24 +407,6 @@ def test_unusable_tls_file_is_a_config_error(tmp_path, authority, key):
     section = tls_section(authority.sign("node")).model_copy(update={key: broken})
     with pytest.raises(ConfigError, match=rf"tls\..*{key}"):
         ReceiverNode(tmp_path / "spool", tls=section).receiver.start()
-
-
-@contextmanager
-def small_disk(folder, size):
-    """A tmpfs of ``size`` at ``folder``."""
-    folder.mkdir()
-    as_root = () if os.geteuid() == 0 else ("sudo", "-n")
-    mounted = subprocess.run(
-        [*as_root, "mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "tmpfs", str(folder)], check=False
-    )
-    if mounted.returncode != 0:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no tmpfs can be mounted")
-        pytest.skip("no tmpfs can be mounted: neither root nor sudo")
-    try:
-        yield folder
-    finally:
-        subprocess.run([*as_root, "umount", str(folder)], check=True)
 
 
 def test_full_disk_is_survived(tmp_path):
