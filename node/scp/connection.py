@@ -24,7 +24,7 @@ log = structlog.get_logger()
 MAX_PDU_BYTES = 1 << 20  # no PDU is longer, be it A-ASSOCIATE-RQ or the largest P-DATA-TF that may be configured
 _WAIT_SECONDS = 0.1
 _CLOSED_SECONDS = 0.001
-_AWAITS_REQUEST = "Sta2"  # PS3.8 9.2.2: the transport connection is open, the A-ASSOCIATE-RQ is awaited
+_BEFORE_REQUEST = ("Sta1", "Sta2")  # PS3.8 9.2.2: idle; or the transport connection is open, the request awaited
 
 
 class WakingQueue(queue.Queue[Any]):
@@ -132,7 +132,7 @@ class Connection(AssociationSocket):  # type: ignore[misc]
         if nr_bytes > MAX_PDU_BYTES:
             log.warning("pdu_too_large", address=self.assoc.requestor.address, announced_bytes=nr_bytes)
             raise ConnectionError("the announced PDU is too large")
-        has_asked = self.assoc.dul.state_machine.current_state != _AWAITS_REQUEST
+        has_asked = self.assoc.dul.state_machine.current_state not in _BEFORE_REQUEST
         deadline = time.monotonic() + self._timeout_seconds if has_asked else self._ask_until
         content, count = bytearray(nr_bytes), 0
         with memoryview(content) as view:

@@ -87,6 +87,8 @@ class _Beginning(RequestHandler):  # type: ignore[misc]
         association = self._create_association()
         self.server.prepare(association)
         try:
+            association.dul.start()
+            association._started_dul = True  # else it would start it itself, where nobody catches what that raises
             association.start()
         except RuntimeError:
             self.server.forget(association)
@@ -98,7 +100,7 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
 
     It has room for a whole scanner fleet to connect at once (pynetdicom's default is 5), and a TLS handshake holds up
     nobody else. ``on_tick`` is called several times a second while it listens, ``prepare`` for each association before
-    its threads start, ``forget`` if they do not.
+    its threads start, ``forget`` if one does not.
     """
 
     request_queue_size = 128

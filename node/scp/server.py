@@ -129,7 +129,7 @@ class Receiver:
                 tls=tls,
                 on_tick=self._put_away_ended,
                 prepare=self._prepare,
-                forget=self._put_away,
+                forget=self._forget,
             )
         except OSError as error:
             key = "scp.port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "scp.host"
@@ -204,6 +204,14 @@ class Receiver:
         dul._run_loop_delay = 0  # Connection.ready waits
         self._open[association] = (plain, connection)
 
+    def _forget(self, association: Association) -> None:
+        """Its threads could not be started, or only one of the two."""
+        association.dul.kill_dul()
+        self._cut(association)
+        if association.dul.ident is not None:
+            association.dul.join()
+        self._put_away(association)
+
     def _put_away_ended(self) -> None:
         for association in list(self._open):
             dul = association.dul
@@ -214,7 +222,7 @@ class Receiver:
                     dul.kill_dul()
                 else:
                     self._put_away(association)
-            elif dul.ident is not None and not dul.is_alive():
+            elif not dul.is_alive():
                 # it may wait for an A-ASSOCIATE-RQ, which will not come; None is what a time-out gives
                 dul.to_user_queue.put(None)
 
