@@ -72,13 +72,13 @@ class SpoolDisk:
             _write(self._folder.parent / _NAME_FILE, self._name)
 
     def check(self) -> None:
-        """To be called before anything is written.
+        """To be called before anything is written; until it was found there is nothing to compare.
 
         Raises:
             OSError: the spool is not where it was found.
         """
         device = self._folder.stat().st_dev
-        if device == self._device:
+        if self._device in (None, device):
             return
         if not self._name or _read(self._folder / _NAME_FILE) != self._name:
             raise OSError(errno.ESTALE, "the spool's disk is not mounted")

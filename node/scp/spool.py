@@ -240,7 +240,7 @@ class Spool:
         Raises:
             OSError: the disk does not say, or the one that was received to is not there.
         """
-        if self._disk.is_found:
+        if self._disk.is_found:  # else the spool may not be there yet
             self._disk.check()
         there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         return shutil.disk_usage(there).free
