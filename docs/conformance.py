@@ -19,7 +19,8 @@ from node import __version__
 from node.commitment import PERMANENT_REASONS, describe_failure
 from node.config import DeliverySection, ScpSection
 from node.scp.commitment import REPORT_STATUSES
-from node.scp.server import STORAGE_SOP_CLASSES
+from node.scp.handlers import STORAGE_SOP_CLASSES
+from node.scp.server import REQUEST_SECONDS
 from node.scp.status import STATUSES
 from node.scu import classify_status
 from node.scu_commitment import SAME_ASSOCIATION_SECONDS
@@ -53,14 +54,15 @@ network library, pynetdicom).
 | address | those of `scp.allowed_addresses`; others are cut off without a word; if the list is empty, any |
 | called AE title | must be the node's (`scp.ae_title`, default `{scp.ae_title}`) |
 | calling AE title | those of `scp.calling_ae_titles`; if the list is empty, any |
-| associations at one time | `scp.max_associations`, default {scp.max_associations}; more are rejected |
+| associations at one time | `scp.max_associations`, default {scp.max_associations}; more are rejected. A connection \
+counts once it asked for its association |
 | largest PDU received | `scp.max_pdu_bytes`, default {scp.max_pdu_bytes} bytes; a PDU announced with more than 1 MiB \
 ends the connection |
 | largest instance | `scp.max_instance_mebibytes`, default {scp.max_instance_mebibytes} MiB (of a deflated data set: \
 inflated); refused after its last fragment, or aborted at twice that size |
 | largest study | `scp.max_study_mebibytes`, default {scp.max_study_mebibytes} MiB; further instances are refused |
 | silent peer | let go after `scp.network_timeout_seconds`, default {scp.network_timeout_seconds:.0f} s, also within a \
-PDU |
+PDU; after {request_seconds:.0f} s at most if it has not sent its A-ASSOCIATE-RQ |
 | messages without waiting for answers | more than 16 at once end the association |
 | asynchronous operations, role selection, extended negotiation, user identity | not negotiated |
 | transport security | `scp.tls`: TLS 1.2 or newer (PS3.15 B, BCP 195) with `tls.certificate_file`; with `tls.ca_file`, \
@@ -208,6 +210,7 @@ def statement() -> str:
         implementation_uid=PYNETDICOM_IMPLEMENTATION_UID,
         implementation_version=PYNETDICOM_IMPLEMENTATION_VERSION,
         scp=ScpSection(),
+        request_seconds=REQUEST_SECONDS,
         delivery=DeliverySection(),
         verification_syntaxes=_bullets(build_context(Verification).transfer_syntax),
         scp_statuses=_scp_statuses(),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -29,16 +29,21 @@ from node.metrics import Metrics
 from node.pipeline import Pipeline
 from node.series.vocabulary import load_vocabulary
 
+if TYPE_CHECKING:
+    from node.scp.server import Receiver
+
 log = structlog.get_logger()
 
 _WORKER_PAUSE_SECONDS = 5.0
 _WORKER_STOP_SECONDS = 30.0
 _STEP_GRACE_SECONDS = 5.0
 _PARENT_WATCH_SECONDS = 1.0
+_DEAF_WATCH_SECONDS = 1.0
+_DEAF_LEAVE_SECONDS = 60.0
 
 
 @contextmanager
-def running_receiver(config: Config) -> Iterator[None]:
+def running_receiver(config: Config) -> Iterator[Receiver]:
     """Spool, assembly, SCP and status page, until the block ends."""
     from node.commitment import Commitments
     from node.delivery import COMMITMENT_TOPIC
@@ -53,8 +58,6 @@ def running_receiver(config: Config) -> Iterator[None]:
     metrics = Metrics()
     # several receivers may share one spool: each has its own place for what is arriving
     spool = Spool(config.spool_folder, f"{socket.gethostname()}-{config.scp.port}")
-    metrics.free_bytes.set_function(spool.free_bytes)
-    leftovers = spool.remove_incoming_leftovers()
     client = WorkflowClient(config)
     desk = StudyDesk(config, client, metrics)
     loop = AssemblyLoop(Assembly(config.assembly, desk.is_complete, spool.changes), desk.start)
@@ -63,19 +66,20 @@ def running_receiver(config: Config) -> Iterator[None]:
         Commitments(config.commitments_folder),
         lambda workflow_id, message, key: client.send(workflow_id, COMMITMENT_TOPIC, message, key),
     )
-    log.info("spool_opened", studies=len(spool.studies()), leftovers=leftovers)
     try:
+        leftovers = spool.begin()
+        log.info("spool_opened", studies=len(spool.studies()), leftovers=leftovers)
         held = {study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()}
         loop.start(held, partial(desk.settled, held))
-        with (
-            Receiver(config.scp, handlers, metrics, config.tls, reports),
-            watching_workers(config) as worker_trouble,
-            running_page(config, Sources(client, metrics, lambda: loop.is_alive, worker_trouble)),
-        ):
-            yield
+        receiver = Receiver(config.scp, handlers, metrics, config.tls, reports)
+        with receiver, watching_workers(config) as worker_trouble:
+            sources = Sources(client, metrics, lambda: loop.is_alive and receiver.is_alive, worker_trouble)
+            with running_page(config, sources):
+                yield receiver
     finally:
         loop.stop()
         client.close()
+        spool.end()
 
 
 def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeline: Pipeline | None = None) -> None:
@@ -185,6 +189,22 @@ def stop_event() -> threading.Event:
     return event
 
 
+def _wait(stop: threading.Event, receiver: Receiver) -> None:
+    """Return once ``stop`` is set. A receiver that ended unasked ends the process: who looks after it starts it again.
+
+    Raises:
+        SystemExit: with status 1.
+    """
+    while not stop.wait(_DEAF_WATCH_SECONDS):
+        if not receiver.is_alive:
+            log.error("receiver_ended")
+            # in good order, but not at any price: a thread that hangs in a disk would keep a deaf process alive
+            leave = threading.Timer(_DEAF_LEAVE_SECONDS, os._exit, (1,))
+            leave.daemon = True
+            leave.start()
+            raise SystemExit(1)
+
+
 def serve(config: Config, role: str, config_file: Path | None, parent: int | None = None) -> None:
     """Run the node (``role``: all, receive, work) until SIGTERM; a worker also ends when process ``parent`` is gone."""
     begun = time.monotonic()
@@ -194,12 +214,12 @@ def serve(config: Config, role: str, config_file: Path | None, parent: int | Non
         run_worker(config, stop, parent)
         return
     worker = WorkerProcess(config_file) if role == "all" else None
-    with running_receiver(config):
+    with running_receiver(config) as receiver:
         if worker:
             worker.start()
         try:
             log.info("node_ready", role=role, seconds=round(time.monotonic() - begun, 2))
-            stop.wait()
+            _wait(stop, receiver)
         finally:
             if worker:
                 worker.stop()

@@ -56,23 +56,30 @@ def _rules(config: Config) -> Finding:
 
 
 def _port(key: str, host: str, port: int) -> Finding:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            hint = " (is the node running?)" if error.errno == errno.EADDRINUSE else ""
-            return Finding(key, False, f"cannot listen on {host}:{port}: {error.strerror}{hint}")
-    return Finding(key, True, f"{host}:{port} is free")
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        places = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = next((each for each in places if each[0] == socket.AF_INET), places[0])
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        hint = " (is the node running?)" if error.errno == errno.EADDRINUSE else ""
+        return Finding(key, False, f"cannot listen on {shown}: {error.strerror}{hint}")
+    return Finding(key, True, f"{shown} is free")
 
 
 def _spool(config: Config) -> Finding:
     from node.scp.spool import Spool
 
+    spool = Spool(config.spool_folder)
     try:
-        free_mib = Spool(config.spool_folder).free_bytes() // 2**20
+        spool.rehearse()
+        free_mib = spool.free_bytes() // 2**20
     except OSError as error:
         return Finding("spool", False, f"{config.spool_folder}: {error.strerror}")
+    except GlionodeError as error:
+        return Finding("spool", False, str(error).removeprefix("node.folder: "))
     text = f"{config.spool_folder}: {free_mib} MiB free, watermark {config.scp.watermark_mebibytes} MiB"
     return Finding("spool", free_mib > config.scp.watermark_mebibytes, text)
 

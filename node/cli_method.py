@@ -125,15 +125,20 @@ def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -
 
 @bench.command("receive")
 @click.option("--instances", type=click.IntRange(min=4), default=20000, show_default=True, help="For the memory table.")
+@click.option(
+    "--mebibytes", type=click.IntRange(2, 4095), default=2048, show_default=True, help="Of the large instance."
+)
 @ConfigOption
-def bench_receive(instances: int, config_file: Path | None) -> None:
-    """The receiver against DCMTK's storescp, what flushing to the disk costs, and its memory over many instances."""
+def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> None:
+    """The receiver against DCMTK's storescp, what flushing to the disk costs, and its memory: over many instances, and
+    while one large Enhanced MR instance arrives.
+    """
     from node.bench.receive import SLICES
     from node.bench.receive import bench as run
 
     configure(config_file, quiet=True)
     with progress_bar() as progress:
-        speeds, memory = run(instances, progress)
+        speeds, memory, large = run(instances, mebibytes, progress)
     table = Table("receiver", "associations", f"{SLICES} instances / s", "ms each", "ratio")
     for each in speeds:
         ratio = f"{each.seconds / next(one.seconds for one in speeds if one.associations == each.associations):.1f}"
@@ -143,6 +148,10 @@ def bench_receive(instances: int, config_file: Path | None) -> None:
     table = Table("instances", "resident / MiB", "instances / s")
     for row in memory:
         table.add_row(str(row.instances), f"{row.resident_mebibytes:.1f}", f"{row.instances_per_second:.0f}")
+    Console(width=140).print(table)
+    table = Table("instance / MiB", "resident before / MiB", "most while it arrives / MiB", "seconds")
+    figures = (large.before_mebibytes, large.most_mebibytes, large.seconds)
+    table.add_row(str(large.mebibytes), *(f"{figure:.1f}" for figure in figures))
     Console(width=140).print(table)
 
 

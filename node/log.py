@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -33,6 +33,21 @@ def _shortened(value: Any) -> Any:
     return type(value)(map(_shortened, value)) if isinstance(value, list | tuple) else value
 
 
+class _LossyLogger(structlog.PrintLogger):
+    """Loses a line that cannot be written, on a full disk or to a reader that is gone, instead of raising.
+
+    Lines are logged where an error would end what must go on: the loop that takes connections, an instance being kept.
+    """
+
+    def msg(self, message: str) -> None:
+        """Write one line, if that is possible."""
+        with suppress(OSError, ValueError):  # ValueError: the stream was closed
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
 def set_up_log(section: LogSection) -> None:
     """Configure structlog on standard error. Called once, by the command line."""
     processors: list[Any] = [
@@ -52,7 +67,7 @@ def set_up_log(section: LogSection) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, section.level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _LossyLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     # these libraries repeat attribute values, patient data among them, in what they log and warn about

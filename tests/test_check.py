@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from command_line import run_glionode
 from faults import FakePacs, free_port
 from lab import needs
 from node_process import write_config
+from small_disk import shown_at, small_disk
 
+from node.scp.spool import Spool
 from node.study import Destination
 
 PARTS = (
@@ -90,6 +93,26 @@ def test_address_of_another_machine(tmp_path: Path) -> None:
     assert lines["scp.port"].startswith("FAIL cannot listen on 192.0.2.1:")
 
 
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+def test_address_by_name_or_of_ipv6(host: str, tmp_path: Path) -> None:
+    """An IPv6 address, or a name, is tried as what it is."""
+    try:
+        with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    _, lines = check(tmp_path, scp={"host": host})
+    assert lines["scp.port"].startswith("ok ")
+    assert lines["scp.port"].endswith(" is free")
+
+
+def test_unknown_name(tmp_path: Path) -> None:
+    """A host name that nobody knows cannot be listened on."""
+    code, lines = check(tmp_path, scp={"host": "no-such-host.invalid"})
+    assert code == 1
+    assert lines["scp.port"].startswith("FAIL cannot listen on no-such-host.invalid:")
+
+
 def test_disabled_page_needs_no_port(tmp_path: Path) -> None:
     """Without the status page its port is not looked at."""
     assert "web.port" not in check(tmp_path, web={"enabled": False})[1]
@@ -134,6 +157,33 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert all(
         "Not a directory" in lines[part] or "File exists" in lines[part] for part in ("spool", "engine.database")
     )
+
+
+def test_disk_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that makes no hard links, without which nothing is received, fails the spool."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", fail)
+    code, lines = check(tmp_path)
+    assert code == 1
+    assert lines["spool"] == f"FAIL {tmp_path / 'var' / 'spool'}: Operation not permitted"
+    assert not [path for path in (tmp_path / "var" / "spool").rglob("*") if path.is_file()]
+
+
+def test_spool_whose_disk_is_not_mounted(tmp_path: Path) -> None:
+    """A spool that was on a disk of its own, which is not there, fails, and is left alone."""
+    spool = tmp_path / "var" / "spool"
+    spool.mkdir(parents=True)
+    with small_disk(tmp_path / "disk", "4m") as disk, shown_at(spool, disk):
+        begun = Spool(spool)
+        begun.begin()
+        begun.end()
+    code, lines = check(tmp_path)
+    assert code == 1
+    assert "which is not mounted" in lines["spool"]
+    assert list(spool.iterdir()) == []
 
 
 def test_full_disk(tmp_path: Path) -> None:

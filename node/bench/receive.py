@@ -1,4 +1,5 @@
-"""``glionode bench receive``: the receiver against DCMTK's storescp, what flushing costs, and its memory over time.
+"""``glionode bench receive``: the receiver against DCMTK's storescp, what flushing costs, and its memory: over time,
+and while one large instance arrives.
 
 DCMTK's ``storescu`` sends to both, over loopback. A spool in memory, where flushing costs nothing, shows what the disk
 takes.
@@ -11,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from node.errors import ConfigError, RetryableError
 from node.metrics import Metrics
@@ -41,6 +43,7 @@ _ROOT = "1.2.826.0.1.3680043.10.1462.8"
 _NUMBER = f"{_ROOT}.10000000"  # all of one length, so that one replaces another in encoded bytes
 _DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1"}  # Debian's build leaves Nagle's algorithm on: 40 ms for each instance
 _START_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
 
 Progress = Callable[[str, float], None]
 
@@ -63,6 +66,16 @@ class Memory:
     instances_per_second: float
 
 
+@dataclass(frozen=True, slots=True)
+class Large:
+    """What the receiver holds in memory before one large instance comes, and at most while it arrives and is kept."""
+
+    mebibytes: int
+    before_mebibytes: float
+    most_mebibytes: float
+    seconds: float
+
+
 def run_receiver(folder: Path, port: int) -> None:
     """The receiver alone in this process, on a spool in ``folder``, until SIGTERM."""
     signals = {signal.SIGTERM, signal.SIGINT}
@@ -73,8 +86,10 @@ def run_receiver(folder: Path, port: int) -> None:
         signal.sigwait(signals)
 
 
-def bench(memory_instances: int, progress: Progress | None) -> tuple[list[Speed], list[Memory]]:
-    """Speeds of each receiver, and the memory of ours over ``memory_instances``.
+def bench(
+    memory_instances: int, large_mebibytes: int, progress: Progress | None
+) -> tuple[list[Speed], list[Memory], Large]:
+    """Speeds of each receiver, and the memory of ours over ``memory_instances``, and at one of ``large_mebibytes``.
 
     Raises:
         ConfigError: DCMTK is not installed.
@@ -92,7 +107,8 @@ def bench(memory_instances: int, progress: Progress | None) -> tuple[list[Speed]
                 continue
             report(receiver, 0.1)
             speeds += _speeds(receiver, programs, folder, series)
-        return speeds, _memory(programs["storescu"], folder, memory_instances, report)
+        large = _large(programs["storescu"], folder, large_mebibytes, report)
+        return speeds, _memory(programs["storescu"], folder, memory_instances, report), large
 
 
 def _speeds(receiver: str, programs: dict[str, Path], folder: Path, series: Sequence[Path]) -> list[Speed]:
@@ -131,6 +147,22 @@ def _memory(storescu: Path, folder: Path, instances: int, report: Progress) -> l
             if sent * STEPS // instances > (sent - len(batch)) * STEPS // instances:
                 found.append(Memory(sent, _resident_mebibytes(pid), sent / seconds))
     return found
+
+
+def _large(storescu: Path, folder: Path, mebibytes: int, report: Progress) -> Large:
+    report(f"one instance of {mebibytes} MiB", 0.5)
+    with _scratch(folder) as spool, _running(None, spool) as (port, pid):
+        _send(storescu, port, _write_instances(folder / "small", 1, 16), 1)
+        before = most = _resident_mebibytes(pid)
+        file = _write_multi_frame(folder / "large.dcm", mebibytes)
+        begun = time.perf_counter()
+        (process,) = _begin_sending(storescu, port, [file], 1)
+        while process.poll() is None:
+            most = max(most, _resident_mebibytes(pid))
+            time.sleep(_LOOK_SECONDS)
+        if process.returncode:
+            raise RetryableError(f"storescu ended with status {process.returncode}")
+        return Large(mebibytes, before, max(most, _resident_mebibytes(pid)), time.perf_counter() - begun)
 
 
 @contextmanager
@@ -177,7 +209,16 @@ def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
 def _send(storescu: Path, port: int, files: Sequence[Path], associations: int) -> float:
     """Seconds until all files are answered for, each association in a process of its own."""
     begun = time.perf_counter()
-    processes = [
+    codes = [process.wait() for process in _begin_sending(storescu, port, files, associations)]
+    if any(codes):
+        raise RetryableError(f"storescu ended with status {max(codes)}")
+    return time.perf_counter() - begun
+
+
+def _begin_sending(
+    storescu: Path, port: int, files: Sequence[Path], associations: int
+) -> list[subprocess.Popen[bytes]]:
+    return [
         subprocess.Popen(
             [str(storescu), "-R", "-aec", _AE_TITLE, _HOST, str(port), *map(str, files[number::associations])],
             env=os.environ | _DCMTK_ENVIRONMENT,
@@ -186,10 +227,6 @@ def _send(storescu: Path, port: int, files: Sequence[Path], associations: int) -
         )
         for number in range(associations)
     ]
-    codes = [process.wait() for process in processes]
-    if any(codes):
-        raise RetryableError(f"storescu ended with status {max(codes)}")
-    return time.perf_counter() - begun
 
 
 def _dcmtk(name: str) -> Path:
@@ -203,26 +240,45 @@ def _dcmtk(name: str) -> Path:
 
 def _write_instances(folder: Path, count: int, size: int, first: int = 0) -> list[Path]:
     """So many MR instances of one series, ``size`` x ``size`` pixels each."""
-    instance = Dataset()
-    instance.SOPClassUID, instance.SOPInstanceUID = MRImageStorage, _NUMBER
-    instance.StudyInstanceUID, instance.SeriesInstanceUID = f"{_ROOT}.1", f"{_ROOT}.2"
-    instance.PatientName, instance.PatientID, instance.Modality = "BENCH", "BENCH", "MR"
-    instance.Rows = instance.Columns = size
-    instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
-    instance.BitsAllocated = instance.BitsStored = 16
-    instance.HighBit, instance.PixelRepresentation = 15, 0
-    instance.PixelData = bytes(2 * size * size)
-    instance.file_meta = FileMetaDataset()
-    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, instance, enforce_file_format=True)
+    content = _encoded(MRImageStorage, size, None, bytes(2 * size * size))
     folder.mkdir(parents=True)
     files = []
     for number in range(first, first + count):
         uid = f"{_ROOT}.{10000000 + number}"
         files.append(folder / f"{number}.dcm")
-        files[-1].write_bytes(buffer.getvalue().replace(_NUMBER.encode(), uid.encode()))
+        files[-1].write_bytes(content.replace(_NUMBER.encode(), uid.encode()))
     return files
+
+
+def _write_multi_frame(file: Path, mebibytes: int) -> Path:
+    """One Enhanced MR instance of so many mebibytes, in frames of 2 MiB. All are zero, and take no room on the disk."""
+    content = _encoded(EnhancedMRImageStorage, 1024, mebibytes // 2, b"")
+    length_bytes = mebibytes << 20
+    assert content.endswith(b"OW\0\0\0\0\0\0")  # the empty pixel data
+    with file.open("wb") as stream:
+        stream.write(content[:-4] + struct.pack("<L", length_bytes))
+        stream.truncate(len(content) + length_bytes)
+    return file
+
+
+def _encoded(sop_class: UID, size: int, frames: int | None, pixels: bytes) -> bytes:
+    instance = Dataset()
+    instance.SOPClassUID, instance.SOPInstanceUID = sop_class, _NUMBER
+    instance.StudyInstanceUID, instance.SeriesInstanceUID = f"{_ROOT}.1", f"{_ROOT}.2"
+    instance.PatientName, instance.PatientID, instance.Modality = "BENCH", "BENCH", "MR"
+    instance.Rows = instance.Columns = size
+    if frames is not None:
+        instance.NumberOfFrames = frames
+    instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
+    instance.BitsAllocated = instance.BitsStored = 16
+    instance.HighBit, instance.PixelRepresentation = 15, 0
+    instance.PixelData = pixels
+    instance["PixelData"].VR = "OW"
+    instance.file_meta = FileMetaDataset()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, instance, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def _resident_mebibytes(pid: int) -> float:

@@ -18,10 +18,14 @@ from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT, DIMSEPrimitive
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.service_class_n import StorageCommitmentServiceClass
 
 from node.scp.incoming import IncomingFile
 from node.scp.instance_identity import PARSE_ERRORS
+from node.scp.room import Room
 from node.scp.status import INSTANCE_TOO_LARGE, OUT_OF_RESOURCES, Status
 
 log = structlog.get_logger()
@@ -30,7 +34,8 @@ _GET_SECONDS = 0.1
 _MOST_WAITING = 16  # messages that a peer sends without waiting for answers, which was never negotiated
 _COMMAND_SET_BYTES = 1 << 16
 _MESSAGE_BYTES = 16 << 20  # data sets of messages other than C-STORE, which are kept in memory
-_ROOM_BYTES = 64 << 20  # how often free space is looked at while an instance grows
+_SERVICES = {C_STORE: StorageServiceClass, N_EVENT_REPORT: StorageCommitmentServiceClass}
+_NO_ROOM = "free space is below scp.watermark_mebibytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +74,13 @@ class Arrival:
     Its data set comes in one thread, and is judged in another afterwards.
     """
 
-    def __init__(self, request: StoreRequest, limit_bytes: int, has_room: Callable[[], bool]) -> None:
+    def __init__(self, request: StoreRequest, limit_bytes: int, room: Room) -> None:
         self.request = request
         self.file: IncomingFile | None = None
         self.refusal: tuple[Status, str] | None = None
         self._limit_bytes = limit_bytes
-        self._has_room = has_room
-        self._came_bytes = self._looked_bytes = 0
+        self._room = room
+        self._came_bytes = 0
 
     @property
     def is_endless(self) -> bool:
@@ -86,11 +91,11 @@ class Arrival:
         """Take the instance, unless it was refused already."""
         if self.refusal:
             return
-        if not self._has_room():
-            self.refuse(OUT_OF_RESOURCES, "free space is below scp.watermark_mebibytes")
-            return
         try:
-            self.file = open_file(self.request.head())
+            if self._room.is_free():
+                self.file = open_file(self.request.head())
+            else:
+                self.refuse(OUT_OF_RESOURCES, _NO_ROOM)
         except OSError as error:
             self.refuse(OUT_OF_RESOURCES, error.strerror or type(error).__name__)
 
@@ -102,13 +107,11 @@ class Arrival:
         if self._came_bytes > self._limit_bytes:
             self.refuse(INSTANCE_TOO_LARGE, "larger than scp.max_instance_mebibytes")
             return
-        if self._came_bytes - self._looked_bytes > _ROOM_BYTES:
-            self._looked_bytes = self._came_bytes
-            if not self._has_room():
-                self.refuse(OUT_OF_RESOURCES, "free space is below scp.watermark_mebibytes")
-                return
         try:
-            self.file.write(fragment)
+            if self._room.takes(len(fragment)):
+                self.file.write(fragment)
+            else:
+                self.refuse(OUT_OF_RESOURCES, _NO_ROOM)
         except OSError as error:
             self.refuse(OUT_OF_RESOURCES, error.strerror or type(error).__name__)
 
@@ -160,6 +163,31 @@ class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
         super().__init__(association)
         self._begin = begin
         self._arrivals: list[Arrival] = []
+        self._serve_others = association._serve_request
+        association._serve_request = self._serve
+
+    def _serve(self, message: DIMSEPrimitive, context_id: int) -> None:
+        """Have a request answered by the service of its kind. Its SOP class is for the service to judge.
+
+        pynetdicom goes by that SOP class alone: it answers a C-STORE of Verification as if it were a C-ECHO, and ends
+        the association at a class unknown to it.
+        """
+        service, context = _SERVICES.get(type(message)), self.assoc._accepted_cx.get(context_id)
+        if service is None or context is None:
+            self._serve_others(message, context_id)
+            if self.assoc._sent_abort:
+                address = self.assoc.requestor.address
+                log.warning("association_aborted", reason="a request that nobody here serves", address=address)
+            return
+        try:
+            service(self.assoc).SCP(message, context)
+        except PARSE_ERRORS as error:  # what the request says cannot be said in an answer
+            self._abort(f"a request that cannot be answered ({type(error).__name__})")
+
+    def send_msg(self, primitive: DIMSEPrimitive, context_id: int) -> None:
+        """As pynetdicom's. The peer's silence counts from here on: it had to wait for this as long as the disk took."""
+        self.dul._idle_timer.restart()
+        super().send_msg(primitive, context_id)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take one P-DATA. What is no message, or beyond all bounds, ends the association (A-P-ABORT)."""

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError, StateMachine
+from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
 
 from node.scp.instance_identity import PARSE_ERRORS
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 MAX_PDU_BYTES = 1 << 20  # no PDU is longer, be it A-ASSOCIATE-RQ or the largest P-DATA-TF that may be configured
 _WAIT_SECONDS = 0.1
 _CLOSED_SECONDS = 0.001
+_BEFORE_REQUEST = ("Sta1", "Sta2")  # PS3.8 9.2.2: idle; or the transport connection is open, the request awaited
 
 
 class WakingQueue(queue.Queue[Any]):
@@ -54,17 +56,44 @@ class ForgivingStateMachine(StateMachine):  # type: ignore[misc]
             self.dul.kill_dul()
 
 
+class SteadyTimer(Timer):  # type: ignore[misc]
+    """pynetdicom's timer, by a clock that nobody sets: when the wall clock jumps, no association ends of it."""
+
+    _start_time: float | None
+    _end_time: float | None
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until it expires."""
+        if self.timeout is None:
+            return 1.0
+        if self._start_time is None:
+            return float(self.timeout)
+        end = time.monotonic() if self._end_time is None else self._end_time
+        return float(self.timeout - (end - self._start_time))
+
+    def start(self) -> None:
+        """Begin anew."""
+        self._start_time, self._end_time = time.monotonic(), None
+
+    def stop(self) -> None:
+        """Expire no more."""
+        self._end_time = time.monotonic()
+
+
 class Connection(AssociationSocket):  # type: ignore[misc]
     """The socket of one association.
 
     pynetdicom looks a thousand times a second whether something came; here its thread sleeps until the peer sends, or
     `wake` is called because there is something to send. A PDU is read at once instead of in pieces of 4 KiB; it must be
-    whole within ``timeout_seconds`` and no longer than `MAX_PDU_BYTES`, whatever length the peer announces.
+    whole within ``timeout_seconds`` and no longer than `MAX_PDU_BYTES`, whatever length the peer announces. The first,
+    A-ASSOCIATE-RQ, must be whole within the association's ``acse_timeout``, counted from the beginning.
     """
 
     def __init__(self, association: Association, connection: socket.socket, timeout_seconds: float) -> None:
         super().__init__(association, client_socket=connection)
         self._timeout_seconds = timeout_seconds
+        self._ask_until = time.monotonic() + association.acse_timeout
         # without it a peer that stops in the middle of a PDU blocks pynetdicom's reader for ever
         connection.settimeout(timeout_seconds)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -103,7 +132,8 @@ class Connection(AssociationSocket):  # type: ignore[misc]
         if nr_bytes > MAX_PDU_BYTES:
             log.warning("pdu_too_large", address=self.assoc.requestor.address, announced_bytes=nr_bytes)
             raise ConnectionError("the announced PDU is too large")
-        deadline = time.monotonic() + self._timeout_seconds
+        has_asked = self.assoc.dul.state_machine.current_state not in _BEFORE_REQUEST
+        deadline = time.monotonic() + self._timeout_seconds if has_asked else self._ask_until
         content, count = bytearray(nr_bytes), 0
         with memoryview(content) as view:
             while count < nr_bytes:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import structlog
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRColorImageStorage,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+)
 from pynetdicom import evt
 
 from node.errors import InstanceRefused
@@ -13,6 +19,7 @@ from node.metrics import Metrics
 from node.scp.arrival import Arrival, StoreRequest
 from node.scp.incoming import IncomingFile
 from node.scp.instance_identity import Identity, inflates_beyond, read_identity
+from node.scp.room import Room
 from node.scp.spool import Spool, StoreOutcome
 from node.scp.status import (
     CANNOT_UNDERSTAND,
@@ -32,6 +39,13 @@ from node.uids import is_valid_uid
 
 log = structlog.get_logger()
 
+STORAGE_SOP_CLASSES = (
+    MRImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedMRColorImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+)
+
 
 class StorageHandlers:
     """C-ECHO and C-STORE of the node's SCP. `begin` takes an instance as it arrives, `handle_store` answers for it.
@@ -45,12 +59,12 @@ class StorageHandlers:
     ) -> None:
         self._spool = spool
         self._metrics = metrics
-        self._watermark_bytes = section.watermark_mebibytes << 20
+        self._room = Room(spool.free_bytes, section.watermark_mebibytes << 20)
         self._max_instance_bytes = section.max_instance_mebibytes << 20
         self._sizes = StudySizes(spool, section.max_study_mebibytes << 20)
         self._on_instance_stored = on_instance_stored
         self._is_full = False
-        metrics.free_bytes.set_function(spool.free_bytes)
+        metrics.free_bytes.set_function(lambda: self._free_bytes() or 0)
 
     def handle_echo(self, _event: evt.Event) -> int:
         """C-ECHO (PS3.4 A): always Success."""
@@ -58,10 +72,10 @@ class StorageHandlers:
 
     def begin(self, request: StoreRequest) -> Arrival:
         """An instance is about to arrive: where it goes, or why nothing of it is kept."""
-        arrival = Arrival(request, self._max_instance_bytes, self._has_room)
+        arrival = Arrival(request, self._max_instance_bytes, self._room)
         if not (is_valid_uid(request.sop_class_uid) and is_valid_uid(request.sop_instance_uid)):
             arrival.refuse(INVALID_UID, "(0000,0002) or (0000,1000) of the request is not a valid UID")
-        elif request.sop_class_uid != request.abstract_syntax:
+        elif request.sop_class_uid != request.abstract_syntax or request.sop_class_uid not in STORAGE_SOP_CLASSES:
             arrival.refuse(SOP_CLASS_NOT_SUPPORTED, "(0000,0002) is not the presentation context's SOP class")
         arrival.open(self._spool.open_incoming)
         return arrival
@@ -117,15 +131,19 @@ class StorageHandlers:
         with file.open_data_set() as data_set:
             return inflates_beyond(data_set, self._max_instance_bytes)
 
-    def _has_room(self) -> bool:
-        return self._spool.free_bytes() >= self._watermark_bytes
+    def _free_bytes(self) -> int | None:
+        """None if the disk does not say."""
+        try:
+            return self._spool.free_bytes()
+        except OSError:
+            return None
 
     def _answer(self, status: Status, reason: str) -> Status:
         """Count and log a refusal."""
         if status is OUT_OF_RESOURCES:
             self._metrics.instances.labels("out_of_resources").inc()
             self._is_full = True
-            log.error("spool_out_of_resources", free_bytes=self._spool.free_bytes(), reason=reason)
+            log.error("spool_out_of_resources", free_bytes=self._free_bytes(), reason=reason)
         else:
             self._metrics.instances.labels("refused").inc()
             log.warning("instance_refused", status=f"0x{status.code:04X}", reason=reason)
@@ -134,7 +152,7 @@ class StorageHandlers:
     def _note_room(self) -> None:
         if self._is_full:
             self._is_full = False
-            log.info("spool_has_room_again", free_bytes=self._spool.free_bytes())
+            log.info("spool_has_room_again", free_bytes=self._free_bytes())
 
 
 def _mismatch(identity: Identity, request: StoreRequest) -> tuple[Status, str] | None:

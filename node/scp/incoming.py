@@ -9,7 +9,11 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+
 from node.errors import InstanceRefused
+
+log = structlog.get_logger()
 
 _GROUP_LENGTH_END = 144  # preamble 128, "DICM" 4, (0002,0000) UL 12 bytes (PS3.10 7.1)
 
@@ -40,6 +44,7 @@ class IncomingFile:
         self.size_bytes = 0
         self._head_bytes = len(head)
         self._digest = hashlib.sha256()
+        self._is_discarded = False
         self._file = path.open("xb")
         try:
             self._write(head)
@@ -82,7 +87,16 @@ class IncomingFile:
         os.fsync(self._file.fileno())
 
     def discard(self) -> None:
-        """Close the file and delete its temporary name. More than once is no error."""
+        """Close the file and delete its temporary name. More than once is no error.
+
+        Nor is a disk that refuses: what is left is worthless, and deleted at a later start.
+        """
+        if self._is_discarded:
+            return
+        self._is_discarded = True
         with contextlib.suppress(OSError):  # what could not be written is not wanted any more
             self._file.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("incoming_not_deleted", reason=error.strerror or type(error).__name__)

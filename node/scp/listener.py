@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from socketserver import BaseServer
 from typing import Any
 
 import structlog
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.association import Association
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.errors import ConfigError
 from node.sections import TlsSection
@@ -20,6 +23,8 @@ from node.sections import TlsSection
 log = structlog.get_logger()
 
 _HANDSHAKE_SECONDS = 10.0
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_EXHAUSTED_SECONDS = 0.2  # before the next try, for what cannot be taken goes on knocking
 
 
 def server_tls_context(section: TlsSection) -> ssl.SSLContext:
@@ -68,11 +73,34 @@ class Doorkeeper:
         return None
 
 
+class _Beginning(RequestHandler):  # type: ignore[misc]
+    """Begins one association, or leaves nothing of it."""
+
+    server: Listener
+
+    def handle(self) -> None:
+        """As pynetdicom's; its event for this swallows what handlers raise.
+
+        Raises:
+            OSError, RuntimeError: there are no more descriptors, or threads.
+        """
+        association = self._create_association()
+        self.server.prepare(association)
+        try:
+            association.dul.start()
+            association._started_dul = True  # else it would start it itself, where nobody catches what that raises
+            association.start()
+        except RuntimeError:
+            self.server.forget(association)
+            raise
+
+
 class Listener(ThreadedAssociationServer):  # type: ignore[misc]
     """pynetdicom's server behind a `Doorkeeper`.
 
     It has room for a whole scanner fleet to connect at once (pynetdicom's default is 5), and a TLS handshake holds up
-    nobody else. ``on_tick`` is called several times a second while it listens.
+    nobody else. ``on_tick`` is called several times a second while it listens, ``prepare`` for each association before
+    its threads start, ``forget`` if one does not.
     """
 
     request_queue_size = 128
@@ -83,18 +111,40 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         doorkeeper: Doorkeeper,
         tls: ssl.SSLContext | None,
         on_tick: Callable[[], None],
+        prepare: Callable[[Association], None],
+        forget: Callable[[Association], None],
         **keywords: Any,
     ) -> None:
         self._doorkeeper = doorkeeper
         self._tls = tls
         self._on_tick = on_tick
+        self.prepare, self.forget = prepare, forget
+        self._is_exhausted = False
         self._handshakes: set[ssl.SSLSocket] = set()
-        super().__init__(*arguments, **keywords)
+        super().__init__(*arguments, request_handler=_Beginning, **keywords)
 
     @property
     def handshake_count(self) -> int:
         """Connections whose TLS handshake is under way."""
         return len(self._handshakes)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take the next connection.
+
+        Raises:
+            OSError: it cannot be taken now. Without descriptors this takes a moment, so that a core is not lost, too.
+        """
+        try:
+            taken: tuple[socket.socket, Any] = super().get_request()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                if not self._is_exhausted:
+                    log.error("connections_cannot_be_taken", reason=error.strerror)
+                self._is_exhausted = True
+                time.sleep(_EXHAUSTED_SECONDS)
+            raise
+        self._is_exhausted = False
+        return taken
 
     def verify_request(self, _request: Any, client_address: Any) -> bool:
         """True if the peer may connect; otherwise its connection is closed without a word."""

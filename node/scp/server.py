@@ -10,7 +10,7 @@ import time
 from types import TracebackType
 
 import structlog
-from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
@@ -20,22 +20,22 @@ from node.errors import ConfigError
 from node.metrics import Metrics
 from node.scp.arrival import StreamingProvider
 from node.scp.commitment import CommitmentHandler, commitment_context
-from node.scp.connection import Connection, ForgivingStateMachine, WakingQueue
-from node.scp.handlers import StorageHandlers
+from node.scp.connection import Connection, ForgivingStateMachine, SteadyTimer, WakingQueue
+from node.scp.handlers import STORAGE_SOP_CLASSES, StorageHandlers
 from node.scp.listener import Doorkeeper, Listener, server_tls_context
 from node.sections import ScpSection, TlsSection
 
 log = structlog.get_logger()
 
-STORAGE_SOP_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
-
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 3.0  # how long open associations get to end in good order before they are cut ...
 _GIVE_UP_SECONDS = 10.0  # ... and before a thread that hangs in the disk is left behind
+REQUEST_SECONDS = 10.0  # until a connection has asked for its association; scp.network_timeout_seconds if less
+_LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)  # PS3.8 9.3.4: rejected-transient, by the provider, local-limit-exceeded
 _SPARE_CONNECTIONS = 64  # beyond max_associations, so that a peer too many is told so instead of being cut
 
 
-def _support_what_is_proposed(event: evt.Event, others: list[PresentationContext]) -> None:
+def _support_what_is_proposed(association: Association, others: list[PresentationContext]) -> None:
     """Accept each storage context in the first transfer syntax proposed, private ones included.
 
     pynetdicom has fixed lists of transfer syntaxes, and the acceptor's order wins. Here, before the negotiation of one
@@ -43,14 +43,19 @@ def _support_what_is_proposed(event: evt.Event, others: list[PresentationContext
     instances are kept undecoded, so nothing needs to be understood. ``others``: what is supported besides storage.
     """
     first_proposed: dict[UID, list[UID]] = {}
-    for context in event.assoc.requestor.primitive.presentation_context_definition_list:
+    for context in association.requestor.primitive.presentation_context_definition_list:
         if context.abstract_syntax in STORAGE_SOP_CLASSES:
             context.transfer_syntax = context.transfer_syntax[:1]
             first_proposed.setdefault(context.abstract_syntax, []).extend(context.transfer_syntax)
-    event.assoc.acceptor.supported_contexts = [
+    association.acceptor.supported_contexts = [
         *others,
         *(build_context(sop_class, transfer_syntaxes) for sop_class, transfer_syntaxes in first_proposed.items()),
     ]
+
+
+def _is_under_way(association: Association) -> bool:
+    is_over = association.is_rejected or association.is_aborted or association.is_released
+    return association.is_alive() and not is_over
 
 
 class Receiver:
@@ -76,6 +81,8 @@ class Receiver:
         self._thread: threading.Thread | None = None
         # pynetdicom forgets to close a socket whose peer was faster: what an association holds is put away here
         self._open: dict[Association, tuple[socket.socket, Connection]] = {}
+        self._places = threading.Lock()
+        self._placed: set[Association] = set()
 
     def __enter__(self) -> Receiver:
         self.start()
@@ -96,13 +103,14 @@ class Receiver:
         ae = AE(section.ae_title)
         ae.require_called_aet = True
         ae.require_calling_aet = list(section.calling_ae_titles)
-        ae.maximum_associations = section.max_associations
+        most_connections = section.max_associations + _SPARE_CONNECTIONS
+        ae.maximum_associations = 2 * most_connections  # never reached: pynetdicom would count silent connections, too
         ae.maximum_pdu_size = section.max_pdu_bytes
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = section.network_timeout_seconds
+        ae.dimse_timeout = ae.network_timeout = section.network_timeout_seconds
+        ae.acse_timeout = min(section.network_timeout_seconds, REQUEST_SECONDS)
         others = [build_context(Verification)]
         bindings = [
-            (evt.EVT_CONN_OPEN, self._connection_opened),
-            (evt.EVT_REQUESTED, _support_what_is_proposed, [others]),
+            (evt.EVT_REQUESTED, self._association_requested, [others]),
             (evt.EVT_REJECTED, self._association_rejected),
             (evt.EVT_C_ECHO, self._handlers.handle_echo),
             (evt.EVT_C_STORE, self._handlers.handle_store),
@@ -111,7 +119,6 @@ class Receiver:
             others.append(commitment_context())
             bindings.append((evt.EVT_N_EVENT_REPORT, self._commitment.handle_event_report))
         tls = server_tls_context(self._tls) if section.tls else None
-        most_connections = section.max_associations + _SPARE_CONNECTIONS
         try:
             self._server = ae.make_server(
                 (section.host, section.port),
@@ -121,14 +128,28 @@ class Receiver:
                 doorkeeper=Doorkeeper(section.allowed_addresses, most_connections, self._connection_count),
                 tls=tls,
                 on_tick=self._put_away_ended,
+                prepare=self._prepare,
+                forget=self._forget,
             )
         except OSError as error:
             key = "scp.port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "scp.host"
             raise ConfigError(f"{key}: cannot listen on {section.host}:{section.port}: {error.strerror}") from None
         self._metrics.associations.set_function(self._established_associations)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="receiver")
+        self._thread = threading.Thread(target=self._serve, args=(self._server,), name="receiver")
         self._thread.start()
         log.info("receiver_listening", ae_title=section.ae_title, host=section.host, port=section.port, tls=section.tls)
+
+    @property
+    def is_alive(self) -> bool:
+        """True while connections are taken."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _serve(self, server: Listener) -> None:
+        try:
+            server.serve_forever(_POLL_SECONDS)
+        finally:
+            if self._server is server:  # nobody asked it to stop
+                log.error("receiver_deaf")
 
     def stop(self) -> None:
         """Stop listening, abort open associations, wait for their threads. Senders repeat what was not answered."""
@@ -164,41 +185,69 @@ class Receiver:
                 self._open[association][0].shutdown(socket.SHUT_RDWR)
         association.dul.to_user_queue.put(None)
 
-    def _connection_opened(self, event: evt.Event) -> None:
-        """Give the association our own connection and DIMSE provider, before its threads start."""
-        association = event.assoc
+    def _prepare(self, association: Association) -> None:
+        """Give the association our own connection, timers and DIMSE provider, before its threads start."""
         dul, plain = association.dul, association.dul.socket.socket
         try:
             connection = Connection(association, plain, self._section.network_timeout_seconds)
-        except OSError as error:  # out of descriptors, or the peer is gone
-            log.error("connection_failed", address=event.address[0], reason=error.strerror)
+        except OSError:  # out of descriptors, or the peer is gone
             plain.close()
-            return
+            raise
         dul.event_queue.get_nowait()  # the connection was announced twice, the second time by the one in its place
         association.dimse = StreamingProvider(association, self._handlers.begin)
         dul.socket = connection
         dul.state_machine = ForgivingStateMachine(dul)
+        dul.artim_timer = SteadyTimer(association.acse_timeout)
+        dul._idle_timer = SteadyTimer(association.network_timeout)
         dul.to_provider_queue = WakingQueue(connection.wake)
         dul.to_user_queue = WakingQueue(association.dimse.wake)
         dul._run_loop_delay = 0  # Connection.ready waits
         self._open[association] = (plain, connection)
 
+    def _forget(self, association: Association) -> None:
+        """Its threads could not be started, or only one of the two."""
+        association.dul.kill_dul()
+        self._cut(association)
+        if association.dul.ident is not None:
+            association.dul.join()
+        self._put_away(association)
+
     def _put_away_ended(self) -> None:
         for association in list(self._open):
-            # a thread without an ident is about to start
-            if association.dul.ident is None or association.dul.is_alive():
+            dul = association.dul
+            if association.ident is None:  # about to start
                 continue
-            if association.is_alive():
+            if not association.is_alive():
+                if dul.is_alive():  # nobody is left who would end it
+                    dul.kill_dul()
+                else:
+                    self._put_away(association)
+            elif not dul.is_alive():
                 # it may wait for an A-ASSOCIATE-RQ, which will not come; None is what a time-out gives
-                association.dul.to_user_queue.put(None)
-            else:
-                self._put_away(association)
+                dul.to_user_queue.put(None)
 
     def _put_away(self, association: Association) -> None:
         plain, connection = self._open.pop(association)
-        plain.close()
+        self._placed.discard(association)
+        with contextlib.suppress(OSError):
+            plain.close()
         connection.close_bell()
         association.dimse.discard_arrivals()
+
+    def _association_requested(self, event: evt.Event, others: list[PresentationContext]) -> None:
+        """Give the association a place, of which there are ``max_associations``, or reject it for now."""
+        association = event.assoc
+        with self._places:
+            taken = sum(_is_under_way(each) for each in self._placed.copy())
+            has_place = taken < self._section.max_associations
+            if has_place:
+                self._placed.add(association)
+        if has_place:
+            _support_what_is_proposed(association, others)
+            return
+        association.acse.send_reject(*_LOCAL_LIMIT_EXCEEDED)
+        self._association_rejected(event)
+        association.kill()
 
     def _connection_count(self) -> int:
         return len(self._open) + (self._server.handshake_count if self._server else 0)

@@ -5,6 +5,7 @@
     <folder>/<study>/<series>/<sop>.dcm                          each instance once
     <folder>/.conflicts/<study>/<series>/<sop>.<sha256[:16]>.dcm   other bytes under a UID that was already there
     <folder>/.incoming/<receiver>/                               being written; worthless after a crash
+    <folder>/.spool-id                                           by which a receiver knows it again
 
 The spool is the truth about what was received: nothing else needs to survive a restart.
 """
@@ -13,9 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import shutil
-import time
 import uuid
 from enum import StrEnum
 from pathlib import Path
@@ -23,12 +24,13 @@ from pathlib import Path
 import structlog
 
 from node.errors import InstanceRefused
+from node.scp.disk import SpoolDisk, sync_folder
 from node.scp.incoming import IncomingFile, length_of_head
+from node.scp.incoming_place import IncomingPlace
 from node.uids import is_valid_uid
 
 log = structlog.get_logger()
 
-_STRANGE_SECONDS = 86400.0  # no instance takes a day to arrive: what another receiver left behind may go
 _MOST_FOLDERS_KNOWN = 4096
 
 
@@ -38,14 +40,6 @@ class StoreOutcome(StrEnum):
     STORED = "stored"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def data_set_digest(path: Path) -> str:
@@ -59,33 +53,76 @@ def data_set_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _holds_data_set(path: Path, digest: str) -> bool:
+    try:
+        return data_set_digest(path) == digest
+    except InstanceRefused:  # what lies there is no instance
+        return False
+
+
 class Spool:
     """Instances by study and series. Safe for use by many threads, and by many processes on one file system.
 
     ``receiver`` names the one that writes, where several share the folder: each has its own place in ``.incoming``.
+    Whoever only reads changes nothing, and finds an absent spool empty.
     """
 
     def __init__(self, folder: Path, receiver: str = "receiver") -> None:
         self.folder = folder
-        self._incoming = folder / ".incoming" / receiver
+        self._disk = SpoolDisk(folder)
+        self._incoming = IncomingPlace(folder / ".incoming" / receiver)
         self._conflicts = folder / ".conflicts"
-        missing = [parent for parent in self._incoming.parents if not parent.exists()]
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        for created in missing:
-            _sync_folder(created.parent)
         self._durable_folders: set[Path] = set()
+
+    def begin(self) -> int:
+        """Get ready to receive, until `end`: how many files a crash had left, which were never acknowledged.
+
+        Raises:
+            ConfigError: the spool's disk is not mounted, or this receiver runs already.
+            OSError: the disk refuses.
+        """
+        self._disk.refuse_bare_folder()
+        self._disk.find()
+        self._disk.give_name()
+        return self._incoming.claim()
+
+    def end(self) -> None:
+        """Another may receive in this one's place. More than once is no error."""
+        self._incoming.release()
+
+    def rehearse(self) -> None:
+        """Try what receiving needs of the disk, and leave nothing of it but folders.
+
+        Raises:
+            ConfigError: the spool's disk is not mounted.
+            OSError: the disk refuses.
+        """
+        self._disk.refuse_bare_folder()
+        self._disk.find()
+        self._incoming.make()
+        written = self._incoming.folder / uuid.uuid4().hex
+        linked = written.with_suffix(".linked")
+        try:
+            written.touch(exist_ok=False)
+            os.link(written, linked)
+        finally:
+            for path in (written, linked):
+                path.unlink(missing_ok=True)
 
     def open_incoming(self, head: bytes) -> IncomingFile:
         """A new file of this receiver for an instance that is arriving. ``head``: its preamble and file meta.
 
         Raises:
-            OSError: the disk did not take it; nothing of it is left.
+            OSError: the disk did not take it, or is not there; nothing of it is left.
         """
-        path = self._incoming / uuid.uuid4().hex
+        if not self._disk.is_found:
+            self._disk.find()
+        self._disk.check()
+        path = self._incoming.folder / uuid.uuid4().hex
         try:
             return IncomingFile(path, head)
-        except FileNotFoundError:  # tidied away by another receiver, as a day had passed
-            self._incoming.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # not there yet, or tidied away by another receiver
+            self._incoming.make()
             return IncomingFile(path, head)
 
     def keep(
@@ -95,13 +132,14 @@ class Spool:
 
         Raises:
             InstanceRefused: a UID is invalid (the tag is named).
-            OSError: the disk did not take it.
+            OSError: the disk did not take it, or is not there.
         """
         final = self._instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
+        self._disk.check()
         incoming.sync()
         if self._link(incoming.path, final):
             return StoreOutcome.STORED
-        if data_set_digest(final) == incoming.digest:
+        if _holds_data_set(final, incoming.digest):
             return StoreOutcome.DUPLICATE
         # the name carries the digest: if it is taken, these bytes are already kept
         aside = f"{sop_instance_uid}.{incoming.digest[:16]}.dcm"
@@ -123,7 +161,7 @@ class Spool:
             InstanceRefused: a UID is invalid (the tag is named).
         """
         final = self._instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
-        return final.exists() and data_set_digest(final) == incoming.digest
+        return final.exists() and _holds_data_set(final, incoming.digest)
 
     def _instance_path(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Path:
         for tag, uid in (
@@ -145,16 +183,18 @@ class Spool:
         else:
             is_new = True
         # also when taken: whoever took the name may not have synced the folder yet
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
         return is_new
 
     def _make_durable_folder(self, folder: Path) -> None:
         if not folder.is_dir():
             self._durable_folders.discard(folder)
-            folder.mkdir(parents=True, exist_ok=True)
+            inner = itertools.takewhile(lambda each: each != self.folder, (folder, *folder.parents))
+            for each in reversed(list(inner)):
+                each.mkdir(exist_ok=True)
         if folder not in self._durable_folders:
             for parent in folder.parents:
-                _sync_folder(parent)
+                sync_folder(parent)
                 if parent == self.folder:
                     break
             if len(self._durable_folders) >= _MOST_FOLDERS_KNOWN:  # a node runs for years
@@ -163,7 +203,8 @@ class Spool:
 
     def studies(self) -> list[str]:
         """Study Instance UIDs of what was received, sorted."""
-        return sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir() and is_valid_uid(entry.name))
+        entries = self.folder.iterdir() if self.folder.is_dir() else iter(())
+        return sorted(entry.name for entry in entries if entry.is_dir() and is_valid_uid(entry.name))
 
     def study_folder(self, study_instance_uid: str) -> Path:
         """Where the study lies, whether or not anything of it was received.
@@ -208,22 +249,13 @@ class Spool:
         return total
 
     def free_bytes(self) -> int:
-        """Free bytes of the spool's disk, as an unprivileged process may use them."""
-        return shutil.disk_usage(self.folder).free
+        """Free bytes of the spool's disk, as an unprivileged process may use them.
 
-    def remove_incoming_leftovers(self) -> int:
-        """Delete what a crash left, which was never acknowledged; how many files. To be called before listening.
-
-        What another receiver of a shared folder is just writing stays, unless it is a day old.
+        Raises:
+            OSError: the disk does not say, or the one that was received to is not there.
         """
-        strange_before = time.time() - _STRANGE_SECONDS
-        count = 0
-        for path in sorted(self._incoming.parent.rglob("*"), reverse=True):  # files before their folders
-            with contextlib.suppress(OSError):  # gone, or a folder that is in use
-                if path.is_dir():
-                    if path != self._incoming and path.stat().st_mtime < strange_before:
-                        path.rmdir()
-                elif path.parent == self._incoming or path.stat().st_mtime < strange_before:
-                    path.unlink()
-                    count += 1
-        return count
+        if self._disk.is_found:
+            self._disk.check()
+            return shutil.disk_usage(self.folder).free
+        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        return shutil.disk_usage(there).free

@@ -16,15 +16,21 @@ class Status:
 
 SUCCESS = Status(0x0000, "Success", "the instance lies in the spool and survives a power cut")
 SOP_CLASS_NOT_SUPPORTED = Status(
-    0x0122, "Refused: SOP class not supported", "the request's SOP class is not the presentation context's"
+    0x0122,
+    "Refused: SOP class not supported",
+    "the request's SOP class is not the presentation context's, or none that is stored here",
 )
 OUT_OF_RESOURCES = Status(
-    0xA700, "Refused: out of resources", "free space is below the watermark, or the disk did not take the instance"
+    0xA700,
+    "Refused: out of resources",
+    "free space is below the watermark, or the disk did not take the instance, or is not there",
 )
 DATA_SET_DOES_NOT_MATCH = Status(
     0xA900, "Error: data set does not match SOP class", "SOP class or instance UID differ from those of the request"
 )
-CANNOT_UNDERSTAND = Status(0xC000, "Error: cannot understand", "the data set cannot be parsed in its transfer syntax")
+CANNOT_UNDERSTAND = Status(
+    0xC000, "Error: cannot understand", "the data set cannot be parsed in its transfer syntax, or ends within a value"
+)
 MISSING_UID = Status(0xC010, "Error: cannot understand", "a Study, Series, SOP Instance or SOP Class UID is missing")
 INVALID_UID = Status(0xC011, "Error: cannot understand", "a UID is none by PS3.5 9.1; it never becomes a path")
 INSTANCE_TOO_LARGE = Status(

@@ -37,7 +37,7 @@ class Sources:
     """What the page shows.
 
     Attributes:
-        is_well: whether stable studies are still being handed over.
+        is_well: whether instances are still received, and stable studies handed over.
         worker_trouble: why nothing is processed; None: a worker lives.
     """
 
@@ -72,7 +72,8 @@ def build_page(config: Config, sources: Sources) -> Starlette:
 
     def health(_: Request) -> Response:
         if not sources.is_well():
-            return PlainTextResponse("studies are no longer handed over; see the log and restart the node", 503)
+            text = "nothing is received or handed over any more; see the log and restart the node"
+            return PlainTextResponse(text, 503)
         trouble = sources.worker_trouble()
         return PlainTextResponse(trouble or "ok", 503 if trouble else 200)
 

@@ -27,12 +27,12 @@ class PeerAbortedError(Exception):
     """The node ended the association instead of answering."""
 
 
-def associate_rq(called: str, transfer_syntax: str = ExplicitVRLittleEndian, calling: str = "SCANNER") -> bytes:
-    """The A-ASSOCIATE-RQ PDU of a peer that stores MR images, and echoes."""
+def associate_rq(called: str, transfer_syntax: str = ExplicitVRLittleEndian, sop_class: str = MRImageStorage) -> bytes:
+    """The A-ASSOCIATE-RQ PDU of a peer that stores images of one class, and echoes."""
     primitive = A_ASSOCIATE()
-    primitive.calling_ae_title, primitive.called_ae_title = calling, called
+    primitive.calling_ae_title, primitive.called_ae_title = "SCANNER", called
     primitive.application_context_name = "1.2.840.10008.3.1.1.1"
-    contexts = [build_context(MRImageStorage, transfer_syntax), build_context(Verification)]
+    contexts = [build_context(sop_class, transfer_syntax), build_context(Verification)]
     for context, context_id in zip(contexts, (_STORE, _ECHO), strict=True):
         context.context_id = context_id
     primitive.presentation_context_definition_list = contexts
@@ -73,10 +73,12 @@ def _command(command_field: int, data_set_type: int, **more: object) -> bytes:
 class RawPeer:
     """One association with the node; also a context manager, which releases it."""
 
-    def __init__(self, node: Destination, transfer_syntax: str = ExplicitVRLittleEndian) -> None:
+    def __init__(
+        self, node: Destination, transfer_syntax: str = ExplicitVRLittleEndian, sop_class: str = MRImageStorage
+    ) -> None:
         self.connection = socket.create_connection((node.host, node.port), timeout=20)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection.sendall(associate_rq(node.ae_title, transfer_syntax))
+        self.connection.sendall(associate_rq(node.ae_title, transfer_syntax, sop_class))
         kind, _ = self.read_pdu()
         assert kind == ASSOCIATE_AC
 

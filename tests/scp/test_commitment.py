@@ -13,6 +13,7 @@ from fake_archive import report_data_set, send_report
 from faults import free_port, wait_until
 from instances import sop_instance_uid
 from pydicom import Dataset
+from pydicom.uid import MRImageStorage
 from pynetdicom import AE, build_context
 from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
@@ -140,6 +141,18 @@ def test_other_instance_of_the_class_is_refused(port, desk):
     association.release()
     association.join()
     assert answer.Status == 0x0112
+    assert desk.recorded == []
+
+
+def test_other_class_is_refused(port, desk):
+    """An event of another class, in a presentation context that is not for reports, is answered with 0x0118."""
+    association = AE("PACS").associate("127.0.0.1", port, [build_context(MRImageStorage)], "GLIONODE")
+    information = report_data_set(TRANSACTION, [SEG], {})
+    answer, _ = association.send_n_event_report(information, 1, MRImageStorage, "1.2.3")
+    assert answer.Status == 0x0118
+    association.release()
+    association.join()
+    assert association.is_released
     assert desk.recorded == []
 
 

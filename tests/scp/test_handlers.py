@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
+import zlib
 from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +25,7 @@ from instances import (
     sop_instance_uid,
 )
 from prometheus_client import generate_latest
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
@@ -32,6 +36,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
+from pynetdicom.sop_class import Verification
 
 from node.metrics import Metrics
 from node.scp.arrival import ArrivingDataSet, StoreRequest
@@ -262,6 +267,130 @@ def test_identity_behind_a_large_private_element_is_found(harness):
     data_set = make_instance()
     data_set.private_block(0x0009, "TEST", create=True).add_new(0x10, "OB", bytes(1 << 20))
     assert harness.store(encode_instance(data_set)) == 0x0000
+
+
+def with_private(bytes_before_patient, transfer_syntax=PLAIN):
+    """An encoded data set with so many bytes in a private element in front of its series' UID."""
+    data_set = make_instance(transfer_syntax=transfer_syntax)
+    data_set.private_block(0x0009, "TEST", create=True).add_new(0x10, "OB", bytes(bytes_before_patient))
+    return encode_instance(data_set)
+
+
+@pytest.mark.parametrize("transfer_syntax", [PLAIN, DeflatedExplicitVRLittleEndian])
+def test_series_is_never_cut(transfer_syntax):
+    """Wherever the Series Instance UID lies around the 64 KiB that a first look may take, it is read whole."""
+    plain = data_set_bytes(with_private(1 << 16))
+    begin = (1 << 16) - (plain.index(SERIES.encode()) - (1 << 16))  # bytes that put the UID at the border
+    for less in range(-4, 72, 2):
+        content = data_set_bytes(with_private(begin - less, transfer_syntax))
+        assert read_identity(BytesIO(content), transfer_syntax).series_instance_uid == SERIES, less
+
+
+@pytest.mark.parametrize("transfer_syntax", [PLAIN, DeflatedExplicitVRLittleEndian])
+def test_data_set_that_ends_within_a_value_is_refused(harness, transfer_syntax):
+    """A data set that ends in the middle of a UID, or of a value before it, cannot be understood; nothing is kept."""
+    whole = data_set_bytes(GOOD)
+    uid = whole.index(SERIES.encode())
+    date = whole.index(b"20240101")
+    ends = (uid + 1, uid + 20, uid + len(SERIES) - 1, date + 3)
+    for end in ends:
+        content = whole[:end]
+        if transfer_syntax == DeflatedExplicitVRLittleEndian:
+            deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+            content = deflater.compress(content) + deflater.flush()
+        assert harness.store(GOOD[:HEAD_BYTES] + content, transfer_syntax=transfer_syntax) == 0xC000
+    assert harness.store(GOOD[:HEAD_BYTES] + whole[: uid + len(SERIES) + len(SERIES) % 2]) == 0x0000
+    assert harness.count("refused") == len(ends)
+
+
+def test_identity_behind_many_mebibytes_is_found(harness):
+    """A private element of 17 MiB in front of the UIDs is passed over, not read, and the instance is stored."""
+    assert harness.store(with_private(17 << 20)) == 0x0000
+
+
+def test_endless_sequence_before_the_identity_is_refused(harness):
+    """What must be read on the way to the UIDs is bounded: 17 MiB in a sequence without a length are too much."""
+    data_set = make_instance()
+    item = Dataset()
+    item.private_block(0x0009, "TEST", create=True).add_new(0x10, "OB", bytes(17 << 20))
+    data_set.private_block(0x0009, "TEST", create=True).add_new(0x10, "SQ", [item])
+    data_set[0x0009, 0x1010].is_undefined_length = True
+    assert harness.store(encode_instance(data_set)) == 0xC000
+    assert harness.files() == []
+
+
+def test_disk_that_does_not_give_back_what_it_took(harness, monkeypatch):
+    """An error of the disk while the identity is read is out of resources, for the data set is not to blame."""
+
+    class Broken(BytesIO):
+        def read(self, *_arguments):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("node.scp.incoming.IncomingFile.open_data_set", lambda _file: Broken(bytes(100)))
+    assert harness.store(GOOD) == 0xA700
+    assert harness.files() == []
+
+
+def test_disk_that_does_not_tell_free_space(harness, monkeypatch):
+    """Where free space cannot be told, at the begin or when all is told, the answer is A700; metrics show none."""
+
+    def fail(*_arguments):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    def fail_and_stay_silent(*_arguments):
+        monkeypatch.setattr("shutil.disk_usage", fail)
+        fail()
+
+    with structlog.testing.capture_logs() as events:
+        with monkeypatch.context() as broken:
+            broken.setattr("shutil.disk_usage", fail)
+            assert harness.store(GOOD) == 0xA700
+            assert harness.metrics.registry.get_sample_value("glionode_spool_free_bytes") == 0
+        monkeypatch.setattr(harness.spool, "keep", fail_and_stay_silent)
+        assert harness.store(GOOD) == 0xA700
+    assert [(event["event"], event["free_bytes"]) for event in events] == [("spool_out_of_resources", None)] * 2
+    assert {event["reason"] for event in events} == {"Stale file handle"}
+    assert harness.files() == []
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_disk_that_does_not_delete_changes_no_answer(harness, monkeypatch, is_kept):
+    """An instance that is kept is answered with Success, one that is not with A700, though its first name stays."""
+    unlink = Path.unlink
+
+    def fail(path, **keywords):
+        if ".incoming" in path.parts:
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(path, **keywords)
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    if not is_kept:
+        monkeypatch.setattr("node.scp.incoming.IncomingFile.write", full)
+    assert harness.store(GOOD) == (0x0000 if is_kept else 0xA700)
+    assert harness.stored == [(STUDY, SERIES)] * is_kept
+
+
+@pytest.mark.parametrize("content", [b"", b"no DICOM"])
+def test_broken_file_under_the_name_is_a_conflict(harness, content):
+    """A good instance is answered with Success and kept aside if what lies under its name is none."""
+    path = harness.spool.folder / STUDY / SERIES / f"{SOP}.dcm"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert harness.store(GOOD) == 0x0000
+    assert harness.count("conflict") == 1
+    assert path.read_bytes() == content
+
+
+def test_sop_class_that_is_not_stored_is_refused(harness):
+    """A C-STORE in a presentation context of another service, Verification, is refused as not supported."""
+    request = StoreRequest(Verification, SOP, Verification, PLAIN)
+    data_set = ArrivingDataSet(lambda: harness.handlers.begin(request))
+    data_set.write(data_set_bytes(GOOD))
+    assert harness.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set))) == 0x0122
+    assert harness.files() == []
 
 
 def test_deflated_bomb_is_refused(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import signal
@@ -17,7 +19,7 @@ import pytest
 import structlog
 from instances import SERIES, STUDY, data_set_bytes, encode_instance, make_instance, sop_instance_uid
 
-from node.errors import InstanceRefused
+from node.errors import ConfigError, InstanceRefused
 from node.scp.incoming import length_of_head
 from node.scp.spool import Spool, StoreOutcome
 from node.scp.study_sizes import StudySizes
@@ -172,6 +174,7 @@ def test_durable_in_the_right_order(spool, monkeypatch):
         )
         fsync(descriptor)
 
+    spool.rehearse()  # its own folders are made before
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(os, "link", lambda source, target: (steps.append("link"), link(source, target)))
     write_instance(spool, STUDY, SERIES, SOP, encode_instance(make_instance(1)))
@@ -238,9 +241,10 @@ def test_kill_between_write_and_naming_leaves_no_half_instance(spool, tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert list((spool.folder / STUDY / SERIES).iterdir()) == []
     assert len(instance_files(spool.folder / ".incoming")) == 1
-    assert spool.remove_incoming_leftovers() == 1
-    assert instance_files(spool.folder) == []
+    assert spool.begin() == 1
+    assert not [name for name in instance_files(spool.folder) if name not in (".incoming/receiver/lock", ".spool-id")]
     assert write_instance(spool, STUDY, SERIES, SOP, content) is StoreOutcome.STORED
+    spool.end()
 
 
 def make_old(path):
@@ -249,28 +253,122 @@ def make_old(path):
     os.utime(path, (before, before))
 
 
-def test_leftovers_of_other_receivers_stay_for_a_day(tmp_path):
-    """At its start a receiver removes its own leftovers, and others' only when they are a day old."""
-    folder = tmp_path / "spool"
-    spools = {name: Spool(folder, name) for name in ("mine", "theirs", "gone")}
+def test_leftovers_of_other_receivers(tmp_path):
+    """At its start a receiver deletes its own leftovers; others' only if they are gone, and wrote nothing for long."""
+    spools = {name: Spool(tmp_path / "spool", name) for name in ("mine", "running", "killed", "gone")}
+    incoming = tmp_path / "spool" / ".incoming"
     for name, spool in spools.items():
-        for number in range(2):  # as if it had been killed: nobody discards them
-            (spool.folder / ".incoming" / name / str(number)).touch()
-    gone = folder / ".incoming" / "gone"
-    for path in (*gone.iterdir(), gone):
+        spool.begin()
+        for number in range(2):
+            (incoming / name / str(number)).touch()
+        if name != "running":
+            spool.end()
+    make_old(incoming / "running" / "0")
+    make_old(incoming / "killed" / "0")
+    for path in (incoming / "gone").iterdir():
         make_old(path)
-    assert Spool(folder, "mine").remove_incoming_leftovers() == 4
-    assert {name.split("/")[1] for name in instance_files(folder)} == {"theirs"}
-    assert len(instance_files(folder)) == 2
+    with structlog.testing.capture_logs() as events:
+        assert spools["mine"].begin() == 2 + 1 + 2
+    left = [name.removeprefix(".incoming/") for name in instance_files(tmp_path / "spool") if name != ".spool-id"]
+    assert left == ["killed/1", "killed/lock", "mine/lock", "running/0", "running/1", "running/lock"]
+    assert not (incoming / "gone").exists()
+    assert events == []
+    for spool in spools.values():
+        spool.end()
+
+
+def test_one_receiver_at_a_time_in_one_place(spool):
+    """A second receiver of the same name ends with a ConfigError and deletes nothing; after the first's end it may."""
+    spool.begin()
+    arriving = spool.open_incoming(b"head")
+    second = Spool(spool.folder)
+    with pytest.raises(ConfigError, match=r"node\.folder: the receiver receiver runs already"):
+        second.begin()
+    assert arriving.path.exists()
+    spool.end()
+    assert second.begin() == 1
+    second.end()
+    second.end()
+    arriving.discard()
+
+
+def test_file_system_without_locks_is_received_to(spool, monkeypatch):
+    """Where files cannot be locked, this is said, and instances are received all the same."""
+
+    def fail(*_arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with structlog.testing.capture_logs() as events:
+        assert spool.begin() == 0
+    assert [event["event"] for event in events] == ["spool_not_locked"]
+    assert write_instance(spool, STUDY, SERIES, SOP, encode_instance(make_instance())) is StoreOutcome.STORED
+    spool.end()
 
 
 def test_receiver_that_was_tidied_away_goes_on(tmp_path):
-    """A receiver that was idle for days, and whose place another one removed, takes the next instance."""
-    idle = Spool(tmp_path / "spool", "idle")
-    make_old(tmp_path / "spool" / ".incoming" / "idle")
-    assert Spool(tmp_path / "spool", "busy").remove_incoming_leftovers() == 0
+    """A receiver whose place another one deleted, as its lock was not seen there, takes the next instance."""
+    idle, busy = Spool(tmp_path / "spool", "idle"), Spool(tmp_path / "spool", "busy")
+    idle.begin()
+    idle.end()
+    assert busy.begin() == 0
+    busy.end()
     assert not (tmp_path / "spool" / ".incoming" / "idle").exists()
     assert write_instance(idle, STUDY, SERIES, SOP, encode_instance(make_instance())) is StoreOutcome.STORED
+
+
+def test_who_only_looks_changes_nothing(tmp_path):
+    """A spool that is not there is empty, and not made by being looked at; its free space is where it will be."""
+    spool = Spool(tmp_path / "var" / "spool")
+    assert spool.studies() == []
+    assert spool.study_bytes(STUDY) == 0
+    assert spool.free_bytes() > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rehearsal_leaves_no_file(spool, monkeypatch):
+    """Trying what receiving needs leaves folders, but no file, on a disk with links and on one without."""
+    spool.rehearse()
+
+    def fail(*_arguments):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", fail)
+    with pytest.raises(OSError, match="not permitted"):
+        spool.rehearse()
+    assert instance_files(spool.folder) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no DICOM", encode_instance(make_instance())[:300]])
+def test_broken_file_under_the_name_of_an_instance(spool, content):
+    """What lies under an instance's name and is no such instance stays, and the instance is kept aside, once."""
+    path = spool.folder / STUDY / SERIES / f"{SOP}.dcm"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    good = encode_instance(make_instance())
+    with structlog.testing.capture_logs() as events:
+        outcomes = [write_instance(spool, STUDY, SERIES, SOP, good) for _ in range(2)]
+    assert outcomes == [StoreOutcome.CONFLICT] * 2
+    assert [event["event"] for event in events] == ["instance_conflict"] * 2
+    assert path.read_bytes() == content
+    (aside,) = (spool.folder / ".conflicts").rglob("*.dcm")
+    assert aside.read_bytes() == good
+
+
+def test_what_cannot_be_deleted_is_said_once(spool, monkeypatch):
+    """A temporary name that the disk does not give up is logged once, and no error for whoever discards it."""
+    incoming = spool.open_incoming(b"head")
+
+    def fail(*_arguments, **_keywords):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as broken, structlog.testing.capture_logs() as events:
+        broken.setattr(Path, "unlink", fail)
+        incoming.discard()
+        incoming.discard()
+    assert [(event["event"], event["reason"]) for event in events] == [
+        ("incoming_not_deleted", "Read-only file system")
+    ]
 
 
 def test_same_data_set_is_known_to_be_held(spool):

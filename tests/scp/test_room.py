@@ -1,0 +1,60 @@
+"""Free space against the watermark, looked at often enough, and not more often."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from node.scp.room import Room
+
+MEBIBYTE = 1 << 20
+
+
+class Disk:
+    """A disk of so many free bytes, which counts how often it is looked at."""
+
+    def __init__(self, free_bytes: int) -> None:
+        self.free_bytes = free_bytes
+        self.looks = 0
+        self.is_silent = False
+
+    def look(self) -> int:
+        """What `Spool.free_bytes` would say."""
+        self.looks += 1
+        if self.is_silent:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return self.free_bytes
+
+
+def test_disk_is_looked_at_every_eight_mebibytes_of_all_that_arrives():
+    """Many arrivals together overshoot the watermark by 8 MiB and one fragment at most."""
+    disk = Disk(100 * MEBIBYTE)
+    room = Room(disk.look, 50 * MEBIBYTE)
+    assert room.is_free()
+    while room.takes(MEBIBYTE // 8):
+        disk.free_bytes -= MEBIBYTE // 8
+    assert disk.free_bytes >= 42 * MEBIBYTE
+    assert disk.looks <= 1 + 8
+
+
+def test_each_fragment_is_refused_while_the_disk_is_full():
+    """Once the disk is too full, it is looked at for every fragment, so that every arrival ends; then no longer."""
+    disk = Disk(MEBIBYTE)
+    room = Room(disk.look, 2 * MEBIBYTE)
+    assert [room.is_free(), room.takes(1), room.takes(1)] == [False] * 3
+    disk.free_bytes *= 2
+    assert [room.takes(1), room.takes(1), room.takes(1)] == [True] * 3
+    assert disk.looks == 4
+
+
+def test_disk_that_does_not_say_is_asked_again():
+    """An error of the disk is raised, and the next fragment asks anew."""
+    disk = Disk(MEBIBYTE)
+    room = Room(disk.look, MEBIBYTE)
+    disk.is_silent = True
+    for ask in (room.is_free, lambda: room.takes(1)):
+        with pytest.raises(OSError, match="Stale"):
+            ask()
+    disk.is_silent = False
+    assert room.takes(1)
