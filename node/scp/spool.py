@@ -240,7 +240,8 @@ class Spool:
         Raises:
             OSError: the disk does not say, or the one that was received to is not there.
         """
-        if self._disk.is_found:  # else the spool may not be there yet
+        if self._disk.is_found:
             self._disk.check()
+            return shutil.disk_usage(self.folder).free
         there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         return shutil.disk_usage(there).free
