@@ -39,3 +39,15 @@ def shown_at(folder: Path, disk: Path) -> Iterator[None]:
         yield
     finally:
         run_as_root("umount", "--lazy", folder)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte of ``disk``; the file that takes them."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            return ballast
+    raise AssertionError("a disk without an end")
