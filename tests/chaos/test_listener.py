@@ -27,6 +27,7 @@ from pynetdicom.sop_class import Verification
 from raw_peer import RawPeer, associate_rq, data_pdu, store_rq
 from receiver_node import SECONDS, ReceiverNode, nothing_left
 
+from node.scp.arrival import StreamingProvider
 from node.scp.handlers import STORAGE_SOP_CLASSES
 from node.scp.listener import Doorkeeper
 from node.scu import echo, send_instances
@@ -255,17 +256,44 @@ def test_slow_disk_is_no_silent_peer(run_node, monkeypatch):
             assert peer.store(sop_instance_uid(number), small_data_set(number)) == 0x0000
 
 
+@pytest.fixture
+def looks(monkeypatch):
+    """Grows whenever an association looked for what there is to do, its time-out included."""
+    seen = []
+    get_msg = StreamingProvider.get_msg
+
+    def watched(provider, block=False):
+        seen.append(1)
+        return get_msg(provider, block)
+
+    monkeypatch.setattr(StreamingProvider, "get_msg", watched)
+    return seen
+
+
 @pytest.mark.parametrize("hours", [-24, 24])
-def test_clock_that_jumps_ends_no_association(run_node, monkeypatch, hours):
-    """When the wall clock jumps, open associations go on, and a silent one is still let go in time."""
-    node = run_node(network_timeout_seconds=1.0)
+def test_clock_that_jumps_ends_no_association(run_node, monkeypatch, looks, hours):
+    """When the wall clock jumps, an open association goes on."""
+    node = run_node()
     clock = time.time
     with RawPeer(node.destination) as peer:
         assert peer.store(sop_instance_uid(1), small_data_set(1)) == 0x0000
         monkeypatch.setattr(time, "time", lambda: clock() + 3600 * hours)
+        before = len(looks)
+        wait_until(lambda: len(looks) > before + 2)
         assert peer.store(sop_instance_uid(2), small_data_set(2)) == 0x0000
+
+
+def test_clock_that_is_put_back_keeps_no_silent_peer(run_node, monkeypatch):
+    """When the wall clock is put back, a silent association, and a silent connection, are let go in time."""
+    node = run_node(network_timeout_seconds=0.5)
+    clock = time.time
     peer = RawPeer(node.destination)
-    peer.wait_for_abort()
+    with nothing_left(node), connect(node) as connection:
+        wait_until(lambda: len(node.receiver._open) == 2)
+        monkeypatch.setattr(time, "time", lambda: clock() - 86400)
+        peer.wait_for_abort()
+        with suppress(ConnectionError):
+            assert connection.recv(1) == b""
     peer.connection.close()
 
 
