@@ -210,6 +210,7 @@ class AssemblyLoop:
             log.warning("settled_studies_unknown", reason=trouble)
         open_studies = {study: series for study, series in self._resumed.items() if study not in (settled or ())}
         self._assembly.resume(open_studies, self._clock())
+        log.info("studies_resumed", studies=len(open_studies), settled=len(self._resumed) - len(open_studies))
         while not self._stopping.wait(_POLL_SECONDS):
             self._hand_over()
 

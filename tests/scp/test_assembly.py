@@ -135,7 +135,7 @@ def test_unknown_completeness_leaves_it_to_the_study_timer():
     assembly.instance_stored("1.2", "a", 0)
     with structlog.testing.capture_logs() as events:
         assert assembly.due(15) == []
-    assert [event["event"] for event in events] == ["completeness_unknown"]
+    assert [event["event"] for event in events] == ["studies_resumed", "completeness_unknown"]
     assert assembly.due(60) == [("1.2", None)]
 
 
@@ -156,7 +156,7 @@ def test_failed_check_of_one_study_holds_up_no_other(error):
             wait_until(lambda: ready == ["1.3", "1.2"])
         finally:
             loop.stop()
-    assert [event["event"] for event in events] == ["completeness_unknown"]
+    assert [event["event"] for event in events] == ["studies_resumed", "completeness_unknown"]
 
 
 @pytest.mark.parametrize("error", [None, OSError(5, "Input/output error")])
