@@ -135,7 +135,7 @@ def test_unknown_completeness_leaves_it_to_the_study_timer():
     assembly.instance_stored("1.2", "a", 0)
     with structlog.testing.capture_logs() as events:
         assert assembly.due(15) == []
-    assert [event["event"] for event in events] == ["studies_resumed", "completeness_unknown"]
+    assert [event["event"] for event in events] == ["completeness_unknown"]
     assert assembly.due(60) == [("1.2", None)]
 
 
