@@ -107,16 +107,19 @@ def _by_neighbours(member: T1Series, session: Sequence[T1Series], signs: Sequenc
     assert member.acquired is not None
     known = [(one.acquired, one.state) for one in session if one.acquired]
     after = [(moment, f"a series after contrast ({clock(moment)})") for moment, state in known if state == "after"]
+    before = [moment for moment, state in known if state == "before"]
     if after:  # a sign alone may be a misnomer; beside a series known as after it says from when on
         after += [
             (sign.moment, f"{sign.text} ({clock(sign.moment)})")
             for sign in signs
-            if sign.moment and sign.kind != "subtraction" and in_one_session(member, sign.moment)
+            if sign.moment
+            and sign.kind != "subtraction"
+            and in_one_session(member, sign.moment)
+            and not any(sign.moment < moment for moment in before)  # contradicted by a series known as before
         ]
         first, text = min(after)
         if member.acquired > first:
             member.decide("after", f"acquired {clock(member.acquired)}, later than {text}")
-    before = [moment for moment, state in known if state == "before"]
     if before and member.acquired < max(before):
         text = f"acquired {clock(member.acquired)}, earlier than one before contrast ({clock(max(before))})"
         member.decide("before", text)

@@ -118,6 +118,13 @@ def test_an_unmarked_t1_after_the_injection_is_no_plain_t1(builder, sign):
     assert numbers(builder)[0] == 3
 
 
+def test_a_sign_older_than_a_series_known_as_before_is_no_sign(builder):
+    """An agent tag that was entered too early does not make what follows one after contrast."""
+    builder.add(1, "T2 TSE", 1, contrast_bolus_agent="Gd").add(2, "FLAIR", 5)
+    builder.add(3, "T1 SE pre", 10).add(4, "T1 MPRAGE", 12).add(5, "T1 MPRAGE KM", 30)
+    assert numbers(builder)[:2] == (4, 5)
+
+
 def test_an_inferred_t1_is_a_caution_where_another_came_first(builder):
     """Nothing but its place before the first marked series makes the chosen T1 one before contrast: that is said."""
     with_others(builder).add(3, "AX T1", 5, slice_step_mm=5.0).add(4, "t1_mprage_sag", 20).add(5, "AX T1 +C", 25)
