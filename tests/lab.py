@@ -41,11 +41,11 @@ _ORTHANC_LIMIT_SECONDS = 60  # to start, and to stop
 def find_program(name: str) -> Path | None:
     """Where the system's (or, for dcmqi, the virtual environment's) program lies; None if it is not installed.
 
-    The system comes first: pynetdicom puts a ``storescu`` and an ``echoscu`` of its own into the environment.
+    The system comes first: pynetdicom puts a ``storescu`` and an ``echoscu`` of its own into every virtual environment.
     """
     if "/" in name:
         return Path(name) if Path(name).exists() else None
-    folders = [entry for entry in os.get_exec_path() if Path(entry) != _VENV_BIN]
+    folders = [entry for entry in os.get_exec_path() if not (Path(entry).parent / "pyvenv.cfg").exists()]
     found = shutil.which(name, path=os.pathsep.join([*folders, "/usr/sbin", str(_VENV_BIN)]))
     return Path(found) if found else None
 
