@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from node.series.facts import Box, SeriesFacts
-from node.series.vocabulary import Vocabulary, plain
+from node.series.vocabulary import Vocabulary, plain, tokens
 
 _HEAD = (
     "head", "brain", "skull", "neuro", "crani", "crane", "schadel", "kopf", "tete", "cabeza", "cabeca", "cereb",
-    "enceph", "encef", "orbit", "pituitary", "iac", "testa", "capo", "hoofd", "cerveau", "gehirn", "hirn", "hjarna",
+    "enceph", "encef", "orbit", "pituitary", "hoofd", "cerveau", "gehirn", "hirn", "hjarna",
     "hjerne", "aivo", "glow", "mozg", "mozek", "hlava", "koponya", "kafa", "beyin", "голов",
     "мозг", "头", "頭", "脑", "脳",
 )  # fmt: skip
+_HEAD_WHOLE = frozenset(["iac", "testa", "capo"])  # a cardiac or iliac image holds "iac", too
 _ANOTHER = "another body part"
 _OVERLAP = 0.5
 
@@ -18,7 +19,7 @@ _OVERLAP = 0.5
 def is_other_body_part(facts: SeriesFacts, vocabulary: Vocabulary) -> bool:
     """True if Body Part Examined (0018,0015) names a part that is known and not the head; unknown words name none."""
     part = plain(facts.body_part_examined or "")
-    if any(word in part for word in _HEAD):
+    if any(word in part for word in _HEAD) or not _HEAD_WHOLE.isdisjoint(tokens(part)):
         return False
     return any(word.kind == _ANOTHER for word in vocabulary.words(part))
 

@@ -208,7 +208,9 @@ def test_body_part_is_no_reason_unless_it_is_known_to_be_another(builder, part):
     assert numbers(builder) == (2, 3, 0, 1)
 
 
-@pytest.mark.parametrize("part", ["NECK", "CSPINE", "KNEE", "FOOT", "LSPINE", "ABDOMEN", "BREAST", "WIRBELSÄULE"])
+@pytest.mark.parametrize(
+    "part", ["NECK", "CSPINE", "KNEE", "FOOT", "LSPINE", "ABDOMEN", "BREAST", "WIRBELSÄULE", "CARDIAC", "ILIAC"]
+)
 def test_another_body_part_is_refused(builder, part):
     """A known part that is not the head, as its header names it."""
     for number, name in enumerate(["T2 TSE", "FLAIR", "T1", "T1 KM"]):
