@@ -144,6 +144,7 @@ def test_connection_without_descriptors_is_put_away(run_node, monkeypatch, capfd
         broken.setattr("node.scp.connection.socket.socketpair", fail)
         with connect(node) as connection, suppress(ConnectionError):
             assert connection.recv(1) == b""
+        wait_until(lambda: events)  # the peer sees the end of its connection before the node has said why
     assert names(events) == ["connection_failed"]
     assert echo(node.destination, "SCANNER", SECONDS) is None
     assert "Traceback" not in capfd.readouterr().err
