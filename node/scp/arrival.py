@@ -108,7 +108,7 @@ class Arrival:
             self.refuse(INSTANCE_TOO_LARGE, "larger than scp.max_instance_mebibytes")
             return
         try:
-            if self._room.takes(len(fragment)):
+            if self._room.takes(len(fragment), self.discard):
                 self.file.write(fragment)
             else:
                 self.refuse(OUT_OF_RESOURCES, _NO_ROOM)

@@ -13,12 +13,14 @@ class Room:
 
     Nobody says in advance how large an instance is. So the disk is looked at whenever all that arrives has grown by
     8 MiB, and at every fragment while it is too full: the watermark is overshot by 8 MiB at most, however many
-    instances arrive at once.
+    instances arrive at once. They are judged one after another, and what a refused one leaves is there for the next:
+    of many that do not fit together, some are taken.
     """
 
     def __init__(self, free_bytes: Callable[[], int], watermark_bytes: int) -> None:
         self._free_bytes = free_bytes
         self._watermark_bytes = watermark_bytes
+        self._look_lock = threading.Lock()
         self._lock = threading.Lock()
         self._unseen_bytes = 0
         self._was_free = False
@@ -29,15 +31,13 @@ class Room:
         Raises:
             OSError: the disk does not say.
         """
-        with self._lock:
-            self._was_free = False
-        is_free = self._free_bytes() >= self._watermark_bytes
-        with self._lock:
-            self._was_free, self._unseen_bytes = is_free, 0
-        return is_free
+        with self._look_lock:
+            return self._look()
 
-    def takes(self, more_bytes: int) -> bool:
+    def takes(self, more_bytes: int, discard: Callable[[], None]) -> bool:
         """True if so much more of an instance may be written; the disk is looked at only now and then.
+
+        If not, ``discard`` has deleted what there was of the instance. It must not raise.
 
         Raises:
             OSError: the disk does not say.
@@ -46,4 +46,16 @@ class Room:
             self._unseen_bytes += more_bytes
             if self._was_free and self._unseen_bytes < _LOOK_BYTES:
                 return True
-        return self.is_free()
+        with self._look_lock:
+            if self._look():
+                return True
+            discard()  # before anyone else looks, or all would be refused for the room that all take
+            return False
+
+    def _look(self) -> bool:
+        with self._lock:
+            self._was_free = False
+        is_free = self._free_bytes() >= self._watermark_bytes
+        with self._lock:
+            self._was_free, self._unseen_bytes = is_free, 0
+        return is_free

@@ -472,7 +472,7 @@ def test_large_instance_goes_to_the_disk_as_it_arrives(run_node):
 
 
 def test_many_large_instances_keep_the_watermark(tmp_path):
-    """Instances that arrive at once on a disk that fills overshoot the watermark by little; each is answered."""
+    """Instances that arrive at once on a disk that fills overshoot the watermark by little; what fits is taken."""
     with small_disk(tmp_path / "disk", "64m") as disk:
         node = ReceiverNode(disk / "spool", watermark_mebibytes=32)
         data_sets = [large_data_set(number, 12 * MEBIBYTE) for number in range(6)]
@@ -489,6 +489,7 @@ def test_many_large_instances_keep_the_watermark(tmp_path):
                 free_bytes.append(shutil.disk_usage(disk).free)
             answers = Counter(peer.read_status() for peer in peers)
         assert set(answers) == {0x0000, 0xA700}
+        assert answers[0x0000] >= 2  # which together leave the watermark: nobody is refused for their room
         assert len(list(node.spool.folder.rglob("*.dcm"))) == answers[0x0000]
         assert min(free_bytes) >= (32 - 8 - 1) * MEBIBYTE
 
