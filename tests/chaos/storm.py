@@ -302,9 +302,6 @@ class Storm:
             held[uid] = (seg, report)
         return held
 
-    def _held(self, study_instance_uid: str, modality: str) -> list[str]:
-        return [str(instance.SOPInstanceUID) for instance in self._pacs.instances(study_instance_uid, modality)]
-
     def at_fickle(self) -> dict[str, set[bytes]]:
         """SOP Instance UID to the different data sets that the failing PACS was given under it."""
         held: dict[str, set[bytes]] = {}

@@ -19,6 +19,7 @@ from command_line import run_glionode
 from faults import wait_until
 from instances import SERIES, STUDY, data_set_bytes, encode_instance, make_instance, sop_instance_uid
 from lab import find_program
+from length import IS_FULL
 from node_process import running_node, write_config
 from pydicom import dcmread
 from pydicom.uid import EnhancedMRImageStorage
@@ -508,7 +509,7 @@ def send_series(node, number, count):
 
 
 @pytest.mark.parametrize(
-    ("associations", "count"), [(16, 10), pytest.param(64, 200, marks=pytest.mark.slow)], ids=["16x10", "64x200"]
+    ("associations", "count"), [(16, 10), pytest.param(64, 200 if IS_FULL else 60, marks=pytest.mark.slow)]
 )
 def test_many_associations_at_once_without_an_error(tmp_path, associations, count):
     """Many associations at once, each with a series of its own: every instance is acknowledged, and lies on disk."""

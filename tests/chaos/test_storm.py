@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 from faults import FakePacs
 from lab import Orthanc
+from length import IS_FULL
 from postgres import running_postgres
 from pydicom.uid import EnhancedSRStorage, SegmentationStorage
 from small_study import all_instances, study_instance_uid
 from storm import Plan, Storm, fickle_plan
-
-IS_FULL = os.environ.get("GLIONODE_CHAOS") == "full"
-"""``make chaos`` sets it; else a short form runs."""
 
 
 def weather(folder: Path, plan: Plan) -> None:
@@ -48,7 +45,7 @@ def weather(folder: Path, plan: Plan) -> None:
 def test_kills_lose_nothing_and_send_nothing_twice(tmp_path: Path) -> None:
     """After all kills each acknowledged instance is kept, and each study has one SEG and one SR at each destination."""
     plan = Plan(studies=52, kills=300, receiver_probability=0.002, worker_probability=0.01)
-    short = Plan(studies=4, kills=14, receiver_probability=0.004, worker_probability=0.01)
+    short = Plan(studies=3, kills=10, receiver_probability=0.004, worker_probability=0.01)
     weather(tmp_path, plan if IS_FULL else short)
 
 
@@ -58,7 +55,7 @@ def test_kills_of_two_workers_on_postgres(tmp_path: Path) -> None:
     """The same with PostgreSQL and two workers, each of which may be killed while it is at a study."""
     with running_postgres() as url:
         plan = Plan(
-            studies=12 if IS_FULL else 3, kills=60 if IS_FULL else 9,
+            studies=12 if IS_FULL else 2, kills=60 if IS_FULL else 6,
             receiver_probability=0.004, worker_probability=0.01, workers=2, database=url,
         )  # fmt: skip
         weather(tmp_path, plan)
