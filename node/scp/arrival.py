@@ -108,10 +108,8 @@ class Arrival:
             self.refuse(INSTANCE_TOO_LARGE, "larger than scp.max_instance_mebibytes")
             return
         try:
-            if self._room.takes(len(fragment), self.discard):
+            if self._room.takes(len(fragment), partial(self.refuse, OUT_OF_RESOURCES, _NO_ROOM)):
                 self.file.write(fragment)
-            else:
-                self.refuse(OUT_OF_RESOURCES, _NO_ROOM)
         except OSError as error:
             self.refuse(OUT_OF_RESOURCES, error.strerror or type(error).__name__)
 

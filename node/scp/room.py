@@ -20,7 +20,6 @@ class Room:
     def __init__(self, free_bytes: Callable[[], int], watermark_bytes: int) -> None:
         self._free_bytes = free_bytes
         self._watermark_bytes = watermark_bytes
-        self._look_lock = threading.Lock()
         self._lock = threading.Lock()
         self._unseen_bytes = 0
         self._was_free = False
@@ -31,31 +30,27 @@ class Room:
         Raises:
             OSError: the disk does not say.
         """
-        with self._look_lock:
+        with self._lock:
             return self._look()
 
-    def takes(self, more_bytes: int, discard: Callable[[], None]) -> bool:
+    def takes(self, more_bytes: int, refuse: Callable[[], None]) -> bool:
         """True if so much more of an instance may be written; the disk is looked at only now and then.
 
-        If not, ``discard`` has deleted what there was of the instance. It must not raise.
+        If not, ``refuse`` was called, which deletes what there is of the instance. It must not raise.
 
         Raises:
             OSError: the disk does not say.
         """
         with self._lock:
             self._unseen_bytes += more_bytes
-            if self._was_free and self._unseen_bytes < _LOOK_BYTES:
+            if (self._was_free and self._unseen_bytes < _LOOK_BYTES) or self._look():
                 return True
-        with self._look_lock:
-            if self._look():
-                return True
-            discard()  # before anyone else looks, or all would be refused for the room that all take
+            refuse()  # before anyone else looks, or all would be refused for the room that all take
             return False
 
     def _look(self) -> bool:
-        with self._lock:
-            self._was_free = False
-        is_free = self._free_bytes() >= self._watermark_bytes
-        with self._lock:
-            self._was_free, self._unseen_bytes = is_free, 0
-        return is_free
+        """The lock is held, so that nothing goes on unseen meanwhile."""
+        self._was_free = False  # should the disk not say
+        self._was_free = self._free_bytes() >= self._watermark_bytes
+        self._unseen_bytes = 0
+        return self._was_free

@@ -20,7 +20,7 @@ class Disk:
         self.free_bytes = free_bytes
         self.looks = 0
         self.is_silent = False
-        self.look_seconds = 0.0
+        self.seconds = 0.0
 
     def look(self) -> int:
         """What `Spool.free_bytes` would say."""
@@ -28,7 +28,7 @@ class Disk:
         if self.is_silent:
             raise OSError(errno.ESTALE, "Stale file handle")
         free_bytes = self.free_bytes
-        time.sleep(self.look_seconds)
+        time.sleep(self.seconds)
         return free_bytes
 
 
@@ -72,12 +72,13 @@ def test_disk_that_does_not_say_is_asked_again():
 def test_room_that_one_leaves_is_there_for_the_others():
     """Of many that together are too much, whose fragments come at once on a slow disk, one is refused, and no more."""
     disk = Disk(MEBIBYTE)
-    disk.look_seconds = 0.02
+    disk.seconds = 0.02
     room = Room(disk.look, 2 * MEBIBYTE)
 
-    def discard() -> None:
+    def refuse() -> None:
+        time.sleep(disk.seconds)
         disk.free_bytes += MEBIBYTE
 
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _number: room.takes(1, discard), range(8)))
+        answers = list(pool.map(lambda _number: room.takes(1, refuse), range(8)))
     assert sorted(answers) == [False] + 7 * [True]
