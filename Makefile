@@ -19,13 +19,13 @@ chaos: $(VENV)/.installed-dev
 	GLIONODE_CHAOS=full $(BIN)/python -m pytest -q -s tests/chaos
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check node tests
-	$(BIN)/ruff format --check node tests
+	$(BIN)/ruff check node bench tests
+	$(BIN)/ruff format --check node bench tests
 	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) demo-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find node tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find node bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -39,6 +39,6 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -e .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -e '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml bench/pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e '.[dev]' -e bench
 	touch $@ $(VENV)/.installed

@@ -16,15 +16,15 @@ from pynetdicom.sop_class import (
 )
 
 from node import __version__
-from node.commitment import PERMANENT_REASONS, describe_failure
+from node.dicom.commitment import PERMANENT_REASONS, describe_failure
 from node.config import DeliverySection, ScpSection
 from node.scp.commitment import REPORT_STATUSES
 from node.scp.handlers import STORAGE_SOP_CLASSES
 from node.scp.server import REQUEST_SECONDS
 from node.scp.status import STATUSES
-from node.scu import classify_status
-from node.scu_commitment import SAME_ASSOCIATION_SECONDS
-from node.stow import PERMANENT
+from node.scu.store import classify_status
+from node.scu.commitment import SAME_ASSOCIATION_SECONDS
+from node.scu.stow import PERMANENT
 
 FILE = Path(__file__).with_name("conformance.md")
 

@@ -1,4 +1,4 @@
-"""glionode: a DICOM-native PACS integration node for brain-tumour MR. Start reading at ``node/pipeline.py``."""
+"""glionode: a DICOM-native PACS integration node for brain-tumour MR. docs/architecture.md says where to start."""
 
 from importlib.metadata import version
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from node.cli import glionode
+from node.cli.main import glionode
 
 
 def main() -> None:

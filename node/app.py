@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from node.config import Config
-from node.desk import StudyDesk
-from node.engine import NOTICE_QUEUE, WorkflowClient
 from node.errors import EngineError
 from node.metrics import Metrics
-from node.pipeline import Pipeline
+from node.processing.dispatcher import StudyDispatcher
+from node.processing.pipeline import Pipeline
 from node.series.vocabulary import load_vocabulary
+from node.workflow.engine import NOTICE_QUEUE, WorkflowClient
 
 if TYPE_CHECKING:
     from node.scp.server import Receiver
@@ -45,22 +45,22 @@ _DEAF_LEAVE_SECONDS = 60.0
 @contextmanager
 def running_receiver(config: Config) -> Iterator[Receiver]:
     """Spool, assembly, SCP and status page, until the block ends."""
-    from node.commitment import Commitments
-    from node.delivery import COMMITMENT_TOPIC
+    from node.delivery.delivery import COMMITMENT_TOPIC
+    from node.dicom.commitment import Commitments
     from node.scp.assembly import Assembly, AssemblyLoop
     from node.scp.commitment import CommitmentHandler
     from node.scp.handlers import StorageHandlers
     from node.scp.server import Receiver
     from node.scp.spool import Spool
-    from node.takeover import watching_workers
     from node.web.page import Sources, running_page
+    from node.workflow.takeover import watching_workers
 
     metrics = Metrics()
     # several receivers may share one spool: each has its own place for what is arriving
     spool = Spool(config.spool_folder, f"{socket.gethostname()}-{config.scp.port}")
     client = WorkflowClient(config)
-    desk = StudyDesk(config, client, metrics)
-    loop = AssemblyLoop(Assembly(config.assembly, desk.is_complete, spool.changes), desk.start)
+    dispatcher = StudyDispatcher(config, client, metrics)
+    loop = AssemblyLoop(Assembly(config.assembly, dispatcher.is_complete, spool.changes), dispatcher.start)
     handlers = StorageHandlers(spool, metrics, config.scp, loop.instance_stored)
     reports = CommitmentHandler(
         Commitments(config.commitments_folder),
@@ -70,7 +70,7 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
         leftovers = spool.begin()
         log.info("spool_opened", studies=len(spool.studies()), leftovers=leftovers)
         held = {study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()}
-        loop.start(held, partial(desk.settled, held))
+        loop.start(held, partial(dispatcher.settled, held))
         receiver = Receiver(config.scp, handlers, metrics, config.tls, reports)
         with receiver, watching_workers(config) as worker_trouble:
             sources = Sources(client, metrics, lambda: loop.is_alive and receiver.is_alive, worker_trouble)
@@ -87,9 +87,9 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
 
     A step under way is left; it is idempotent and runs again later.
     """
-    from node.delivery import Delivery
-    from node.engine import running_worker
-    from node.notices import Notices
+    from node.delivery.delivery import Delivery
+    from node.notify.notices import Notices
+    from node.workflow.engine import running_worker
 
     pipeline = pipeline or Pipeline(config)
     workflows: dict[str, Callable[..., Any]] = {
@@ -117,16 +117,16 @@ def _tell_of_deaths(config: Config, workflow_id: str, reason: str) -> None:
         with closing(WorkflowClient(config)) as client:
             for record in client.workflows("process", prefix=workflow_id):
                 if record.workflow_id == workflow_id:
-                    arguments = ("failed", record.about["study_instance_uid"], reason)
+                    arguments = ("failed", record.attributes["study_instance_uid"], reason)
                     notice = f"notice-failed-{workflow_id}"  # one, however often this is called
-                    client.enqueue(NOTICE_QUEUE, "notice", notice, *arguments, about=record.about)
+                    client.enqueue(NOTICE_QUEUE, "notice", notice, *arguments, attributes=record.attributes)
     except EngineError as error:
         log.error("notice_not_ordered", workflow_id=workflow_id, reason=str(error))
 
 
 def _hourly(config: Config) -> Callable[[], Any]:
     """Also if retention is off: the schedule stays in the database, and rounds that nobody knows would gather there."""
-    from node.retention import retention_round
+    from node.retention.retention import retention_round
 
     return partial(retention_round, config)
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from node.errors import ConfigError
-from node.sections import (
+from node.config_sections import (
     AssemblySection,
     DeliverySection,
     DestinationSection,
@@ -29,6 +28,7 @@ from node.sections import (
     TlsSection,
     WebSection,
 )
+from node.errors import ConfigError
 from node.study import Destination, WebDestination
 
 DEFAULT_FILE = Path("config.toml")

@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
-from node.sections import LogSection
-from node.uids import shortened
+from node.config_sections import LogSection
+from node.dicom.uids import shortened
 
 _UID_KEYS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 

@@ -23,16 +23,16 @@ from small_study import make_small_study, study_instance_uid, write_small_study
 
 from node.app import WorkerProcess, _tell_of_deaths
 from node.config import load_config
-from node.desk import StudyDesk
-from node.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
 from node.errors import EngineError
 from node.metrics import Metrics
-from node.order import Order, order_study
-from node.results import RESULT_FILES
+from node.processing.dispatcher import StudyDispatcher
+from node.processing.request import ProcessingRequest, build_request
+from node.processing.results import RESULT_FILES
 from node.scp.assembly import Assembly, AssemblyLoop
 from node.scp.spool import Spool
-from node.scu import send_instances
+from node.scu.store import send_instances
 from node.study import Destination
+from node.workflow.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
 
 RECEIVE = """
 import json, sys, time
@@ -40,11 +40,11 @@ begun = time.monotonic()
 from pathlib import Path
 from node.app import running_receiver
 from node.config import load_config
-from node.order import order_study
+from node.processing.request import build_request
 config = load_config(Path(sys.argv[1]))
 with running_receiver(config):
     seconds = time.monotonic() - begun
-    order = order_study(Path(sys.argv[2]), config)
+    order = build_request(Path(sys.argv[2]), config)
 heavy = [name for name in ("torch", "SimpleITK", "highdicom", "dicom2nifti", "deepbet", "matplotlib", "nilearn")
          if name in sys.modules]
 print(json.dumps({"heavy": heavy, "seconds": seconds, "refusal": order.refusal}))
@@ -66,14 +66,14 @@ def without_flair(name: str) -> dict:
 
 def put_refused_order(client: WorkflowClient, node_folder: Path, name: str) -> None:
     """Enqueue a study that the worker has only to write down."""
-    order = Order(name, "1.2.3", None, "a reason", datetime.now(UTC))
+    request = ProcessingRequest(name, "1.2.3", None, "a reason", datetime.now(UTC))
     client.enqueue(
         STUDY_QUEUE,
         "process",
         name,
-        order.as_json(),
+        request.as_json(),
         str(node_folder / "work" / name),
-        about={"study_instance_uid": "1.2.3"},
+        attributes={"study_instance_uid": "1.2.3"},
     )
 
 
@@ -265,7 +265,7 @@ def test_humans_are_told_of_a_study_that_kills_workers(states: list[str], count:
             put_refused_order(client, config.folder, name)
         for _ in range(2):
             _tell_of_deaths(config, "deadly", "it is deadly")
-        notices = client.workflows("notice", about={"study_instance_uid": "1.2.3"})
+        notices = client.workflows("notice", attributes={"study_instance_uid": "1.2.3"})
         inputs = [client._client.list_workflows(workflow_ids=[each.workflow_id])[0].input for each in notices]
     assert [each["args"] for each in inputs] == count * [("failed", "1.2.3", "it is deadly")]
 
@@ -358,7 +358,7 @@ def test_study_is_offered_again_when_the_database_is_away(tmp_path: Path) -> Non
     metrics = Metrics()
     started = threading.Event()
 
-    class FirstAway(StudyDesk):
+    class FirstAway(StudyDispatcher):
         is_away = True
 
         def start(self, study_instance_uid: str, quiet_series: frozenset[str] | None = None) -> None:
@@ -368,9 +368,9 @@ def test_study_is_offered_again_when_the_database_is_away(tmp_path: Path) -> Non
             super().start(study_instance_uid, quiet_series)
             started.set()
 
-    desk = FirstAway(config, client, metrics)
+    dispatcher = FirstAway(config, client, metrics)
     section = config.assembly.model_copy(update={"stable_seconds": 0.2, "series_stable_seconds": 0.1})
-    loop = AssemblyLoop(Assembly(section, desk.is_complete), desk.start)
+    loop = AssemblyLoop(Assembly(section, dispatcher.is_complete), dispatcher.start)
     loop.start({study_instance_uid(study): ["1.2.3"]})
     try:
         assert started.wait(30)
@@ -378,7 +378,7 @@ def test_study_is_offered_again_when_the_database_is_away(tmp_path: Path) -> Non
         loop.stop()
         found = client.workflows("process")
         client.close()
-    assert [record.about["study_instance_uid"] for record in found] == [study_instance_uid(study)]
+    assert [record.attributes["study_instance_uid"] for record in found] == [study_instance_uid(study)]
 
 
 def test_study_that_comes_to_two_receivers_is_ordered_whole(tmp_path: Path) -> None:
@@ -388,8 +388,8 @@ def test_study_that_comes_to_two_receivers_is_ordered_whole(tmp_path: Path) -> N
     uid = study_instance_uid(study)
     spools = [Spool(config.spool_folder, name) for name in ("first", "second")]
     with closing(WorkflowClient(config)) as client:
-        desk = StudyDesk(config, client, Metrics())
-        assemblies = [Assembly(config.assembly, desk.is_complete, spool.changes) for spool in spools]
+        dispatcher = StudyDispatcher(config, client, Metrics())
+        assemblies = [Assembly(config.assembly, dispatcher.is_complete, spool.changes) for spool in spools]
 
         def arrive(receiver: int, contrast: str, part: slice, now: float) -> None:
             for instance in study[contrast][part]:
@@ -403,7 +403,7 @@ def test_study_that_comes_to_two_receivers_is_ordered_whole(tmp_path: Path) -> N
 
         def hand_over(assembly: Assembly, now: float) -> None:
             for study_uid, series in assembly.due(now):
-                desk.start(study_uid, series)
+                dispatcher.start(study_uid, series)
                 ordered.append(now)
 
         ordered: list[float] = []
@@ -420,7 +420,7 @@ def test_study_that_comes_to_two_receivers_is_ordered_whole(tmp_path: Path) -> N
             for assembly in assemblies:
                 hand_over(assembly, last + 0.1 * tick)
         (record,) = client.workflows("process")
-    assert record.workflow_id == order_study(config.spool_folder / uid, config).workflow_id
+    assert record.workflow_id == build_request(config.spool_folder / uid, config).workflow_id
 
 
 def test_desk_starts_a_study_once(tmp_path: Path) -> None:
@@ -429,10 +429,10 @@ def test_desk_starts_a_study_once(tmp_path: Path) -> None:
     config = load_config(write_config(tmp_path))
     write_small_study(config.spool_folder / study_instance_uid(study) / "1.2.3", study)
     client, metrics = WorkflowClient(config), Metrics()
-    desk = StudyDesk(config, client, metrics)
+    dispatcher = StudyDispatcher(config, client, metrics)
     for _ in range(3):
-        assert not desk.is_complete(study_instance_uid(study), frozenset())
-        desk.start(study_instance_uid(study))
+        assert not dispatcher.is_complete(study_instance_uid(study), frozenset())
+        dispatcher.start(study_instance_uid(study))
     records = client.workflows("process")
     client.close()
     assert len(records) == 1

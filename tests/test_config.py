@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from node.config import Config, build_config, load_config
+from node.config_sections import DestinationSection
 from node.errors import ConfigError
-from node.sections import DestinationSection
 from node.series.vocabulary import load_vocabulary
 from node.study import Destination, WebDestination
 

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from node import __version__, errors
-from node.cli import MIRROR_VARIABLE, glionode
+from node.cli.main import MIRROR_VARIABLE, glionode
 from node.config import load_config
 from node.scp.status import STATUSES
 from node.segmentation.packs import card_names, read_card
@@ -30,7 +30,9 @@ def headings(text: str) -> set[str]:
 
 def commands(group: click.Group, prefix: str = "glionode") -> Iterator[str]:
     """Every command for people that does something, with the groups before it."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             if hasattr(command, "default"):  # the group does something by itself
                 yield f"{prefix} {name}"
@@ -99,7 +101,7 @@ def test_readme_states_options_that_exist():
     for row in re.findall(r"(?m)^\| `(glionode [^`]+)` \|", README):
         command: click.Command = glionode
         for name in re.match(r"glionode((?: [a-z]+)+)", row)[1].split():
-            command = command.commands[name]
+            command = command.get_command(click.Context(command), name)
         command = command.commands[command.default] if hasattr(command, "default") else command
         known = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--\w+", row)) <= known, row

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from node.config_sections import LogSection
 from node.log import set_up_log, study_context
-from node.sections import LogSection
 
 STUDY = "1.2.840.99.123456789"
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 import structlog
 
+from node.config_sections import LogSection
 from node.log import set_up_log
-from node.sections import LogSection
 
 
 @pytest.fixture

@@ -14,104 +14,68 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "node").rglob("*.py"))
+BENCH = sorted((ROOT / "bench").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-EVERYTHING = frozenset({"node"})
-SEES = {  # who may import what; a package stands for all its modules
-    "node": frozenset(),
-    "node.errors": {"node.study"},
-    "node.study": frozenset(),
-    "node.uids": frozenset(),
-    "node.metrics": frozenset(),
-    "node.identity": frozenset(),
-    "node.sections": {"node.study"},
-    "node.config": {"node.errors", "node.sections", "node.study"},
-    "node.log": {"node.sections", "node.uids"},
-    "node.scp": {
-        "node.scp", "node.commitment", "node.sections", "node.errors", "node.metrics", "node.study", "node.uids",
+AT_THE_TOP = {
+    "__init__", "__main__", "app", "config", "config_sections", "errors", "log", "metrics", "study",
+}  # fmt: skip
+"""The files that belong to no room."""
+
+LEAVES = {"node.config_sections", "node.errors", "node.metrics", "node.study"}
+"""What every room may import."""
+
+ROOMS = {  # the rooms that each room may import from; those of the first lines know neither config nor log
+    "dicom": set(),
+    "scp": {"dicom"},
+    "scu": {"dicom"},
+    "series": {"dicom"},
+    "sr_writer": {"dicom"},
+    "segmentation": {"dicom", "sr_writer"},
+    "workflow": {"config"},
+    "notify": {"config", "log", "dicom", "workflow"},
+    "delivery": {"config", "log", "dicom", "scu", "workflow", "notify"},
+    "processing": {
+        "config", "log", "dicom", "scp", "series", "segmentation", "sr_writer", "workflow", "notify",
     },
-    "node.outgoing": {"node.errors"},
-    "node.commitment": {"node.errors", "node.uids"},
-    "node.scu_association": {"node.errors", "node.study"},
-    "node.scu": {"node.scu_association", "node.outgoing", "node.errors", "node.study"},
-    "node.scu_commitment": {
-        "node.scu_association", "node.commitment", "node.outgoing", "node.errors", "node.study",
+    "retention": {"config", "dicom", "scp", "workflow", "processing"},
+    "web": {"config", "dicom", "scp", "workflow", "processing"},
+    "demo": {"config", "dicom", "scu", "series", "segmentation", "sr_writer"},
+    "cli": {
+        "app", "config", "log", "dicom", "scp", "scu", "series", "segmentation", "workflow", "notify",
+        "delivery", "processing", "retention", "demo",
     },
-    "node.scu_query": {"node.scu_association", "node.outgoing", "node.errors", "node.study"},
-    "node.stow": {"node.scu", "node.outgoing", "node.errors", "node.study"},
-    "node.course": {"node.errors", "node.sections", "node.steps"},
-    "node.delivery": {
-        "node.scu", "node.scu_commitment", "node.scu_query", "node.stow", "node.commitment", "node.outgoing",
-        "node.course", "node.notices", "node.steps", "node.config", "node.errors", "node.log", "node.study",
-        "node.uids",
-    },
-    "node.series": {"node.series", "node.errors", "node.study", "node.uids"},
-    "node.sr_writer": {"node.sr_writer", "node.errors", "node.identity", "node.study", "node.uids"},
-    "node.segmentation": {
-        "node.segmentation", "node.sr_writer.codes", "node.errors", "node.identity", "node.study", "node.uids",
-    },
-    "node.steps": frozenset(),
-    "node.tables": {"node.config"},
-    "node.takeover": {"node.config", "node.tables"},
-    "node.deaths": {"node.errors", "node.tables"},
-    "node.durable": {"node.deaths", "node.takeover"},
-    "node.engine": {
-        "node.config", "node.deaths", "node.durable", "node.errors", "node.tables", "node.takeover",
-    },
-    "node.order": {"node.series", "node.config", "node.errors", "node.study", "node.uids"},
-    "node.results": {
-        "node.series", "node.segmentation", "node.sr_writer", "node.order", "node.config", "node.study", "node.uids",
-    },
-    "node.succession": {"node.engine", "node.order"},
-    "node.pipeline": {
-        "node.segmentation", "node.engine", "node.notices", "node.order", "node.results", "node.steps",
-        "node.succession", "node.config", "node.errors", "node.log", "node.study",
-    },
-    "node.notify": {"node.errors", "node.sections"},
-    "node.notices": {
-        "node.config", "node.engine", "node.errors", "node.log", "node.notify", "node.steps", "node.uids",
-    },
-    "node.desk": {
-        "node.series", "node.config", "node.engine", "node.errors", "node.metrics", "node.order", "node.removal",
-        "node.study", "node.succession",
-    },
-    "node.ledger": {"node.config", "node.engine", "node.order", "node.scp.spool", "node.succession"},
-    "node.forgetting": {"node.config", "node.engine", "node.ledger", "node.removal"},
-    "node.removal": {"node.errors", "node.scp.spool", "node.uids"},
-    "node.holding": {"node.config", "node.errors", "node.ledger", "node.order", "node.removal", "node.sections"},
-    "node.retention": {
-        "node.commitment", "node.config", "node.engine", "node.forgetting", "node.holding", "node.ledger",
-        "node.removal", "node.uids",
-    },
-    "node.web": {
-        "node.web", "node.config", "node.engine", "node.errors", "node.ledger", "node.metrics", "node.scp.spool",
-        "node.uids",
-    },
-    "node.check": {
-        "node.config", "node.notify", "node.errors", "node.engine", "node.scp.spool", "node.scu", "node.stow",
-        "node.segmentation", "node.series.vocabulary", "node.study",
-    },
-    "node.app": EVERYTHING,
-    "node.demo": EVERYTHING,
-    "node.bench": {
-        "node.bench", "node.scp", "node.segmentation", "node.series", "node.errors", "node.metrics", "node.sections",
-    },
-    "node.cli": EVERYTHING,
-    "node.cli_method": EVERYTHING,
-    "node.cli_series": EVERYTHING,
-    "node.cli_spool": EVERYTHING,
-    "node.cli_studies": EVERYTHING,
-    "node.cli_options": {"node.config", "node.log", "node.pipeline", "node.sections"},
-    "node.__main__": {"node.cli"},
 }  # fmt: skip
 
+DOORS = {  # where one room sees only some files of another
+    ("segmentation", "sr_writer"): {"node.sr_writer.codes"},
+    ("processing", "scp"): {"node.scp.spool", "node.scp.removal"},
+    ("retention", "scp"): {"node.scp.removal"},
+    ("web", "scp"): {"node.scp.spool"},
+}
+
+TOP = {  # what the files at the top may import; app builds all parts, __main__ starts the command line
+    "node": set(),
+    "node.study": set(),
+    "node.metrics": set(),
+    "node.errors": {"node.study"},
+    "node.config_sections": {"node.study"},
+    "node.config": {"node.config_sections", "node.errors", "node.study"},
+    "node.log": {"node.config_sections", "node.dicom.uids"},
+    "node.app": {"node"},
+    "node.__main__": {"node.cli.main"},
+}
+
+OUTSIDE_NODE = {"bench", "chaos", "end_to_end", "support"}
+"""Folders of tests/ that mirror no room."""
+
 FENCES = {  # library: where it may be imported
-    "pynetdicom": ("scp/", "scu.py", "scu_", "demo/pacs.py"),
-    "dicomweb_client": ("stow.py",),
-    "requests": ("stow.py", "segmentation/packs.py"),
-    "torch": (
-        *(f"segmentation/{name}.py" for name in ("network", "layers", "parking", "views", "packs", "brain", "device")),
-        "bench/",
+    "pynetdicom": ("scp/", "scu/", "demo/pacs.py"),
+    "dicomweb_client": ("scu/stow.py",),
+    "requests": ("scu/stow.py", "segmentation/packs.py"),
+    "torch": tuple(
+        f"segmentation/{name}.py"
+        for name in ("network", "layers", "feature_map_offload", "views", "packs", "brain", "device")
     ),
     "SimpleITK": (
         *(f"segmentation/{name}.py" for name in ("volume", "align", "grid", "brain", "method", "enhancement")),
@@ -119,14 +83,14 @@ FENCES = {  # library: where it may be imported
     ),
     "dicom2nifti": ("segmentation/volume.py",),
     "highdicom": ("segmentation/volume.py", "segmentation/seg_writer.py", "sr_writer/"),
-    "dbos": ("engine.py", "durable.py", "takeover.py"),
-    "sqlalchemy": ("engine.py", "durable.py", "takeover.py", "deaths.py", "tables.py"),
+    "dbos": ("workflow/",),
+    "sqlalchemy": ("workflow/",),
 }
 
-BOUNDARIES = {("scp/assembly.py", "_tried"), ("pipeline.py", "_guarded")}
+BOUNDARIES = {("scp/assembly.py", "_tried"), ("processing/pipeline.py", "_guarded")}
 """Where any exception may be caught: one study must not end the loop, or the worker's way, for all others."""
 
-RECEIVER = ("node.app", "node.cli", "node.check", "node.ledger", "node.pipeline", "node.web.page")
+RECEIVER = ("node.app", "node.cli.main", "node.cli.check", "node.processing.pipeline", "node.web.page")
 
 LONGEST_FUNCTION, LONGEST_FILE, MOST_ARGUMENTS = 60, 300, 6
 
@@ -144,7 +108,7 @@ def module_name(file: Path) -> str:
 
 def place(file: Path) -> str:
     """Path inside ``node/``."""
-    return file.relative_to(ROOT / "node").as_posix()
+    return file.relative_to(ROOT / "node" if file.is_relative_to(ROOT / "node") else ROOT).as_posix()
 
 
 MODULES = {module_name(file): file for file in SOURCES}
@@ -162,14 +126,27 @@ def imported(file: Path) -> Iterator[str]:
                 yield inner if inner in MODULES else str(statement.module)
 
 
-def room(module: str) -> str:
-    """The row of SEES that a module belongs to."""
-    return ".".join(module.split(".")[:2])
+def room(module: str) -> str | None:
+    """The room of a module of ``node``; None for a file at the top."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (ROOT / "node" / parts[1]).is_dir() else None
 
 
-def is_inside(module: str, rooms: frozenset[str] | set[str]) -> bool:
+def is_inside(module: str, rooms: set[str]) -> bool:
     """True if ``module`` is one of ``rooms`` or lies in one."""
     return any(module == each or module.startswith(f"{each}.") for each in rooms)
+
+
+def may_import(module: str, target: str) -> bool:
+    """True if the tables let ``module`` import ``target``, another module of ``node``."""
+    here, there = room(module), room(target)
+    if here is None:
+        return is_inside(target, TOP[module])
+    if target in LEAVES or here == there:
+        return True
+    if there is None:
+        return target.removeprefix("node.") in ROOMS[here]
+    return there in ROOMS[here] and is_inside(target, DOORS.get((here, there), {f"node.{there}"}))
 
 
 def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -183,9 +160,30 @@ def test_each_room_sees_only_what_it_may():
     for module, file in MODULES.items():
         for target in imported(file):
             # the package itself holds only the version, which all may read
-            if target.split(".")[0] == "node" and target != "node" and not is_inside(target, SEES[room(module)]):
+            if target.split(".")[0] == "node" and target != "node" and not may_import(module, target):
                 wrong.append(f"{module} imports {target}")
     assert not wrong
+
+
+def test_rooms_see_one_another_in_no_circle():
+    """The table of rooms itself allows no circle."""
+    order = list(TopologicalSorter(ROOMS).static_order())
+    assert set(ROOMS) <= set(order)
+
+
+def test_tables_name_only_rooms_and_files_that_exist():
+    """Every room has a row and a duty in one sentence; only the nine named files lie at the top."""
+    folders = {file.parent.name for file in (ROOT / "node").glob("*/__init__.py")}
+    assert folders == set(ROOMS)
+    assert {file.stem for file in (ROOT / "node").glob("*.py")} == AT_THE_TOP
+    duties = {name: ast.get_docstring(parse(ROOT / "node" / name / "__init__.py")) or "" for name in folders}
+    assert not {name: duty for name, duty in duties.items() if not duty.endswith(".") or "\n" in duty}
+
+
+def test_tests_mirror_the_rooms():
+    """Each folder of tests/ is named for a room, or is one of those that test the whole; each room has one."""
+    folders = {folder.name for folder in (ROOT / "tests").iterdir() if any(folder.glob("*.py"))}
+    assert folders == set(ROOMS) | OUTSIDE_NODE
 
 
 def test_modules_import_one_another_in_no_circle():
@@ -212,7 +210,7 @@ def test_library_stays_behind_its_fence(library: str):
 def test_functions_are_short_and_take_few_arguments():
     """No function of node/ is longer than 60 lines or takes more than 6 arguments (self not counted)."""
     wrong = []
-    for file in SOURCES:
+    for file in [*SOURCES, *BENCH]:
         for function in functions(file):
             given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
             count = len([each for each in given if each.arg not in ("self", "cls")])
@@ -224,7 +222,7 @@ def test_functions_are_short_and_take_few_arguments():
 
 def test_files_are_short_and_named_for_a_duty():
     """No file of node/ is longer than 300 lines, or a drawer called utils, helper or common."""
-    lengths = {place(file): len(file.read_text(encoding="utf-8").splitlines()) for file in SOURCES}
+    lengths = {place(file): len(file.read_text(encoding="utf-8").splitlines()) for file in [*SOURCES, *BENCH]}
     assert not {name: length for name, length in lengths.items() if length > LONGEST_FILE}
     drawers = ("util", "helper", "common")
     assert not [name for name in lengths if any(Path(name).stem.startswith(drawer) for drawer in drawers)]
@@ -338,5 +336,5 @@ def test_importing_has_no_effect():
 
 def test_receiver_does_not_import_torch():
     """What the receiver process imports leaves torch out, so that it starts fast and stays small."""
-    parts = [module for module in MODULES if is_inside(module, {"node.scp"})]
+    parts = [module for module in MODULES if room(module) == "scp"]
     assert watched_import(*RECEIVER, *parts)["torch"] is False

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from node.bench.plain import PlainMSNet, flops
+from glionode_bench.plain import PlainMSNet, flops
 from node.errors import RetryableError
 from node.segmentation.cascade import Cascade
 from node.segmentation.device import describe_device, prepare_device

@@ -26,12 +26,12 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
+from node.config_sections import ScpSection
 from node.errors import ConfigError, RetryableError
 from node.metrics import Metrics
 from node.scp.handlers import StorageHandlers
 from node.scp.server import Receiver
 from node.scp.spool import Spool
-from node.sections import ScpSection
 
 SLICES = 176
 STEPS = 4  # how often memory is looked at

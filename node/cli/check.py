@@ -85,7 +85,7 @@ def _spool(config: Config) -> Finding:
 
 
 def _database(config: Config) -> Finding:
-    from node.engine import WorkflowClient
+    from node.workflow.engine import WorkflowClient
 
     kind = "PostgreSQL" if config.database_url.startswith("postgresql") else "SQLite"
     try:
@@ -120,7 +120,7 @@ def _device(config: Config) -> Finding:
 
 
 def _notify(config: Config) -> Finding:
-    from node.notify import unknown_services
+    from node.notify.services import unknown_services
 
     unknown = unknown_services(config.notify)
     text = f"no service understands {', '.join(unknown)}" if unknown else f"{len(config.notify.urls)} service(s)"
@@ -128,8 +128,8 @@ def _notify(config: Config) -> Finding:
 
 
 def _destination(config: Config, name: str) -> Finding:
-    from node.scu import echo
-    from node.stow import probe
+    from node.scu.store import echo
+    from node.scu.stow import probe
 
     part, timeout_seconds = f"destination {name}", config.delivery.timeout_seconds
     destination = next(each for each in config.destinations() if each.name == name)

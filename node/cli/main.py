@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,37 @@ from rich.table import Table
 from rich.text import Text
 
 from node import __version__
-from node.cli_method import bench, evaluate, segment
-from node.cli_options import ConfigOption, StudyFolder, configure, progress_bar
-from node.cli_series import classify, series
-from node.cli_spool import spool
-from node.cli_studies import cancel, retry, send, show, studies
+from node.cli.method import evaluate, segment
+from node.cli.options import ConfigOption, StudyFolder, configure, progress_bar
+from node.cli.series import classify, series
+from node.cli.spool import spool
+from node.cli.studies import cancel, retry, send, show, studies
 from node.config import Config
+from node.config_sections import LogSection
 from node.errors import GlionodeError, RefusedError
 from node.log import set_up_log
-from node.sections import LogSection
 
 MIRROR_VARIABLE = "GLIONODE_MODEL_MIRROR"
 
 
+EXTENSIONS = "glionode.commands"
+"""Entry points of this group are further commands: ``bench`` comes from a distribution of its own."""
+
+
 class _Commands(click.Group):
-    """Turns glionode's errors into one line and an exit code."""
+    """Turns glionode's errors into one line and an exit code, and offers the commands of installed extensions."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *entry_points(group=EXTENSIONS).names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            return command
+        for extension in entry_points(group=EXTENSIONS, name=cmd_name):
+            loaded: click.Command = extension.load()
+            return loaded
+        return None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -53,7 +70,7 @@ def glionode() -> None:
     """PACS integration node for brain-tumour MR: receive, select, segment, report."""
 
 
-for command in (segment, evaluate, bench, series, classify, studies, show, retry, cancel, send, spool):
+for command in (segment, evaluate, series, classify, studies, show, retry, cancel, send, spool):
     glionode.add_command(command)
 
 
@@ -76,7 +93,7 @@ def serve(config_file: Path | None, role: str, parent: int | None) -> None:
 @ConfigOption
 def check(config_file: Path | None) -> None:
     """Say what is wrong: config, ports, spool, database, model, device, destinations."""
-    from node.check import check as findings
+    from node.cli.check import check as findings
 
     is_well = True
     for finding in findings(configure(config_file, quiet=True)):
@@ -93,14 +110,14 @@ def check(config_file: Path | None) -> None:
 @ConfigOption
 def process(study_dir: Path, out: Path, model: str | None, device: str | None, config_file: Path | None) -> None:
     """The whole pipeline on a folder of DICOM, without a network: seg.dcm, sr.dcm, label_map.nii.gz, result.json."""
-    from node.order import order_study, with_earlier_moment
-    from node.pipeline import Pipeline
-    from node.steps import DirectSteps
+    from node.processing.pipeline import Pipeline
+    from node.processing.request import build_request, with_first_creation_time
+    from node.workflow.steps import DirectSteps
 
     config = configure(config_file, quiet=True).with_segmentation(model=model, device=device)
     from node.segmentation.enhancement import compare_enhancement
 
-    order = with_earlier_moment(order_study(study_dir, config, compare=compare_enhancement), out)
+    order = with_first_creation_time(build_request(study_dir, config, compare=compare_enhancement), out)
     with progress_bar() as progress:
         pipeline = Pipeline(config.without_destinations(), progress, is_anew=True)
         outcome = pipeline.process(DirectSteps(), order.as_json(), str(out))

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from node.cli_options import ConfigOption, StudyFolder, configure, progress_bar
+from node.cli.options import ConfigOption, StudyFolder, configure, progress_bar
 from node.config import Config
 
 if TYPE_CHECKING:
-    from node.pipeline import Progress
+    from node.processing.pipeline import Progress
     from node.segmentation.cascade import Cascade
 
 
@@ -74,108 +72,3 @@ def _cascade(config: Config, progress: Progress | None = None) -> Cascade:
     card = read_card(section.model)
     networks = load_networks(card, config.models_folder, device, config.memory_bytes, section.precision)
     return Cascade(networks, section.mode, progress)
-
-
-@click.group()
-def bench() -> None:
-    """The benchmarks of docs/performance.md."""
-
-
-@bench.command("cascade")
-@click.argument("case_dir", type=StudyFolder)
-@click.option("--device", "devices", multiple=True, help="More than one may be given. Default: auto.")
-@ConfigOption
-def bench_cascade(case_dir: Path, devices: tuple[str, ...], config_file: Path | None) -> None:
-    """Wall and CPU seconds, peak memory and speed of each form of the cascade, as ratios in one run."""
-    from node.bench.cascade import bench as run
-
-    configure(config_file, quiet=True)
-    arguments = [] if config_file is None else ["--config", str(config_file)]
-    with progress_bar() as progress:
-        results = run(case_dir, arguments, devices or ("auto",), progress)
-    table = Table("form", "device", "wall / s", "CPU / s", "CPU ratio", "peak / MiB", "GFLOP", "GFLOP/s", "of peak")
-    for each in results:
-        numbers = (f"{each.wall_seconds:.1f}", f"{each.cpu_seconds:.1f}")
-        ratio = f"{each.cpu_seconds / results[0].cpu_seconds:.2f}"
-        speed = (f"{each.gigaflop:.0f}", f"{each.gigaflop_per_second:.0f}", f"{each.peak_share:.0%}")
-        table.add_row(each.form, each.device, *numbers, ratio, str(each.peak_mebibytes), *speed)
-    Console(width=140).print(table)
-
-
-@bench.command("series")
-@click.argument("labelled_csv", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--instances", type=click.IntRange(min=640), default=5000, show_default=True, help="For the headers.")
-@ConfigOption
-def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -> None:
-    """How often the words of a description name the right contrast, also with whole groups left out; and how fast."""
-    from node.bench import series_speed
-    from node.bench.series import COLUMNS, read_labelled
-    from node.bench.series import bench as run
-
-    configure(config_file, quiet=True)
-    table = Table(*COLUMNS)
-    for score in run(labelled_csv):
-        table.add_row(*score.cells())
-    Console(width=140).print(table)
-    table = Table(*series_speed.COLUMNS)
-    for speed in series_speed.bench_speed([row["description"] for row in read_labelled(labelled_csv)], instances):
-        table.add_row(*speed.cells())
-    Console(width=140).print(table)
-
-
-@bench.command("receive")
-@click.option("--instances", type=click.IntRange(min=4), default=20000, show_default=True, help="For the memory table.")
-@click.option(
-    "--mebibytes", type=click.IntRange(2, 4095), default=2048, show_default=True, help="Of the large instance."
-)
-@ConfigOption
-def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> None:
-    """The receiver against DCMTK's storescp, what flushing to the disk costs, and its memory: over many instances, and
-    while one large Enhanced MR instance arrives.
-    """
-    from node.bench.receive import SLICES
-    from node.bench.receive import bench as run
-
-    configure(config_file, quiet=True)
-    with progress_bar() as progress:
-        speeds, memory, large = run(instances, mebibytes, progress)
-    table = Table("receiver", "associations", f"{SLICES} instances / s", "ms each", "ratio")
-    for each in speeds:
-        ratio = f"{each.seconds / next(one.seconds for one in speeds if one.associations == each.associations):.1f}"
-        numbers = (f"{each.seconds:.2f}", f"{each.seconds / SLICES * 1000:.1f}", ratio)
-        table.add_row(each.receiver, str(each.associations), *numbers)
-    Console(width=140).print(table)
-    table = Table("instances", "resident / MiB", "instances / s")
-    for row in memory:
-        table.add_row(str(row.instances), f"{row.resident_mebibytes:.1f}", f"{row.instances_per_second:.0f}")
-    Console(width=140).print(table)
-    table = Table("instance / MiB", "resident before / MiB", "most while it arrives / MiB", "seconds")
-    figures = (large.before_mebibytes, large.most_mebibytes, large.seconds)
-    table.add_row(str(large.mebibytes), *(f"{figure:.1f}" for figure in figures))
-    Console(width=140).print(table)
-
-
-@bench.command("receiver", hidden=True)
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("port", type=click.IntRange(1, 65535))
-@ConfigOption
-def bench_receiver(folder: Path, port: int, config_file: Path | None) -> None:
-    """The receiver alone in this process (used by "bench receive")."""
-    from node.bench.receive import run_receiver
-
-    configure(config_file, quiet=True)
-    run_receiver(folder, port)
-
-
-@bench.command("form", hidden=True)
-@click.argument("form")
-@click.argument("case_dir", type=StudyFolder)
-@click.option("--device", required=True)
-@ConfigOption
-def bench_form(form: str, case_dir: Path, device: str, config_file: Path | None) -> None:
-    """One form in this process (used by "bench cascade")."""
-    from node.bench.cascade import as_json, run_form
-
-    config = configure(config_file, quiet=True)
-    pack = (config.segmentation.model, config.models_folder)
-    click.echo(as_json(run_form(form, case_dir, pack, device, config.segmentation.threads)))

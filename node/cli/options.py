@@ -11,11 +11,11 @@ import click
 from rich.console import Console
 
 from node.config import Config, load_config
+from node.config_sections import LogSection
 from node.log import set_up_log
-from node.sections import LogSection
 
 if TYPE_CHECKING:
-    from node.pipeline import Progress
+    from node.processing.pipeline import Progress
 
 ConfigOption = click.option(
     "--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="Default: config.toml, if there."

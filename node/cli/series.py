@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from node.cli_options import ConfigOption, JsonOption, StudyFolder, configure
+from node.cli.options import ConfigOption, JsonOption, StudyFolder, configure
 from node.study import Comparison, Selection, Series
 
 

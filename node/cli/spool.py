@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from node.cli_options import ConfigOption, JsonOption, configure
+from node.cli.options import ConfigOption, JsonOption, configure
 from node.config import Config
 
 if TYPE_CHECKING:
-    from node.holding import Holding
-    from node.retention import Cleaned
+    from node.retention.retention import CleanupResult
+    from node.retention.retention_status import RetentionStatus
 
 
 @click.command()
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 @ConfigOption
 def spool(as_json: bool, clean: bool, dry_run: bool, config_file: Path | None) -> None:
     """What the spool holds of each study, and why; the free space; --clean deletes what may go."""
-    from node import retention
+    from node.retention import retention
     from node.scp.spool import Spool
 
     if dry_run and not clean:
         raise click.UsageError("--dry-run is for --clean")
     config = configure(config_file, quiet=True)
-    stock = retention.take_stock(config)
-    cleaned = retention.clean_all(config, stock, dry_run) if clean else retention.Cleaned([], [], 0)
+    stock = retention.take_snapshot(config)
+    cleaned = retention.clean_all(config, stock, dry_run) if clean else retention.CleanupResult([], [], 0)
     free_bytes = Spool(config.spool_folder).free_bytes()
     if as_json:
         facts = {
@@ -58,11 +58,11 @@ def spool(as_json: bool, clean: bool, dry_run: bool, config_file: Path | None) -
     click.echo(_space(config, free_bytes))
 
 
-def _deleted(cleaned: Cleaned, dry_run: bool) -> dict[str, Any]:
+def _deleted(cleaned: CleanupResult, dry_run: bool) -> dict[str, Any]:
     return {"is_dry_run": dry_run, "studies": cleaned.studies, "results": cleaned.results}
 
 
-def _table(held: list[Holding]) -> Table:
+def _table(held: list[RetentionStatus]) -> Table:
     table = Table("study", "instances", "MiB", "latest (UTC)", "state", "held because")
     for each in held:
         latest = f"{each.arrived:%Y-%m-%d %H:%M}" if each.arrived else ""

@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from node.cli_options import ConfigOption, JsonOption, configure
+from node.cli.options import ConfigOption, JsonOption, configure
 from node.config import Config
+from node.dicom.uids import is_valid_uid
 from node.errors import StudyError
 from node.study import Contrast
-from node.uids import is_valid_uid
 
 if TYPE_CHECKING:
-    from node.engine import WorkflowClient
+    from node.workflow.engine import WorkflowClient
 
 
 @click.command()
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 @ConfigOption
 def studies(as_json: bool, config_file: Path | None) -> None:
     """Every study the node has seen, its state, and the reason if it has no result."""
-    from node.ledger import read_ledger
+    from node.processing.study_status import read_study_statuses
 
-    lines = read_ledger(configure(config_file, quiet=True))
+    lines = read_study_statuses(configure(config_file, quiet=True))
     if as_json:
         click.echo(json.dumps([line.as_dict() for line in lines], indent=2, ensure_ascii=False))
         return
@@ -55,11 +55,11 @@ StudyUid = click.argument("study_instance_uid", callback=_valid)
 @ConfigOption
 def show(study_instance_uid: str, config_file: Path | None) -> None:
     """One study: its state, its whole history and its result, as JSON."""
-    from node.ledger import read_history, read_ledger
+    from node.processing.study_status import read_history, read_study_statuses
 
     config = configure(config_file, quiet=True)
     with _client(config) as client:
-        found = [line for line in read_ledger(config, client) if line.study_instance_uid == study_instance_uid]
+        found = [line for line in read_study_statuses(config, client) if line.study_instance_uid == study_instance_uid]
         if not found:
             raise StudyError(f"no study {study_instance_uid}")
         history = read_history(config, client, study_instance_uid)
@@ -72,7 +72,7 @@ def show(study_instance_uid: str, config_file: Path | None) -> None:
 
 @contextmanager
 def _client(config: Config) -> Iterator[WorkflowClient]:
-    from node.engine import WorkflowClient
+    from node.workflow.engine import WorkflowClient
 
     client = WorkflowClient(config)
     try:
@@ -99,12 +99,12 @@ def _use(_context: click.Context, _parameter: click.Parameter, values: tuple[str
 @ConfigOption
 def retry(study_instance_uid: str, use: dict[Contrast, str], config_file: Path | None) -> None:
     """Try a study again, by its own words or with series chosen by hand (--use t1c=801)."""
-    from node.desk import StudyDesk
     from node.metrics import Metrics
+    from node.processing.dispatcher import StudyDispatcher
 
     config = configure(config_file, quiet=True)
     with _client(config) as client:
-        workflow_id = StudyDesk(config, client, Metrics()).retry(study_instance_uid, use)
+        workflow_id = StudyDispatcher(config, client, Metrics()).retry(study_instance_uid, use)
     click.echo(f"ordered again: {workflow_id}")
 
 
@@ -113,12 +113,12 @@ def retry(study_instance_uid: str, use: dict[Contrast, str], config_file: Path |
 @ConfigOption
 def cancel(study_instance_uid: str, config_file: Path | None) -> None:
     """End what is under way for a study, deliveries included. Nothing is deleted."""
-    from node.desk import StudyDesk
     from node.metrics import Metrics
+    from node.processing.dispatcher import StudyDispatcher
 
     config = configure(config_file, quiet=True)
     with _client(config) as client:
-        for workflow_id in StudyDesk(config, client, Metrics()).cancel(study_instance_uid):
+        for workflow_id in StudyDispatcher(config, client, Metrics()).cancel(study_instance_uid):
             click.echo(f"cancelled: {workflow_id}")
 
 
@@ -128,7 +128,7 @@ def cancel(study_instance_uid: str, config_file: Path | None) -> None:
 @ConfigOption
 def send(files: tuple[Path, ...], destination: str, config_file: Path | None) -> None:
     """Send DICOM files to a destination of the config, once; one line for each answer."""
-    from node.delivery import send_results
+    from node.scu.send import send_results
 
     config = configure(config_file, quiet=True)
     found = [each for each in config.destinations() if each.name == destination]

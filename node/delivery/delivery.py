@@ -23,42 +23,25 @@ from typing import Any
 
 import structlog
 
-from node.commitment import PERMANENT_REASONS, Commitments, describe_failure
 from node.config import Config
-from node.course import Course
+from node.delivery.progress import DeliveryProgress
+from node.dicom.commitment import PERMANENT_REASONS, Commitments, describe_failure
+from node.dicom.outgoing import Outgoing, read_outgoing
+from node.dicom.uids import derived_uid
 from node.errors import DeliveryError, InstanceRefused
 from node.log import study_context
-from node.notices import tell_humans
-from node.outgoing import Outgoing, read_outgoing
-from node.scu import send_instances
-from node.scu_commitment import CommitmentState, request_commitment
-from node.scu_query import QueryState, find_instances
-from node.steps import Steps
-from node.study import Destination, InstanceDelivery, WebDestination
-from node.uids import derived_uid
+from node.notify.notices import notify_humans
+from node.scu.commitment import CommitmentState, request_commitment
+from node.scu.query import QueryState, find_instances
+from node.scu.send import send_results
+from node.study import Destination, WebDestination
+from node.workflow.steps import Steps
 
 log = structlog.get_logger()
 
 RESULT_FILES = ("seg.dcm", "sr.dcm")
 COMMITMENT_TOPIC = "commitment"
 """A report of storage commitment is sent under it to the workflow that awaits it."""
-
-
-def send_results(
-    destination: Destination | WebDestination, calling_ae_title: str, files: Sequence[Path], timeout_seconds: float
-) -> list[InstanceDelivery]:
-    """Send ``files`` once, by C-STORE or STOW-RS; one delivery per file, in their order.
-
-    Raises:
-        InstanceRefused: a file has no file meta that names its SOP class, SOP instance and transfer syntax.
-        OSError: a file cannot be read.
-    """
-    if isinstance(destination, WebDestination):
-        # most nodes have no such destination: the HTTP client is not loaded for nothing
-        from node.stow import store_instances
-
-        return store_instances(destination, files, timeout_seconds)
-    return send_instances(destination, calling_ae_title, files, timeout_seconds)
 
 
 class Delivery:
@@ -87,121 +70,129 @@ class Delivery:
         """
         with study_context(study_instance_uid, destination=name):
             steps.tell("sending")
-            course = Course(self._config.delivery, steps, folder, name)
+            progress = DeliveryProgress(self._config.delivery, steps, folder, name)
             try:
-                return self._delivered(steps, course, list(files))
+                return self._delivered(steps, progress, list(files))
             except DeliveryError as error:
-                tell_humans(self._config, steps, "failed", study_instance_uid, str(error))
-                log.error("results_not_delivered", reason=str(error), attempts=course.attempts)
+                notify_humans(self._config, steps, "failed", study_instance_uid, str(error))
+                log.error("results_not_delivered", reason=str(error), attempts=progress.attempts)
                 raise
 
-    def _delivered(self, steps: Steps, course: Course, files: list[str]) -> dict[str, Any]:
-        plan = steps.step("plan", self.plan, course.folder, course.name, files)
+    def _delivered(self, steps: Steps, progress: DeliveryProgress, files: list[str]) -> dict[str, Any]:
+        plan = steps.step("plan", self.plan, progress.folder, progress.name, files)
         while trouble := plan.get("trouble"):
-            log.warning("delivery_failed", reason=trouble, attempts=course.attempts)
-            course.wait(trouble)
-            plan = steps.step("plan", self.plan, course.folder, course.name, files)
-        course.begin(plan["instances"])
-        self._send_all(steps, course)
+            log.warning("delivery_failed", reason=trouble, attempts=progress.attempts)
+            progress.wait(trouble)
+            plan = steps.step("plan", self.plan, progress.folder, progress.name, files)
+        progress.begin(plan["instances"])
+        self._send_all(steps, progress)
         if not plan["is_to_be_committed"]:
-            return course.result("delivered", None)
+            return progress.result("delivered", None)
         steps.tell("delivered")
-        log.info("results_delivered", attempts=course.attempts, reason=None)
-        course.start_counting()
-        return self._commit(steps, course)
+        log.info("results_delivered", attempts=progress.attempts, reason=None)
+        progress.start_counting()
+        return self._commit(steps, progress)
 
-    def _send_all(self, steps: Steps, course: Course) -> None:
-        while pending := [file for file in course.files("is_delivered") if file not in course.refused]:
-            course.attempts += 1
-            course.take_answers(steps.step("send", self.send, course.folder, course.name, pending))
-            if not set(course.files("is_delivered")) - course.refused:
+    def _send_all(self, steps: Steps, progress: DeliveryProgress) -> None:
+        while pending := [file for file in progress.files("is_delivered") if file not in progress.refused]:
+            progress.attempts += 1
+            progress.take_answers(steps.step("send", self.send, progress.folder, progress.name, pending))
+            if not set(progress.files("is_delivered")) - progress.refused:
                 break
-            log.warning("delivery_failed", reason=course.describe(), attempts=course.attempts)
-            course.wait(course.describe())
-        if course.refused:
-            raise DeliveryError(f"{course.name}: {course.describe()}")
+            log.warning("delivery_failed", reason=progress.describe(), attempts=progress.attempts)
+            progress.wait(progress.describe())
+        if progress.refused:
+            raise DeliveryError(f"{progress.name}: {progress.describe()}")
 
-    def _commit(self, steps: Steps, course: Course) -> dict[str, Any]:
+    def _commit(self, steps: Steps, progress: DeliveryProgress) -> dict[str, Any]:
         steps.tell("committing")
         transactions: list[str] = []
         try:
-            state, reason = self._commit_in_rounds(steps, course, transactions)
+            state, reason = self._commit_in_rounds(steps, progress, transactions)
         except DeliveryError:
             steps.step("forget", self.forget, transactions)
             raise
         steps.step("forget", self.forget, transactions)
-        return course.result(state, reason)
+        return progress.result(state, reason)
 
-    def _commit_in_rounds(self, steps: Steps, course: Course, transactions: list[str]) -> tuple[str, str | None]:
+    def _commit_in_rounds(
+        self, steps: Steps, progress: DeliveryProgress, transactions: list[str]
+    ) -> tuple[str, str | None]:
         """State and reason in the end. Each round asks under its own Transaction UID, added to ``transactions``."""
         while True:
             transactions.append(derived_uid("storage commitment", steps.workflow_id, str(len(transactions))))
-            failed, silence = self._report(steps, course, transactions[-1])
+            failed, silence = self._report(steps, progress, transactions[-1])
             reason = silence or "; ".join(sorted({describe_failure(each) for each in failed.values()}))
             is_final = any(each in PERMANENT_REASONS for each in failed.values())
             note = None
-            if course.files("is_committed") and (silence or is_final):
-                query = self._query(steps, course)
+            if progress.files("is_committed") and (silence or is_final):
+                query = self._query(steps, progress)
                 if query["state"] != QueryState.ANSWERED:
                     reason = f"{reason}; {query['reason']}"
                     if silence:
                         return "delivered", f"not committed: {reason}"
-                course.take_commitment(query["held"])
+                progress.take_commitment(query["held"])
                 note = f"found by query: {reason}"
-            if not course.files("is_committed"):
+            if not progress.files("is_committed"):
                 return "committed", note
             log.warning("commitment_failed", reason=reason)
-            if is_final or course.is_over:
-                raise DeliveryError(f"{course.name}: {', '.join(course.files('is_committed'))} not committed: {reason}")
+            if is_final or progress.is_over:
+                raise DeliveryError(
+                    f"{progress.name}: {', '.join(progress.files('is_committed'))} not committed: {reason}"
+                )
             steps.tell(f"retrying: not committed: {reason}")
-            steps.sleep(course.next_pause_seconds())
-            self._send_again(steps, course)
+            steps.sleep(progress.next_pause_seconds())
+            self._send_again(steps, progress)
 
-    def _send_again(self, steps: Steps, course: Course) -> None:
-        for each in course.instances:
+    def _send_again(self, steps: Steps, progress: DeliveryProgress) -> None:
+        for each in progress.instances:
             each["is_delivered"] = each["is_committed"]
-        self._send_all(steps, course)
+        self._send_all(steps, progress)
         steps.tell("committing")
 
-    def _report(self, steps: Steps, course: Course, transaction_uid: str) -> tuple[dict[str, int], str | None]:
+    def _report(
+        self, steps: Steps, progress: DeliveryProgress, transaction_uid: str
+    ) -> tuple[dict[str, int], str | None]:
         """The failures of the destination's report; or why there is no report."""
         while True:
-            files = course.files("is_committed")
+            files = progress.files("is_committed")
             answer = steps.step(
-                "commit", self.commit, course.folder, course.name, files, transaction_uid, steps.workflow_id
+                "commit", self.commit, progress.folder, progress.name, files, transaction_uid, steps.workflow_id
             )
             message = answer["report"]
             if message is not None:
-                course.take_commitment(message["committed"])
+                progress.take_commitment(message["committed"])
                 return message["failed"], None
             if answer["state"] == CommitmentState.UNSUPPORTED:
                 return {}, answer["reason"]
             is_asked = answer["state"] == CommitmentState.ASKED
-            wait = self._config.delivery.commitment_wait_seconds if is_asked else course.next_pause_seconds()
-            message = self._awaited(steps, course, transaction_uid, wait)
+            wait = self._config.delivery.commitment_wait_seconds if is_asked else progress.next_pause_seconds()
+            message = self._awaited(steps, progress, transaction_uid, wait)
             if message is not None:
                 return message["failed"], None
             if is_asked:
-                course.count_waited(wait)
+                progress.count_waited(wait)
                 return {}, f"no report within {wait:g} s"
-            if course.is_over:
+            if progress.is_over:
                 return {}, answer["reason"]
 
-    def _awaited(self, steps: Steps, course: Course, transaction_uid: str, wait: float) -> dict[str, Any] | None:
+    def _awaited(
+        self, steps: Steps, progress: DeliveryProgress, transaction_uid: str, wait: float
+    ) -> dict[str, Any] | None:
         """The report on this transaction. One on an earlier transaction may come late, and counts as well."""
         while (message := steps.receive(COMMITMENT_TOPIC, wait)) is not None:
-            course.take_commitment(message["committed"])
-            if message["transaction_uid"] == transaction_uid or not course.files("is_committed"):
+            progress.take_commitment(message["committed"])
+            if message["transaction_uid"] == transaction_uid or not progress.files("is_committed"):
                 return dict(message)
         return None
 
-    def _query(self, steps: Steps, course: Course) -> dict[str, Any]:
+    def _query(self, steps: Steps, progress: DeliveryProgress) -> dict[str, Any]:
         while True:
-            files = course.files("is_committed")
-            answer: dict[str, Any] = steps.step("query", self.query, course.folder, course.name, files)
-            if answer["state"] != QueryState.UNANSWERED or course.is_over:
+            files = progress.files("is_committed")
+            answer: dict[str, Any] = steps.step("query", self.query, progress.folder, progress.name, files)
+            if answer["state"] != QueryState.UNANSWERED or progress.is_over:
                 return answer
-            steps.sleep(course.next_pause_seconds())
+            steps.sleep(progress.next_pause_seconds())
 
     # ---- steps: each may run twice -------------------------------------------------------------------------------
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import structlog
 
+from node.config_sections import DeliverySection
 from node.errors import DeliveryError
-from node.sections import DeliverySection
-from node.steps import Steps
+from node.workflow.steps import Steps
 
 log = structlog.get_logger()
 
 _DAY_SECONDS = 86400.0
 
 
-class Course:
+class DeliveryProgress:
     """How far one delivery is. It lives in the workflow: after a restart, the recorded steps build it up again."""
 
     def __init__(self, section: DeliverySection, steps: Steps, folder: str, name: str) -> None:

@@ -20,8 +20,8 @@ from scipy import ndimage
 
 from node.demo.acquisition import STANDARD_EXAM, Acquisition
 from node.demo.patient import WHITE_SIGNAL, SyntheticPatient
+from node.dicom.uids import derived_uid
 from node.study import Contrast
-from node.uids import derived_uid
 
 __all__ = ["STANDARD_EXAM", "Acquisition", "WrittenSeries", "WrittenStudy", "sample_label", "write_study"]
 

@@ -22,7 +22,7 @@ from node.config import build_config
 from node.demo.overlay import write_overlay
 from node.demo.pacs import HOST, EmbeddedPacs
 from node.errors import DeliveryError, RefusedError
-from node.scu import echo
+from node.scu.store import echo
 from node.segmentation.packs import is_installed, pull
 from node.segmentation.volume import read_volume
 from node.series.headers import read_study

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydicom import Dataset
 
+from node.dicom.uids import is_valid_uid
 from node.errors import CommitmentReportError
-from node.uids import is_valid_uid
 
 EVENT_TYPES = {1: "all instances are committed", 2: "some instances are not committed"}
 """PS3.4 J.3.3.1: the two reports there are."""

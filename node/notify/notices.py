@@ -7,16 +7,16 @@ from typing import Any
 import structlog
 
 from node.config import Config
-from node.engine import NOTICE_QUEUE
+from node.dicom.uids import shortened
 from node.errors import NotifyError
 from node.log import study_context
-from node.steps import Steps
-from node.uids import shortened
+from node.workflow.engine import NOTICE_QUEUE
+from node.workflow.steps import Steps
 
 log = structlog.get_logger()
 
 
-def tell_humans(config: Config, steps: Steps, state: str, study_instance_uid: str, reason: str) -> None:
+def notify_humans(config: Config, steps: Steps, state: str, study_instance_uid: str, reason: str) -> None:
     """Have humans told what became of a study, if the config wants it; once for each workflow and state."""
     if config.notify.urls and state in config.notify.states:
         # begins with what no delivery's id does, for these are called <digest>-<destination>
@@ -50,7 +50,7 @@ class Notices:
     def tell(self, state: str, study_instance_uid: str, reason: str) -> str | None:
         """One attempt; None if it was told, else why not."""
         # apprise is loaded only where a notice is told
-        from node.notify import tell
+        from node.notify.services import tell
 
         config = self._config
         if config.log.hide_uids:

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import apprise
 
+from node.config_sections import NotifySection
 from node.errors import NotifyError
-from node.sections import NotifySection
 
 _TITLES = {"refused": "study refused", "failed": "study failed", "reported": "study reported"}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from node import uids
 from node.config import Config
+from node.dicom import uids
 from node.errors import RefusedError, SelectionRefused, SelectionUndecided
 from node.series.headers import read_study
 from node.series.select import Choice, select
@@ -25,7 +25,7 @@ METHOD_VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ProcessingRequest:
     """One study to be processed: its selection, or the reason why there is none.
 
     Attributes:
@@ -39,7 +39,7 @@ class Order:
         considered: the verdict on every series of a study whose selection was refused.
         earlier: ids of the study's orders before this one, newest first: the latest of them with a report is replaced.
         instances: digest of all instances that were looked at, chosen or not.
-        is_by_hand: a human asked for it again: it runs, be its result known or not.
+        force: a human asked for it again: it runs, be its result known or not.
     """
 
     workflow_id: str
@@ -52,7 +52,7 @@ class Order:
     is_undecided: bool = False
     earlier: tuple[str, ...] = ()
     instances: str = ""
-    is_by_hand: bool = False
+    force: bool = False
     use: dict[Contrast, str] = field(default_factory=dict)
     considered: Selection | None = None
 
@@ -61,16 +61,16 @@ class Order:
         return _ORDERS.dump_json(self).decode()
 
     @staticmethod
-    def from_json(text: str) -> Order:
+    def from_json(text: str) -> ProcessingRequest:
         """What ``as_json`` gave."""
         return _ORDERS.validate_json(text)
 
 
-_ORDERS = TypeAdapter(Order)
+_ORDERS = TypeAdapter(ProcessingRequest)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RequestOptions:
     """What the orderer asks for beyond the study itself.
 
     Attributes:
@@ -84,34 +84,40 @@ class Wish:
     use: Mapping[Contrast, str] = field(default_factory=dict)
 
 
-def order_study(study_folder: Path, config: Config, wish: Wish | None = None, compare: Compare | None = None) -> Order:
+def build_request(
+    study_folder: Path, config: Config, options: RequestOptions | None = None, compare: Compare | None = None
+) -> ProcessingRequest:
     """Select the series of the study in ``study_folder``; the same input always gives the same workflow id.
 
     ``compare``: tells by images which of two series is after contrast; without it such a study stays undecided.
     """
-    wish = wish or Wish()
+    options = options or RequestOptions()
     created = datetime.now(UTC).astimezone()  # dates in SEG and SR are the place's, as the study's are
     model = config.segmentation.model
     try:
-        study = _only(read_study(study_folder), wish.series)
+        study = _only(read_study(study_folder), options.series)
     except RefusedError as error:
         files = (path for path in study_folder.rglob("*") if path.is_file())
         every = sorted(f"{path.relative_to(study_folder)} {path.stat().st_size}" for path in files)
-        digest = uids.digest(("unreadable", wish.study_instance_uid, *every))
-        unread = Order(digest[:32], wish.study_instance_uid, None, str(error), created, model, study_folder)
+        digest = uids.digest(("unreadable", options.study_instance_uid, *every))
+        unread = ProcessingRequest(
+            digest[:32], options.study_instance_uid, None, str(error), created, model, study_folder
+        )
         return replace(unread, instances=_digest_of_instances(every))
     every = sorted(instance.sop_instance_uid for series in study.series for instance in series.instances)
     names = [name for name, _ in study.unreadable]
     looked_at = _digest_of_instances((*every, *names))
-    by_hand = [f"{contrast}={wish.use[contrast]}" for contrast in Contrast if contrast in wish.use]
+    by_hand = [f"{contrast}={options.use[contrast]}" for contrast in Contrast if contrast in options.use]
     try:
-        selection, model = _selected(study, config, wish, compare)
+        selection, model = _selected(study, config, options, compare)
     except RefusedError as error:
         digest = uids.digest(("refused", study.study_instance_uid, *every, *names, *by_hand))
-        refused = Order(digest[:32], study.study_instance_uid, None, str(error), created, model, study_folder)
+        refused = ProcessingRequest(
+            digest[:32], study.study_instance_uid, None, str(error), created, model, study_folder
+        )
         considered = error.considered if isinstance(error, SelectionRefused) else None
         is_undecided = isinstance(error, SelectionUndecided)
-        refused = replace(refused, is_undecided=is_undecided, use=dict(wish.use), considered=considered)
+        refused = replace(refused, is_undecided=is_undecided, use=dict(options.use), considered=considered)
         return replace(refused, instances=looked_at)
     inputs = [
         f"{contrast} {instance.sop_instance_uid}"
@@ -121,12 +127,12 @@ def order_study(study_folder: Path, config: Config, wish: Wish | None = None, co
     ]
     settings = (model, config.segmentation.mode, config.segmentation.precision, METHOD_VERSION)
     digest = uids.digest((*inputs, *settings))
-    order = Order(digest[:32], study.study_instance_uid, selection, None, created, model, study_folder)
-    return replace(order, instances=looked_at)
+    request = ProcessingRequest(digest[:32], study.study_instance_uid, selection, None, created, model, study_folder)
+    return replace(request, instances=looked_at)
 
 
 def instances_by_name(study_folder: Path) -> str:
-    """``Order.instances`` of a study in the spool, told by its files' names, if every one of them can be read.
+    """``ProcessingRequest.instances`` of a study in the spool, from its files' names; right if every file can be read.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -144,10 +150,10 @@ def _only(study: Study, series: frozenset[str] | None) -> Study:
     return replace(study, series=tuple(each for each in study.series if each.series_instance_uid in series))
 
 
-def _selected(study: Study, config: Config, wish: Wish, compare: Compare | None) -> tuple[Selection, str]:
+def _selected(study: Study, config: Config, options: RequestOptions, compare: Compare | None) -> tuple[Selection, str]:
     """The selection and the pack it is for: that of all four contrasts, else the one that needs T1c only."""
     section, vocabulary = config.series, load_vocabulary(dict(config.series.rules))
-    choice = Choice(use=wish.use, shortfall=section.shortfall)
+    choice = Choice(use=options.use, shortfall=section.shortfall)
     try:
         return select(study, vocabulary, choice, compare), config.segmentation.model
     except SelectionUndecided as error:
@@ -170,15 +176,15 @@ def _selected(study: Study, config: Config, wish: Wish, compare: Compare | None)
         return replace(found, chosen=only, cautions=(caution, *found.cautions)), config.segmentation.t1c_only_model
 
 
-def with_earlier_moment(order: Order, folder: Path) -> Order:
+def with_first_creation_time(request: ProcessingRequest, folder: Path) -> ProcessingRequest:
     """``order`` as it was first made, if ``folder`` holds its result: doing it again then gives equal bytes."""
     file = folder / "result.json"
     if not file.is_file():
-        return order
+        return request
     result = json.loads(file.read_text("utf-8"))
-    if result.get("workflow_id") != order.workflow_id:
-        return order
-    return replace(order, created=datetime.fromisoformat(result["created"]))
+    if result.get("workflow_id") != request.workflow_id:
+        return request
+    return replace(request, created=datetime.fromisoformat(result["created"]))
 
 
 def attempt_of(workflow_id: str) -> int:
@@ -191,6 +197,6 @@ def order_of(workflow_id: str) -> str:
     return workflow_id.partition("-")[0].partition(".")[0]
 
 
-def attempt_id(order_workflow_id: str, attempt: int) -> str:
+def attempt_id(request_workflow_id: str, attempt: int) -> str:
     """The id that the engine knows an attempt by; its results keep the order's."""
-    return order_workflow_id if attempt == 1 else f"{order_workflow_id}.{attempt}"
+    return request_workflow_id if attempt == 1 else f"{request_workflow_id}.{attempt}"

@@ -17,33 +17,33 @@ import pydicom
 
 from node import __version__
 from node.config import Config
-from node.order import Order
+from node.dicom.uids import derived_uid
+from node.processing.request import ProcessingRequest
 from node.series.explain import selection_as_dict, short_lines
 from node.series.values import DICOM_UNREADABLE
 from node.study import Contrast, ResultIdentity, Software
-from node.uids import derived_uid
 
 RESULT_FILES = ("seg.dcm", "sr.dcm")
 REFUSAL_FILE = "refusal.dcm"
 WORK_FILES = (*RESULT_FILES, REFUSAL_FILE, "label_map.nii.gz", "disagreement.nii.gz", "regions.npz")
 
 
-def write_results(config: Config, order: Order, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def write_results(config: Config, request: ProcessingRequest, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """SEG and SR from the regions in ``folder``, then ``result.json``; returns its content.
 
     Raises:
         VerificationError: what was written and read back is not what was meant.
     """
-    assert order.selection is not None
+    assert request.selection is not None
     begun = time.monotonic()
-    replaced = _replaced(folder.parent, order)
-    cautions = [*_replacement(order, replaced), *facts["cautions"]]
-    volumes = _write_objects(config, order, cautions, folder)
+    replaced = _replaced(folder.parent, request)
+    cautions = [*_replacement(request, replaced), *facts["cautions"]]
+    volumes = _write_objects(config, request, cautions, folder)
     result = {
         "state": "reported",
-        "study_instance_uid": order.study_instance_uid,
-        "workflow_id": order.workflow_id,
-        "created": order.created.isoformat(),
+        "study_instance_uid": request.study_instance_uid,
+        "workflow_id": request.workflow_id,
+        "created": request.created.isoformat(),
         "files": list(RESULT_FILES),
         "sha256": {name: _sha256(folder / name) for name in RESULT_FILES},
         "replaces": replaced["workflow_id"] if replaced else None,
@@ -51,15 +51,15 @@ def write_results(config: Config, order: Order, folder: Path, facts: dict[str, A
         "brain_ml": facts["brain_ml"],
         "agreement": facts["agreement"],
         "cautions": cautions,
-        "selection": selection_as_dict(order.selection),
+        "selection": selection_as_dict(request.selection),
         "seconds": {"segment": facts["seconds"], "report": round(time.monotonic() - begun, 2)},
-        "versions": _versions(config, order),
+        "versions": _versions(config, request),
     }
     _write_json(folder / "result.json", result)
     return result
 
 
-def made_results(order: Order, folder: Path) -> dict[str, Any] | None:
+def made_results(request: ProcessingRequest, folder: Path) -> dict[str, Any] | None:
     """``result.json`` if ``folder`` holds this order's results, whole; None: they are to be made.
 
     Results are made once: their UIDs depend on the order alone, so another version or station name of the node must not
@@ -70,12 +70,12 @@ def made_results(order: Order, folder: Path) -> dict[str, Any] | None:
     """
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
-        if (result["state"], result["workflow_id"]) != ("reported", order.workflow_id):
+        if (result["state"], result["workflow_id"]) != ("reported", request.workflow_id):
             return None
         for name in RESULT_FILES:
             uid = pydicom.dcmread(folder / name).SOPInstanceUID
             sha256 = result.get("sha256", {}).get(name)
-            if uid != derived_uid(order.workflow_id, Path(name).stem) or sha256 not in (None, _sha256(folder / name)):
+            if uid != derived_uid(request.workflow_id, Path(name).stem) or sha256 not in (None, _sha256(folder / name)):
                 return None
     except FileNotFoundError:
         return None
@@ -91,7 +91,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_objects(config: Config, order: Order, cautions: list[str], folder: Path) -> dict[str, float]:
+def _write_objects(config: Config, request: ProcessingRequest, cautions: list[str], folder: Path) -> dict[str, float]:
     """``seg.dcm`` and ``sr.dcm``, each read back and compared before it gets its name; the volumes reported."""
     from node.segmentation.regions_file import read_masks
     from node.segmentation.seg_writer import verify_seg, write_seg
@@ -99,16 +99,16 @@ def _write_objects(config: Config, order: Order, cautions: list[str], folder: Pa
     from node.sr_writer.measurements import measure
     from node.sr_writer.report import ReportContent, verify_report, write_report
 
-    assert order.selection is not None
-    identity = _identity(config, order, _method(config, order))
-    source, masks = read_volume(order.selection.chosen[Contrast.T1C]), read_masks(folder)
+    assert request.selection is not None
+    identity = _identity(config, request, _method(config, request))
+    source, masks = read_volume(request.selection.chosen[Contrast.T1C]), read_masks(folder)
     seg = write_seg(source, masks, identity)
     aside = folder / "seg.part"
     _write_dataset(seg, aside)
     verify_seg(aside, source, masks)
     header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
     report = write_report(
-        seg, ReportContent(order.selection, header, tuple(cautions), short_lines(order.selection)), identity
+        seg, ReportContent(request.selection, header, tuple(cautions), short_lines(request.selection)), identity
     )
     _write_dataset(report, folder / "sr.part")
     verify_report(folder / "sr.part", seg, header)
@@ -117,53 +117,53 @@ def _write_objects(config: Config, order: Order, cautions: list[str], folder: Pa
     return {each.concept.region: round(each.volume_ml, 3) for each in measure(seg)}
 
 
-def write_refused(config: Config, order: Order, folder: Path, reason: str) -> list[str]:
+def write_refused(config: Config, request: ProcessingRequest, folder: Path, reason: str) -> list[str]:
     """``result.json`` of a study that cannot be processed; no other result stays beside it.
 
     Returns the files to be sent: ``refusal.dcm`` if the config wants it and an instance names the patient.
     """
     for name in WORK_FILES:
         (folder / name).unlink(missing_ok=True)
-    files = _write_refusal(config, order, folder, reason)
-    told = order.selection or order.considered
+    files = _write_refusal(config, request, folder, reason)
+    told = request.selection or request.considered
     selection = None if told is None else selection_as_dict(told)
-    facts = {"state": "refused", "reason": reason, "created": order.created.isoformat(), "selection": selection}
-    identity = {"study_instance_uid": order.study_instance_uid or None, "workflow_id": order.workflow_id}
+    facts = {"state": "refused", "reason": reason, "created": request.created.isoformat(), "selection": selection}
+    identity = {"study_instance_uid": request.study_instance_uid or None, "workflow_id": request.workflow_id}
     _write_json(folder / "result.json", {**identity, **facts, "files": files})
     return files
 
 
-def _write_refusal(config: Config, order: Order, folder: Path, reason: str) -> list[str]:
+def _write_refusal(config: Config, request: ProcessingRequest, folder: Path, reason: str) -> list[str]:
     from node.sr_writer.refusal import verify_refusal, write_refusal
 
     is_wanted = config.delivery.send_refusals and config.destination
-    header = _any_header(order) if is_wanted else None
+    header = _any_header(request) if is_wanted else None
     if header is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    identity = _identity(config, order, Software("glionode", __version__, "Selection of series"))
+    identity = _identity(config, request, Software("glionode", __version__, "Selection of series"))
     aside = folder / "refusal.part"
-    _write_dataset(write_refusal(header, order.study_instance_uid, reason, identity), aside)
+    _write_dataset(write_refusal(header, request.study_instance_uid, reason, identity), aside)
     verify_refusal(aside, header, reason)
     aside.replace(folder / REFUSAL_FILE)
     return [REFUSAL_FILE]
 
 
-def _any_header(order: Order) -> pydicom.Dataset | None:
+def _any_header(request: ProcessingRequest) -> pydicom.Dataset | None:
     """The header of the first readable instance of the study: it says whose study it is."""
-    for file in sorted(path for path in order.folder.rglob("*") if path.is_file()):
+    for file in sorted(path for path in request.folder.rglob("*") if path.is_file()):
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True)
         except DICOM_UNREADABLE:
             continue
-        if header.get("StudyInstanceUID") == order.study_instance_uid:
+        if header.get("StudyInstanceUID") == request.study_instance_uid:
             return header
     return None
 
 
-def _replaced(work_folder: Path, order: Order) -> dict[str, Any] | None:
+def _replaced(work_folder: Path, request: ProcessingRequest) -> dict[str, Any] | None:
     """``result.json`` of the latest earlier order of the study that has a report; None: there is none."""
-    for workflow_id in order.earlier:
+    for workflow_id in request.earlier:
         try:
             earlier: dict[str, Any] = json.loads((work_folder / workflow_id / "result.json").read_text("utf-8"))
         except FileNotFoundError:
@@ -173,27 +173,27 @@ def _replaced(work_folder: Path, order: Order) -> dict[str, Any] | None:
     return None
 
 
-def _replacement(order: Order, earlier: dict[str, Any] | None) -> list[str]:
+def _replacement(request: ProcessingRequest, earlier: dict[str, Any] | None) -> list[str]:
     """What the report says about the results that it replaces, if there were any."""
-    if earlier is None or order.selection is None:
+    if earlier is None or request.selection is None:
         return []
     uid, moment = derived_uid(earlier["workflow_id"], "sr"), datetime.fromisoformat(earlier["created"])
-    is_same_choice = earlier["selection"].get("chosen") == selection_as_dict(order.selection)["chosen"]
+    is_same_choice = earlier["selection"].get("chosen") == selection_as_dict(request.selection)["chosen"]
     since = "of the same series, made anew since" if is_same_choice else "other series were chosen since"
     return [f"replaces the report of {moment:%Y-%m-%d %H:%M} ({uid}): {since}"]
 
 
-def _method(config: Config, order: Order) -> Software:
+def _method(config: Config, request: ProcessingRequest) -> Software:
     from node.segmentation.packs import read_card
 
     section = config.segmentation
-    return read_card(order.model).software(mode=section.mode, precision=section.precision)
+    return read_card(request.model).software(mode=section.mode, precision=section.precision)
 
 
-def _identity(config: Config, order: Order, software: Software) -> ResultIdentity:
+def _identity(config: Config, request: ProcessingRequest, software: Software) -> ResultIdentity:
     return ResultIdentity(
-        workflow_id=order.workflow_id,
-        created=order.created,
+        workflow_id=request.workflow_id,
+        created=request.created,
         software=software,
         node_version=__version__,
         station_name=config.node.station_name,
@@ -201,10 +201,10 @@ def _identity(config: Config, order: Order, software: Software) -> ResultIdentit
     )
 
 
-def _versions(config: Config, order: Order) -> dict[str, str]:
+def _versions(config: Config, request: ProcessingRequest) -> dict[str, str]:
     from importlib.metadata import version
 
-    identity = _identity(config, order, _method(config, order))
+    identity = _identity(config, request, _method(config, request))
     packages = ("torch", "SimpleITK", "highdicom", "dicom2nifti", "deepbet", "pydicom")
     model = {"model": f"{identity.software.name} {identity.software.version}", **identity.software.parameters}
     return {"glionode": __version__, **model, **{name: version(name) for name in packages}}

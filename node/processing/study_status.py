@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from node.config import Config
-from node.engine import ACTIVE, WorkflowClient, WorkflowRecord
-from node.order import order_of
+from node.processing.request import order_of
+from node.processing.request_history import judged, successor_id
 from node.scp.spool import Spool
-from node.succession import followed, judged
+from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerLine:
+class StudyStatus:
     """One study as its latest workflow left it.
 
     Attributes:
@@ -46,23 +46,23 @@ class LedgerLine:
         return told | {"since": self.since.isoformat(), "ordered": ordered}
 
 
-def read_ledger(config: Config, client: WorkflowClient | None = None) -> list[LedgerLine]:
+def read_study_statuses(config: Config, client: WorkflowClient | None = None) -> list[StudyStatus]:
     """Every study, oldest first. ``client``: one to use instead of opening the database anew."""
     own = client or WorkflowClient(config)
     try:
-        orders: dict[str, list[WorkflowRecord]] = {}
+        requests: dict[str, list[WorkflowRecord]] = {}
         for record in own.workflows("process"):
-            orders.setdefault(record.about["study_instance_uid"], []).append(record)
+            requests.setdefault(record.attributes["study_instance_uid"], []).append(record)
         deliveries = _by_study_workflow(own.workflows("deliver"))
     finally:
         if client is None:
             own.close()
-    lines = [_line(uid, records, deliveries) for uid, records in orders.items()]
+    lines = [_line(uid, records, deliveries) for uid, records in requests.items()]
     spool = Spool(config.spool_folder)
     for uid in spool.studies():
-        if uid not in orders:
+        if uid not in requests:
             arrived = datetime.fromtimestamp(spool.study_folder(uid).stat().st_mtime, UTC)
-            lines.append(LedgerLine(uid, None, "receiving", None, arrived, {}))
+            lines.append(StudyStatus(uid, None, "receiving", None, arrived, {}))
     return sorted(lines, key=lambda line: line.since)
 
 
@@ -75,9 +75,9 @@ def _by_study_workflow(deliveries: list[WorkflowRecord]) -> dict[str, dict[str, 
     return found
 
 
-def _line(uid: str, records: list[WorkflowRecord], deliveries: dict[str, dict[str, WorkflowRecord]]) -> LedgerLine:
+def _line(uid: str, records: list[WorkflowRecord], deliveries: dict[str, dict[str, WorkflowRecord]]) -> StudyStatus:
     ids = {each.workflow_id for each in records}
-    *earlier, record = [each for each in records if followed(each) not in ids] or records
+    *earlier, record = [each for each in records if successor_id(each) not in ids] or records
     children = deliveries.get(record.workflow_id, {})
     state, reason = _state(record)
     if record.engine_status == "DELAYED" and earlier:
@@ -96,7 +96,7 @@ def _line(uid: str, records: list[WorkflowRecord], deliveries: dict[str, dict[st
     kind = record.output.get("kind") if isinstance(record.output, dict) else None
     folder = order_of(record.workflow_id)
     facts = (record.created, kind, folder, judged(records))
-    return LedgerLine(uid, record.workflow_id, state, reason, since, texts, *facts)
+    return StudyStatus(uid, record.workflow_id, state, reason, since, texts, *facts)
 
 
 def _state(record: WorkflowRecord) -> tuple[str, str | None]:
@@ -120,14 +120,14 @@ def read_history(config: Config, client: WorkflowClient, study_instance_uid: str
     if arrived:
         history.append((datetime.fromtimestamp(min(arrived), UTC), "first instance received"))
         history.append((datetime.fromtimestamp(max(arrived), UTC), f"last of {len(arrived)} instances received"))
-    about = {"study_instance_uid": study_instance_uid}
+    attributes = {"study_instance_uid": study_instance_uid}
     for name in ("process", "deliver", "notice"):
-        for record in client.workflows(name, about=about):
+        for record in client.workflows(name, attributes=attributes):
             history.append((record.created, f"{name} {record.workflow_id}: ordered"))
             history += [(moment, f"{name} {record.workflow_id}: {step}") for step, moment in _told(client, record)]
             if record.engine_status not in ACTIVE:
                 state, reason = _state(record)
-                following = followed(record)
+                following = successor_id(record)
                 reason = f"{following} goes on" if following else reason
                 history.append(
                     (record.updated, f"{name} {record.workflow_id}: {state}" + (f": {reason}" if reason else ""))

@@ -14,16 +14,18 @@ from pathlib import Path
 import structlog
 
 from node.config import Config
-from node.engine import ACTIVE, WorkflowClient
-from node.ledger import LedgerLine
-from node.removal import is_held
+from node.processing.study_status import StudyStatus
+from node.scp.removal import is_held
+from node.workflow.engine import ACTIVE, WorkflowClient
 
 log = structlog.get_logger()
 
 _OVER = ("refused", "reported", "delivered", "committed", "cancelled")
 
 
-def forget_studies(config: Config, lines: Iterable[LedgerLine], is_past: Callable[[datetime], bool]) -> list[str]:
+def delete_study_records(
+    config: Config, lines: Iterable[StudyStatus], is_past: Callable[[datetime], bool]
+) -> list[str]:
     """Forget the studies that are over, whose days have passed, and of which neither inputs nor results are left.
 
     Returns their UIDs. ``is_past``: whether the days that results are kept have passed since a moment.
@@ -45,7 +47,7 @@ def forget_studies(config: Config, lines: Iterable[LedgerLine], is_past: Callabl
     with closing(WorkflowClient(config)) as client:
         workflows, active = defaultdict(list), set()
         for record in (each for name in ("process", "deliver", "notice") for each in client.workflows(name)):
-            uid = record.about.get("study_instance_uid", "")
+            uid = record.attributes.get("study_instance_uid", "")
             workflows[uid].append(record.workflow_id)
             if record.engine_status in ACTIVE:
                 active.add(uid)

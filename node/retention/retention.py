@@ -15,30 +15,36 @@ from pathlib import Path
 
 import structlog
 
-from node.commitment import Commitments
 from node.config import Config
-from node.engine import ACTIVE, WorkflowClient
-from node.forgetting import forget_studies
-from node.holding import Holding, has_results, holdings, is_clock_behind, why_undelivered
-from node.ledger import LedgerLine, read_ledger
-from node.removal import Contents, is_held, remove_folder, remove_rest, remove_study, take_up_leftovers
-from node.uids import is_valid_uid
+from node.dicom.commitment import Commitments
+from node.dicom.uids import is_valid_uid
+from node.processing.study_status import StudyStatus, read_study_statuses
+from node.retention.database_cleanup import delete_study_records
+from node.retention.retention_status import (
+    RetentionStatus,
+    has_results,
+    is_clock_behind,
+    retention_statuses,
+    why_undelivered,
+)
+from node.scp.removal import Contents, is_held, remove_folder, remove_rest, remove_study, take_up_leftovers
+from node.workflow.engine import ACTIVE, WorkflowClient
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class RetentionSnapshot:
     """Ledger and spool at one moment. ``at_work``: ids of the workflows that are not over."""
 
     now: datetime
-    lines: list[LedgerLine]
-    held: list[Holding]
+    lines: list[StudyStatus]
+    held: list[RetentionStatus]
     at_work: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaned:
+class CleanupResult:
     """What went: Study Instance UIDs of inputs, names of results' folders, how many requests for commitment."""
 
     studies: list[str]
@@ -46,24 +52,24 @@ class Cleaned:
     commitments: int
 
 
-def take_stock(config: Config) -> Stock:
+def take_snapshot(config: Config) -> RetentionSnapshot:
     """Read ledger and spool, and judge every study.
 
     Raises:
         EngineError: the database does not answer.
     """
     with closing(WorkflowClient(config)) as client:
-        orders = [each for each in client.workflows("process") if each.engine_status in ACTIVE]
+        requests = [each for each in client.workflows("process") if each.engine_status in ACTIVE]
         deliveries = [each for each in client.workflows("deliver") if each.engine_status in ACTIVE]
-        lines = read_ledger(config, client)
-    processing = frozenset(each.about["study_instance_uid"] for each in orders)
+        lines = read_study_statuses(config, client)
+    processing = frozenset(each.attributes["study_instance_uid"] for each in requests)
     now = datetime.now(UTC)
-    at_work = frozenset(each.workflow_id for each in (*orders, *deliveries))
-    return Stock(now, lines, holdings(config, lines, now, processing), at_work)
+    at_work = frozenset(each.workflow_id for each in (*requests, *deliveries))
+    return RetentionSnapshot(now, lines, retention_statuses(config, lines, now, processing), at_work)
 
 
 def clean(
-    config: Config, held: list[Holding], dry_run: bool, is_needed: Callable[[str], bool] = lambda _: False
+    config: Config, held: list[RetentionStatus], dry_run: bool, is_needed: Callable[[str], bool] = lambda _: False
 ) -> list[str]:
     """Delete the inputs that may go; the Study Instance UIDs of what went (``dry_run``: of what would go).
 
@@ -98,7 +104,7 @@ def _alone(config: Config) -> Iterator[None]:
         yield
 
 
-def clean_results(config: Config, stock: Stock, gone: Collection[str], dry_run: bool) -> list[str]:
+def clean_results(config: Config, stock: RetentionSnapshot, gone: Collection[str], dry_run: bool) -> list[str]:
     """Delete results that are old enough; the names of their folders. ``gone``: studies whose inputs went just now."""
     if is_clock_behind(stock.lines, stock.now):
         return []
@@ -135,7 +141,7 @@ def _is_past(config: Config, moment: datetime, now: datetime) -> bool:
 
 
 def _results_since(
-    config: Config, folder: Path, line: LedgerLine | None, studies: Collection[str]
+    config: Config, folder: Path, line: StudyStatus | None, studies: Collection[str]
 ) -> tuple[str, datetime] | None:
     """Study and moment from which these results count as old; None: they stay."""
     if line is not None:
@@ -150,7 +156,7 @@ def _results_since(
     return (uid, datetime.fromtimestamp(file.stat().st_mtime, UTC)) if uid in studies else None
 
 
-def clean_commitments(config: Config, stock: Stock) -> int:
+def clean_commitments(config: Config, stock: RetentionSnapshot) -> int:
     """Delete requests for commitment that were never answered and that no workflow waits for; how many."""
     commitments, count = Commitments(config.commitments_folder), 0
     for file in sorted(config.commitments_folder.glob("*.json")):
@@ -167,7 +173,7 @@ def clean_commitments(config: Config, stock: Stock) -> int:
     return count
 
 
-def clean_all(config: Config, stock: Stock, dry_run: bool) -> Cleaned:
+def clean_all(config: Config, stock: RetentionSnapshot, dry_run: bool) -> CleanupResult:
     """Delete all that may go (``dry_run``: only name it).
 
     Raises:
@@ -176,12 +182,12 @@ def clean_all(config: Config, stock: Stock, dry_run: bool) -> Cleaned:
     with closing(WorkflowClient(config)) as client:
 
         def is_needed(uid: str) -> bool:
-            orders = client.workflows("process", about={"study_instance_uid": uid})
-            return any(each.engine_status in ACTIVE for each in orders)
+            requests = client.workflows("process", attributes={"study_instance_uid": uid})
+            return any(each.engine_status in ACTIVE for each in requests)
 
         studies = clean(config, stock.held, dry_run, is_needed)
     results = clean_results(config, stock, studies, dry_run)
-    return Cleaned(studies, results, 0 if dry_run else clean_commitments(config, stock))
+    return CleanupResult(studies, results, 0 if dry_run else clean_commitments(config, stock))
 
 
 def retention_round(config: Config) -> dict[str, int]:
@@ -204,10 +210,10 @@ def _tell_failure(kind: type[BaseException] | None, *_: object) -> None:
 
 
 def _round(config: Config) -> dict[str, int]:
-    stock = take_stock(config)
+    stock = take_snapshot(config)
     sizes = {each.study_instance_uid: each.bytes for each in stock.held}
     cleaned = clean_all(config, stock, dry_run=False)
-    forget_studies(config, stock.lines, lambda moment: _is_past(config, moment, stock.now))
+    delete_study_records(config, stock.lines, lambda moment: _is_past(config, moment, stock.now))
     counts = {
         "studies": len(cleaned.studies),
         "bytes": sum(sizes[uid] for uid in cleaned.studies),

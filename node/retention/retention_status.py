@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from node.config import Config
+from node.config_sections import DestinationSection
 from node.errors import StorageError
-from node.ledger import LedgerLine
-from node.order import Wish, order_study
-from node.removal import Contents, contents, studies_held
-from node.sections import DestinationSection
+from node.processing.request import RequestOptions, build_request
+from node.processing.study_status import StudyStatus
+from node.scp.removal import Contents, contents, studies_held
 
 _WITH_RESULTS = ("reported", "delivered", "committed")
 _HAS_IT = {"delivered": ("delivered", "committed", "committing"), "committed": ("committed",)}
@@ -25,7 +25,7 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class RetentionStatus:
     """What the spool holds of one study; ``arrived``: its latest instance; ``held_because`` None: it may be deleted."""
 
     study_instance_uid: str
@@ -40,7 +40,9 @@ class Holding:
         return asdict(self) | {"arrived": None if self.arrived is None else self.arrived.isoformat()}
 
 
-def holdings(config: Config, lines: list[LedgerLine], now: datetime, processing: Collection[str] = ()) -> list[Holding]:
+def retention_statuses(
+    config: Config, lines: list[StudyStatus], now: datetime, processing: Collection[str] = ()
+) -> list[RetentionStatus]:
     """Every study in the spool, and why it is held; sorted by UID.
 
     ``processing``: studies of which a workflow is not over, be it the latest or an earlier one.
@@ -55,40 +57,40 @@ def holdings(config: Config, lines: list[LedgerLine], now: datetime, processing:
             found.append(_holding(config, uid, line, now, clock or (busy if uid in processing else None)))
         except OSError as error:
             because = f"it cannot be read: {error.strerror or type(error).__name__}"
-            found.append(Holding(uid, 0, 0, None, _state(line), because))
+            found.append(RetentionStatus(uid, 0, 0, None, _state(line), because))
     return found
 
 
-def _holding(config: Config, uid: str, line: LedgerLine | None, now: datetime, others: str | None) -> Holding:
+def _holding(config: Config, uid: str, line: StudyStatus | None, now: datetime, others: str | None) -> RetentionStatus:
     """``others``: why it is held whatever may be said of it alone."""
     there = contents(config.spool_folder, uid)
     because = others or _why_held(config, line, there, now)
     if because is None and line is not None:
         because = _why_late(config, line, there)
-    return Holding(uid, there.instances, there.bytes, there.arrived, _state(line), because)
+    return RetentionStatus(uid, there.instances, there.bytes, there.arrived, _state(line), because)
 
 
-def _state(line: LedgerLine | None) -> str:
+def _state(line: StudyStatus | None) -> str:
     return "receiving" if line is None else line.state
 
 
-def is_clock_behind(lines: list[LedgerLine], now: datetime) -> bool:
+def is_clock_behind(lines: list[StudyStatus], now: datetime) -> bool:
     """True if most lines lie in the future. A few may come from a time when the clock stood ahead."""
     return 2 * sum(_is_ahead(line, now) for line in lines) > len(lines)
 
 
-def _is_ahead(line: LedgerLine, now: datetime) -> bool:
+def _is_ahead(line: StudyStatus, now: datetime) -> bool:
     return max(line.since, line.ordered or line.since) > now + _CLOCKS_DIFFER
 
 
-def has_results(config: Config, line: LedgerLine) -> bool:
+def has_results(config: Config, line: StudyStatus) -> bool:
     """True if there are results, be it that a destination which is no longer in the config never got them."""
     names = {section.name for section in config.destination}
     is_lost = any(name not in names and text.startswith("failed") for name, text in line.deliveries.items())
     return line.state in _WITH_RESULTS or (line.state == "failed" and is_lost)
 
 
-def _why_held(config: Config, line: LedgerLine | None, there: Contents, now: datetime) -> str | None:
+def _why_held(config: Config, line: StudyStatus | None, there: Contents, now: datetime) -> str | None:
     if line is None or line.state == "receiving" or line.ordered is None:
         return "not processed yet"
     if _is_ahead(line, now):
@@ -105,7 +107,7 @@ def _why_held(config: Config, line: LedgerLine | None, there: Contents, now: dat
     return f"work on it is under way ({line.state})"
 
 
-def why_undelivered(config: Config, line: LedgerLine) -> str | None:
+def why_undelivered(config: Config, line: StudyStatus) -> str | None:
     """Which destination lacks the results; None: none of those that they were ordered to and that there still are.
 
     One that was added to the config later is not waited for. If none of them is there any more, all must have them.
@@ -129,7 +131,7 @@ def _has_it(after: str, section: DestinationSection | None, text: str) -> bool:
     return state in _HAS_IT[enough]
 
 
-def _why_young(config: Config, line: LedgerLine, there: Contents, days: float, now: datetime) -> str | None:
+def _why_young(config: Config, line: StudyStatus, there: Contents, days: float, now: datetime) -> str | None:
     arrived = there.arrived or line.since
     begun = max(line.since, arrived)
     # a study is processed once it is complete, be more of it arriving; without the rest, what comes would be no study
@@ -140,13 +142,15 @@ def _why_young(config: Config, line: LedgerLine, there: Contents, days: float, n
     return f"kept until {until:%Y-%m-%d %H:%M} UTC" if now < until else None
 
 
-def _why_late(config: Config, line: LedgerLine, there: Contents) -> str | None:
+def _why_late(config: Config, line: StudyStatus, there: Contents) -> str | None:
     """Instances that came after the order wait to be judged, unless the study with them gives that same order."""
     if there.changed is None or line.ordered is None or there.changed <= line.ordered:
         return None
     late = "instances that arrived after it was ordered are not judged yet"
     try:
-        order = order_study(config.spool_folder / line.study_instance_uid, config, Wish(line.study_instance_uid))
+        request = build_request(
+            config.spool_folder / line.study_instance_uid, config, RequestOptions(line.study_instance_uid)
+        )
     except (OSError, StorageError):  # moved meanwhile
         return late
-    return None if order.workflow_id == line.folder or order.instances in line.judged else late
+    return None if request.workflow_id == line.folder or request.instances in line.judged else late

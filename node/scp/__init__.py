@@ -1,1 +1,1 @@
-"""The receiver: storage SCP, durable spool, assembly of studies."""
+"""Receives what peers send, keeps it durably, says when a study is due, and deletes spool folders."""

@@ -23,9 +23,9 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.service_class_n import StorageCommitmentServiceClass
 
+from node.scp.free_space import FreeSpace
 from node.scp.incoming import IncomingFile
 from node.scp.instance_identity import PARSE_ERRORS
-from node.scp.room import Room
 from node.scp.status import INSTANCE_TOO_LARGE, OUT_OF_RESOURCES, Status
 
 log = structlog.get_logger()
@@ -74,7 +74,7 @@ class Arrival:
     Its data set comes in one thread, and is judged in another afterwards.
     """
 
-    def __init__(self, request: StoreRequest, limit_bytes: int, room: Room) -> None:
+    def __init__(self, request: StoreRequest, limit_bytes: int, room: FreeSpace) -> None:
         self.request = request
         self.file: IncomingFile | None = None
         self.refusal: tuple[Status, str] | None = None

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import structlog
 
+from node.config_sections import AssemblySection
 from node.errors import GlionodeError
-from node.sections import AssemblySection
 
 log = structlog.get_logger()
 

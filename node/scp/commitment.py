@@ -12,7 +12,7 @@ from pynetdicom import evt
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from node.commitment import EVENT_TYPES, Commitments, read_report
+from node.dicom.commitment import EVENT_TYPES, Commitments, read_report
 from node.errors import CommitmentReportError, GlionodeError
 from node.scp.status import Status
 

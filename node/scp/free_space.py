@@ -8,7 +8,7 @@ from collections.abc import Callable
 _LOOK_BYTES = 8 << 20
 
 
-class Room:
+class FreeSpace:
     """Free space against the watermark. Safe for many threads.
 
     Nobody says in advance how large an instance is. So the disk is looked at whenever all that arrives has grown by

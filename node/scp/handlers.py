@@ -14,12 +14,14 @@ from pydicom.uid import (
 )
 from pynetdicom import evt
 
+from node.config_sections import ScpSection
+from node.dicom.uids import is_valid_uid
 from node.errors import InstanceRefused
 from node.metrics import Metrics
 from node.scp.arrival import Arrival, StoreRequest
+from node.scp.free_space import FreeSpace
 from node.scp.incoming import IncomingFile
 from node.scp.instance_identity import Identity, inflates_beyond, read_identity
-from node.scp.room import Room
 from node.scp.spool import Spool, StoreOutcome
 from node.scp.status import (
     CANNOT_UNDERSTAND,
@@ -34,8 +36,6 @@ from node.scp.status import (
     Status,
 )
 from node.scp.study_sizes import StudySizes
-from node.sections import ScpSection
-from node.uids import is_valid_uid
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ class StorageHandlers:
     ) -> None:
         self._spool = spool
         self._metrics = metrics
-        self._room = Room(spool.free_bytes, section.watermark_mebibytes << 20)
+        self._room = FreeSpace(spool.free_bytes, section.watermark_mebibytes << 20)
         self._max_instance_bytes = section.max_instance_mebibytes << 20
         self._sizes = StudySizes(spool, section.max_study_mebibytes << 20)
         self._on_instance_stored = on_instance_stored

@@ -17,8 +17,8 @@ import structlog
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from node.config_sections import TlsSection
 from node.errors import ConfigError
-from node.sections import TlsSection
 
 log = structlog.get_logger()
 
@@ -51,7 +51,7 @@ def server_tls_context(section: TlsSection) -> ssl.SSLContext:
     return context
 
 
-class Doorkeeper:
+class ConnectionFilter:
     """Decides by address and number who may connect. ``open_count`` tells how many connections are open."""
 
     def __init__(
@@ -96,7 +96,7 @@ class _Beginning(RequestHandler):  # type: ignore[misc]
 
 
 class Listener(ThreadedAssociationServer):  # type: ignore[misc]
-    """pynetdicom's server behind a `Doorkeeper`.
+    """pynetdicom's server behind a `ConnectionFilter`.
 
     It has room for a whole scanner fleet to connect at once (pynetdicom's default is 5), and a TLS handshake holds up
     nobody else. ``on_tick`` is called several times a second while it listens, ``prepare`` for each association before
@@ -108,14 +108,14 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
     def __init__(
         self,
         *arguments: Any,
-        doorkeeper: Doorkeeper,
+        connection_filter: ConnectionFilter,
         tls: ssl.SSLContext | None,
         on_tick: Callable[[], None],
         prepare: Callable[[Association], None],
         forget: Callable[[Association], None],
         **keywords: Any,
     ) -> None:
-        self._doorkeeper = doorkeeper
+        self._doorkeeper = connection_filter
         self._tls = tls
         self._on_tick = on_tick
         self.prepare, self.forget = prepare, forget

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from node.dicom.uids import is_valid_uid
 from node.errors import InstanceRefused
 from node.scp.spool import data_set_digest
-from node.uids import is_valid_uid
 
 DELETING = ".deleting"
 _CONFLICTS = ".conflicts"

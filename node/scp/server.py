@@ -16,14 +16,14 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification
 
+from node.config_sections import ScpSection, TlsSection
 from node.errors import ConfigError
 from node.metrics import Metrics
 from node.scp.arrival import StreamingProvider
 from node.scp.commitment import CommitmentHandler, commitment_context
 from node.scp.connection import Connection, ForgivingStateMachine, SteadyTimer, WakingQueue
 from node.scp.handlers import STORAGE_SOP_CLASSES, StorageHandlers
-from node.scp.listener import Doorkeeper, Listener, server_tls_context
-from node.sections import ScpSection, TlsSection
+from node.scp.listener import ConnectionFilter, Listener, server_tls_context
 
 log = structlog.get_logger()
 
@@ -125,7 +125,7 @@ class Receiver:
                 contexts=[*others, *(build_context(sop_class) for sop_class in STORAGE_SOP_CLASSES)],
                 evt_handlers=bindings,
                 server_class=Listener,
-                doorkeeper=Doorkeeper(section.allowed_addresses, most_connections, self._connection_count),
+                connection_filter=ConnectionFilter(section.allowed_addresses, most_connections, self._connection_count),
                 tls=tls,
                 on_tick=self._put_away_ended,
                 prepare=self._prepare,

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import structlog
 
+from node.dicom.uids import is_valid_uid
 from node.errors import InstanceRefused
 from node.scp.disk import SpoolDisk, sync_folder
 from node.scp.incoming import IncomingFile, length_of_head
 from node.scp.incoming_place import IncomingPlace
-from node.uids import is_valid_uid
 
 log = structlog.get_logger()
 

@@ -13,10 +13,10 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from node.commitment import EVENT_TYPES, CommitmentReport, read_report
+from node.dicom.commitment import EVENT_TYPES, CommitmentReport, read_report
+from node.dicom.outgoing import Outgoing
 from node.errors import CommitmentReportError, DeliveryError
-from node.outgoing import Outgoing
-from node.scu_association import associate, why_not_established
+from node.scu.association import associate, why_not_established
 from node.study import Destination
 
 _ACTION_TYPE_ID = 1  # request storage commitment, PS3.4 J.3.2

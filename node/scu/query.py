@@ -11,9 +11,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
+from node.dicom.outgoing import Outgoing
 from node.errors import DeliveryError
-from node.outgoing import Outgoing
-from node.scu_association import associate, why_not_established
+from node.scu.association import associate, why_not_established
 from node.study import Destination
 
 _PENDING = (0xFF00, 0xFF01)

@@ -15,9 +15,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
+from node.dicom.outgoing import Outgoing, read_outgoing
 from node.errors import DeliveryError
-from node.outgoing import Outgoing, read_outgoing
-from node.scu_association import associate, why_not_established
+from node.scu.association import associate, why_not_established
 from node.study import Destination, InstanceDelivery
 
 log = structlog.get_logger()

@@ -20,9 +20,9 @@ import structlog
 from dicomweb_client.web import DICOMwebClient
 from pydicom import Dataset
 
+from node.dicom.outgoing import Outgoing, read_outgoing
 from node.errors import DeliveryError
-from node.outgoing import Outgoing, read_outgoing
-from node.scu import classify_status
+from node.scu.store import classify_status
 from node.study import InstanceDelivery, WebDestination
 
 log = structlog.get_logger()

@@ -21,29 +21,29 @@ _CHANNELS, _FLOAT_BYTES = 32, 4
 _CUDA_SHARE = 0.8
 
 
-class Parking(Protocol):
+class FeatureMapOffload(Protocol):
     """Keeps blocks between layers."""
 
     def put(self, block: Tensor) -> Tensor:
         """Keep ``block``; what is returned stands for it."""
 
-    def get(self, parked: Tensor) -> Tensor:
+    def get(self, offloaded: Tensor) -> Tensor:
         """The block itself, on the device that computes; writing into it need not change what is parked."""
 
 
-class Resident:
+class NoOffload:
     """Everything stays where it is."""
 
     def put(self, block: Tensor) -> Tensor:
         """The block itself."""
         return block
 
-    def get(self, parked: Tensor) -> Tensor:
+    def get(self, offloaded: Tensor) -> Tensor:
         """The block itself."""
-        return parked
+        return offloaded
 
 
-class HostParking:
+class HostOffload:
     """Blocks of a GPU wait in the host's memory."""
 
     def __init__(self, device: torch.device) -> None:
@@ -53,12 +53,12 @@ class HostParking:
         """A copy on the host."""
         return block.cpu()
 
-    def get(self, parked: Tensor) -> Tensor:
+    def get(self, offloaded: Tensor) -> Tensor:
         """A copy on the device."""
-        return parked.to(self._device)
+        return offloaded.to(self._device)
 
 
-class FileParking:
+class FileOffload:
     """Blocks of the CPU wait in temporary files, which the kernel may write out (``TMPDIR`` says where)."""
 
     def put(self, block: Tensor) -> Tensor:
@@ -68,13 +68,13 @@ class FileParking:
         mapped[...] = block.numpy()
         return torch.from_numpy(mapped)
 
-    def get(self, parked: Tensor) -> Tensor:
+    def get(self, offloaded: Tensor) -> Tensor:
         """The mapped file, read where it is used."""
-        return parked
+        return offloaded
 
 
-def choose_parking(shape: tuple[int, ...], device: torch.device, memory_bytes: int | None) -> Parking:
-    """``Resident`` if the feature maps of an input of ``shape`` [N, D, H, W, C] fit.
+def choose_offload(shape: tuple[int, ...], device: torch.device, memory_bytes: int | None) -> FeatureMapOffload:
+    """``NoOffload`` if the feature maps of an input of ``shape`` [N, D, H, W, C] fit.
 
     Args:
         memory_bytes: what they may take; None is no limit on the CPU, and four fifths of the free memory on a GPU.
@@ -84,5 +84,5 @@ def choose_parking(shape: tuple[int, ...], device: torch.device, memory_bytes: i
     chunks, depth, height, width, _ = shape
     needed = FEATURE_MAPS * chunks * depth * height * width * _CHANNELS * _FLOAT_BYTES
     if memory_bytes is None or needed <= memory_bytes:
-        return Resident()
-    return HostParking(device) if device.type == "cuda" else FileParking()
+        return NoOffload()
+    return HostOffload(device) if device.type == "cuda" else FileOffload()

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from node.errors import ModelPackError
+from node.segmentation.feature_map_offload import FeatureMapOffload, choose_offload
 from node.segmentation.layers import Activation, Moments, Norm, Scratch, conv, conv_stride2, deconv, mix
-from node.segmentation.parking import Parking, choose_parking
 
 LOST_SLICES = 8
 """An output has this many slices fewer than its input, half at each end: four 3x1x1 convolutions without padding."""
@@ -94,18 +94,20 @@ class MSNet:
         _, depth, height, width, channels = x.shape
         if channels != 4 or depth <= LOST_SLICES or height % 4 or width % 4:
             raise ValueError(f"input of shape {tuple(x.shape)}: need 4 channels, 9 slices, H and W multiples of 4")
-        parking = choose_parking(tuple(x.shape), self.device, self._memory_bytes)
-        return _Run(self._weights, self.is_twice, self.device, parking).logits(x)
+        offload = choose_offload(tuple(x.shape), self.device, self._memory_bytes)
+        return _Run(self._weights, self.is_twice, self.device, offload).logits(x)
 
 
 class _Run:
     """One evaluation: walks the layers over blocks and owns the buffers."""
 
-    def __init__(self, weights: Mapping[str, Tensor], is_twice: bool, device: torch.device, parking: Parking) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], is_twice: bool, device: torch.device, offload: FeatureMapOffload
+    ) -> None:
         self._weights = weights
         self._is_twice = is_twice
         self._device = device
-        self._put, self._get = parking.put, parking.get
+        self._put, self._get = offload.put, offload.get
         self._block_pixels = _CPU_BLOCK_PIXELS if device.type == "cpu" else _CUDA_BLOCK_PIXELS
         self._scratch = Scratch()
 
@@ -179,10 +181,10 @@ class _Run:
         """Batch norm and PReLU in place, and the moments of the result."""
         active, moments = self._activation(layer, self._moments(raw)), Moments(self._scratch)
         for chunk in raw:
-            for number, parked in enumerate(chunk):
-                block = self._get(parked)
+            for number, offloaded in enumerate(chunk):
+                block = self._get(offloaded)
                 moments.add(active(block, out=block))
-                chunk[number] = block if block is parked else self._put(block)
+                chunk[number] = block if block is offloaded else self._put(block)
         return raw, moments
 
     def _mapped(self, chunks: Blocks, layer: str, form: Callable[[Tensor, Tensor], Tensor]) -> tuple[Blocks, Moments]:

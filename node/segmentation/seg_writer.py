@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pydicom.pixels.utils import unpack_bits
 from pydicom.valuerep import DSfloat
 
+from node.dicom.identity import stamp, with_valid_identity
+from node.dicom.uids import derived_uid
 from node.errors import VerificationError
-from node.identity import stamp, with_valid_identity
 from node.segmentation.volume import POSITION_TOLERANCE_MM, SourceVolume
 from node.sr_writer.codes import ARTIFICIAL_INTELLIGENCE, BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS, SegmentConcept
 from node.study import ResultIdentity
-from node.uids import derived_uid
 
 SERIES_NUMBER = 9801
 

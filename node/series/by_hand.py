@@ -30,7 +30,7 @@ def take_by_hand(candidates: Sequence[Candidate], use: Mapping[Contrast, str]) -
         reason = _unusable(one)
         if reason:
             raise SelectionRefused(f"{contrast} {one.series.label}, chosen by hand, cannot be used: {reason}")
-        one.is_by_hand, one.contrast, one.excluded = True, contrast, None
+        one.force, one.contrast, one.excluded = True, contrast, None
         one.evidence.insert(0, EVIDENCE)
         one.classification = replace(
             one.classification,

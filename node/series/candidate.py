@@ -31,7 +31,7 @@ class Candidate:
     evidence: list[str] = field(default_factory=list)
     excluded: str | None = None
     note: str = ""
-    is_by_hand: bool = False
+    force: bool = False
     is_undecided: bool = False
     may_compare: bool = False
     is_inferred: bool = False

@@ -17,10 +17,10 @@ def cautions_on(chosen: Mapping[Contrast, Candidate], candidates: Sequence[Candi
     for contrast, one in chosen.items():
         name = f"{contrast} ({one.series.label})"
         cautions += [f"{name}{text}" for text in (*_of_images(contrast, one), *_of_words(one))]
-        if one.is_by_hand:
+        if one.force:
             cautions.append(f"{name} was {EVIDENCE}")
     t1 = chosen.get(Contrast.T1)
-    if t1 and not t1.is_by_hand:
+    if t1 and not t1.force:
         cautions += _of_plain_t1(t1, candidates)
     return cautions + _of_times(chosen)
 

@@ -16,6 +16,7 @@ from pydicom import Dataset
 from pydicom.filereader import dcmread, read_partial
 from pydicom.tag import BaseTag, Tag
 
+from node.dicom.uids import is_valid_uid
 from node.errors import InstanceRefused, SelectionRefused, StorageError
 from node.series.facts import SeriesFacts
 from node.series.functional import frame_lookups, instance_lookup, mixture_of_frames
@@ -27,7 +28,6 @@ from node.series.pixels import truncation
 from node.series.stack import Lookup, describe_stack
 from node.series.values import DICOM_UNREADABLE, coordinates, integer, number, text, texts
 from node.study import Instance, Series, Study
-from node.uids import is_valid_uid
 
 ENHANCED_MR = frozenset(["1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4"])
 _DIRECTORY = "1.2.840.10008.1.3.10"

@@ -28,7 +28,7 @@ def _why_missing(contrast: Contrast, mr: Sequence[Candidate]) -> str:
     unusable = [one for one in mr if one.contrast is contrast and one.excluded]
     undecided = [one for one in mr if one.is_undecided]
     if unusable or (contrast is Contrast.T1C and undecided):
-        one = max(unusable or undecided[:1], key=lambda each: each.is_by_hand)
+        one = max(unusable or undecided[:1], key=lambda each: each.force)
         return f"no {contrast}: {one.series.label}: {one.excluded}"
     related = T1_FAMILY if contrast in T1_FAMILY else (Contrast.T2, Contrast.FLAIR)
     name = str(contrast)[:2].casefold()

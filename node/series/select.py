@@ -94,7 +94,7 @@ def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compa
         held = ", ".join(sorted({series.modality for series in study.series}))
         raise SelectionRefused(f"not brain MR: the study holds no MR series (modality {held or 'unknown'})")
     take_by_hand(candidates, choice.use)
-    _refuse_other_body_part([one for one in candidates if one.facts and not one.is_by_hand])
+    _refuse_other_body_part([one for one in candidates if one.facts and not one.force])
     _exclude_elsewhere(candidates)
     cautions = list(_settle_contrast_agent(candidates, compare))
     if choice.shortfall == "refuse":
@@ -132,7 +132,7 @@ def _exclude_elsewhere(candidates: Sequence[Candidate]) -> None:
         if one.contrast is Contrast.FLAIR and one.facts and one.excluded is None
     ]
     for one in candidates:
-        if one.facts is None or one.contrast is None or one.excluded or one.is_by_hand:
+        if one.facts is None or one.contrast is None or one.excluded or one.force:
             continue
         near = [box for frame, box in brains if frame == one.series.frame_of_reference_uid]
         if near and all(lies_elsewhere(one.facts.box_mm, box) for box in near):
@@ -187,7 +187,7 @@ def _choose(candidates: Sequence[Candidate], needed: Sequence[Contrast]) -> dict
         if not pairs:
             continue
         entry, best = pairs[0]
-        if reference and not entry.in_frame and contrast not in needed and not best.is_by_hand:
+        if reference and not entry.in_frame and contrast not in needed and not best.force:
             for _, one in pairs:
                 one.note = f"not used: in another frame of reference than {reference.series.label}"
             continue
@@ -200,12 +200,12 @@ def _choose(candidates: Sequence[Candidate], needed: Sequence[Contrast]) -> dict
 def _usable(candidates: Sequence[Candidate], contrast: Contrast) -> list[Candidate]:
     """The candidates for ``contrast``; where a human chose one, that alone."""
     members = [one for one in candidates if one.contrast is contrast]
-    by_hand = [one for one in members if one.is_by_hand]
+    by_hand = [one for one in members if one.force]
     return [one for one in by_hand or members if one.excluded is None]
 
 
 def _note_by_hand(best: Candidate, candidates: Sequence[Candidate]) -> None:
-    if not best.is_by_hand:
+    if not best.force:
         return
     best.note = EVIDENCE
     for one in candidates:

@@ -10,11 +10,11 @@ from highdicom import sr
 from highdicom.sr import CodedConcept, EnhancedSR
 from pydicom.sr.codedict import codes
 
+from node.dicom.identity import stamp, with_valid_identity
+from node.dicom.uids import derived_uid
 from node.errors import VerificationError
-from node.identity import stamp, with_valid_identity
 from node.sr_writer.codes import COMMENT, FINDING, REFUSAL_TITLE
 from node.study import ResultIdentity
-from node.uids import derived_uid
 
 SERIES_NUMBER = 9803
 

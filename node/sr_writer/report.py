@@ -12,8 +12,9 @@ from highdicom import sr
 from highdicom.sr import CodedConcept, EnhancedSR
 from pydicom.sr.codedict import codes
 
+from node.dicom.identity import stamp, with_valid_identity
+from node.dicom.uids import derived_uid
 from node.errors import VerificationError
-from node.identity import stamp, with_valid_identity
 from node.sr_writer.codes import (
     ARTIFICIAL_INTELLIGENCE,
     BRAIN,
@@ -26,7 +27,6 @@ from node.sr_writer.codes import (
 )
 from node.sr_writer.measurements import SegmentMeasurement, measure
 from node.study import ResultIdentity, Selection
-from node.uids import derived_uid
 
 SERIES_NUMBER = 9802
 

@@ -20,12 +20,12 @@ from starlette.routing import Route
 
 from node import __version__
 from node.config import Config
-from node.engine import WorkflowClient
+from node.dicom.uids import shortened
 from node.errors import ConfigError, EngineError
-from node.ledger import LedgerLine, read_ledger
 from node.metrics import Metrics, StudyCounts
+from node.processing.study_status import StudyStatus, read_study_statuses
 from node.scp.spool import Spool
-from node.uids import shortened
+from node.workflow.engine import WorkflowClient
 
 _START_SECONDS = 10.0
 _COUNTS_KEPT_SECONDS = 5.0
@@ -52,8 +52,8 @@ def build_page(config: Config, sources: Sources) -> Starlette:
     environment = Environment(loader=PackageLoader("node.web"), autoescape=select_autoescape())
     template = environment.get_template("status.html")
 
-    def lines() -> list[LedgerLine]:
-        shown = read_ledger(config, sources.client)[::-1]
+    def lines() -> list[StudyStatus]:
+        shown = read_study_statuses(config, sources.client)[::-1]
         return [_hidden(line) for line in shown] if config.log.hide_uids else shown
 
     def status(_: Request) -> Response:
@@ -91,7 +91,7 @@ def build_page(config: Config, sources: Sources) -> Starlette:
     )
 
 
-def _hidden(line: LedgerLine) -> LedgerLine:
+def _hidden(line: StudyStatus) -> StudyStatus:
     """``line`` with UIDs shortened, also in what it says."""
     return replace(
         line,
@@ -101,7 +101,7 @@ def _hidden(line: LedgerLine) -> LedgerLine:
     )
 
 
-def _told(config: Config, line: LedgerLine) -> dict[str, list[str]]:
+def _told(config: Config, line: StudyStatus) -> dict[str, list[str]]:
     """What the result says: which series was taken for each contrast and why, and cautions. Empty if it is gone."""
     try:
         result = json.loads((config.work_folder / (line.folder or "none") / "result.json").read_text("utf-8"))
@@ -124,7 +124,7 @@ class _StudyStates:
         with self._lock:
             if time.monotonic() - self._read_at >= _COUNTS_KEPT_SECONDS:
                 try:
-                    self._states = [(line.state, line.kind) for line in read_ledger(self._config, self._client)]
+                    self._states = [(line.state, line.kind) for line in read_study_statuses(self._config, self._client)]
                 except EngineError:  # the node's other figures are still worth having
                     self._states = []
                 self._read_at = time.monotonic()

@@ -16,14 +16,14 @@ import sqlalchemy as sa
 import structlog
 
 from node.errors import EngineError
-from node.tables import UNDER_WAY
+from node.workflow.tables import UNDER_WAY
 
 log = structlog.get_logger()
 
 _TOO_OFTEN = "the worker died at it too often (engine.max_recoveries)"
 
 
-class Deaths:
+class CrashCounter:
     """The marks of one worker. A database in trouble stops no work here: whoever has to record will notice.
 
     Args:
@@ -70,10 +70,10 @@ class Deaths:
         Raises:
             EngineError: workers died at it too often.
         """
-        deaths = self._mark(workflow_id)
+        crashes = self._mark(workflow_id)
         try:
-            if deaths >= self._most:
-                log.error("study_kills_workers", workflow_id=workflow_id, deaths=deaths)
+            if crashes >= self._most:
+                log.error("study_kills_workers", workflow_id=workflow_id, crashes=crashes)
                 self._given_up(workflow_id, _TOO_OFTEN)
                 raise EngineError(_TOO_OFTEN)
             yield
@@ -93,9 +93,9 @@ class Deaths:
                     values = {"workflow_id": workflow_id, "executor_id": self._identity, "deaths": 0}
                     connection.execute(sa.insert(UNDER_WAY).values(values))
                     return 0
-                deaths = int(row.deaths) + (row.executor_id is not None)
-                connection.execute(sa.update(UNDER_WAY).where(this).values(executor_id=self._identity, deaths=deaths))
-                return deaths
+                crashes = int(row.crashes) + (row.executor_id is not None)
+                connection.execute(sa.update(UNDER_WAY).where(this).values(executor_id=self._identity, crashes=crashes))
+                return crashes
         except sa.exc.SQLAlchemyError as error:
             log.warning("deaths_not_counted", workflow_id=workflow_id, kind=type(error).__name__)
             return 0

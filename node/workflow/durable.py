@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import structlog
 
-from node.deaths import Deaths
-from node.takeover import AtWork
+from node.workflow.crash_counter import CrashCounter
+from node.workflow.takeover import RunningWorkflows
 
 if TYPE_CHECKING:
     from dbos import EnqueueOptions
@@ -85,9 +85,9 @@ class DurableSteps:
         """Enqueue a child workflow, with the words its parent was enqueued with."""
         from dbos import DBOS
 
-        about = DBOS.get_workflow_status(self.workflow_id)
+        attributes = DBOS.get_workflow_status(self.workflow_id)
         options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
-        options["attributes"] = dict((about and about.attributes) or {})
+        options["attributes"] = dict((attributes and attributes.attributes) or {})
         if delay_seconds > 0:
             options["delay_seconds"] = delay_seconds
         DBOS.enqueue_workflow_with_options(options, *arguments)
@@ -96,9 +96,9 @@ class DurableSteps:
 class DurableWork:
     """What goes on in this process, and how it ends when the database takes no record of it."""
 
-    def __init__(self, deaths: Deaths) -> None:
-        self.deaths = deaths
-        self.at_work = AtWork()
+    def __init__(self, crashes: CrashCounter) -> None:
+        self.crashes = crashes
+        self.at_work = RunningWorkflows()
         self._ending = threading.Lock()
 
     def bound(self, function: Callable[..., Any], is_counted: bool = False) -> Callable[..., Any]:
@@ -109,7 +109,7 @@ class DurableWork:
 
         def workflow(*arguments: Any) -> Any:
             workflow_id = steps.workflow_id
-            counted = self.deaths.counted(workflow_id) if is_counted else nullcontext()
+            counted = self.crashes.counted(workflow_id) if is_counted else nullcontext()
             with self.at_work.running(workflow_id), counted:
                 try:
                     return function(steps, *arguments)
@@ -125,7 +125,7 @@ class DurableWork:
         """End the process, so that it is started again."""
         with self._ending:  # one of the threads that come here tells
             log.error(event, kind=kind)
-            self.deaths.leave_without_record()
+            self.crashes.leave_without_record()
             os._exit(1)
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from node.config import Config
-from node.deaths import Deaths
-from node.durable import DurableSteps, DurableWork
 from node.errors import ConfigError, EngineError, GlionodeError
-from node.tables import open_tables
-from node.takeover import Heartbeat, watching_others
+from node.workflow.crash_counter import CrashCounter
+from node.workflow.durable import DurableSteps, DurableWork
+from node.workflow.tables import open_tables
+from node.workflow.takeover import Heartbeat, watching_others
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions, ScheduleInput, WorkflowStatus
@@ -78,8 +78,8 @@ def running_worker(
         with _database_errors():
             tables = open_tables(config)
         alive = config.folder / f"{identity}.alive"
-        deaths = Deaths(tables, identity, alive, config.engine.max_recoveries, given_up)
-        work = DurableWork(deaths)
+        crashes = CrashCounter(tables, identity, alive, config.engine.max_recoveries, given_up)
+        work = DurableWork(crashes)
         DBOS(
             config={
                 "name": "glionode",
@@ -95,7 +95,7 @@ def running_worker(
             DBOS.workflow(name=name, max_recovery_attempts=None)(work.bound(function, is_counted=name == _COUNTED))
         schedule = _scheduled(work, hourly)
         try:
-            deaths.begin()
+            crashes.begin()
             with _database_errors():
                 DBOS.launch()
                 _register_queues(config)
@@ -106,7 +106,7 @@ def running_worker(
                 with watching_others(heartbeat, config.engine.heartbeat_seconds, work.end):
                     yield
             finally:
-                deaths.leave()
+                crashes.leave()
         finally:
             DBOS.destroy(destroy_registry=True)
             tables.dispose()
@@ -162,7 +162,7 @@ class WorkflowRecord:
     workflow_id: str
     engine_status: str
     state: str | None
-    about: Mapping[str, str]
+    attributes: Mapping[str, str]
     output: Any
     error: str | None
     created: datetime
@@ -197,18 +197,18 @@ class WorkflowClient:
         self._client.destroy()
 
     def enqueue(
-        self, queue: str, name: str, workflow_id: str, *arguments: Any, about: Mapping[str, str] | None = None
+        self, queue: str, name: str, workflow_id: str, *arguments: Any, attributes: Mapping[str, str] | None = None
     ) -> None:
         """Start a workflow, once for an id; ``about``: words kept beside it, listed without reading its arguments."""
         options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
-        options["attributes"] = dict(about or {})
+        options["attributes"] = dict(attributes or {})
         with _database_errors():
             self._client.enqueue(options, *arguments)
 
-    def describe(self, workflow_id: str, about: Mapping[str, str]) -> None:
+    def describe(self, workflow_id: str, attributes: Mapping[str, str]) -> None:
         """Add to the words kept beside a workflow."""
         with _database_errors():
-            self._client.update_workflow_attributes(workflow_id, dict(about), merge=True)
+            self._client.update_workflow_attributes(workflow_id, dict(attributes), merge=True)
 
     def send(self, workflow_id: str, topic: str, message: Any, key: str) -> None:
         """Send a message to a workflow, which ``receive``s it; once for each ``key``."""
@@ -226,15 +226,15 @@ class WorkflowClient:
             self._client.delete_workflows(list(workflow_ids))
 
     def workflows(
-        self, name: str, prefix: str | None = None, about: Mapping[str, str] | None = None
+        self, name: str, prefix: str | None = None, attributes: Mapping[str, str] | None = None
     ) -> list[WorkflowRecord]:
         """All workflows called ``name`` (whose id starts with ``prefix``, kept with ``about``), oldest first."""
         with _database_errors():
             light = self._client.list_workflows(
-                name=name, workflow_id_prefix=prefix, load_input=False, load_output=about is None
+                name=name, workflow_id_prefix=prefix, load_input=False, load_output=attributes is None
             )
-            if about is not None:  # SQLite cannot be asked for attributes
-                ids = [each.workflow_id for each in light if about.items() <= (each.attributes or {}).items()]
+            if attributes is not None:  # SQLite cannot be asked for attributes
+                ids = [each.workflow_id for each in light if attributes.items() <= (each.attributes or {}).items()]
                 light = self._client.list_workflows(workflow_ids=ids, load_input=False) if ids else []
                 light.sort(key=lambda each: ids.index(each.workflow_id))  # SQLite has whole seconds: ids would decide
             return [self._record(status) for status in light]
@@ -250,7 +250,7 @@ class WorkflowClient:
             workflow_id=status.workflow_id,
             engine_status=status.status,
             state=self._state(status.workflow_id) if status.status in ACTIVE else None,
-            about=status.attributes or {},
+            attributes=status.attributes or {},
             output=status.output,
             error=None if status.error is None else _reason(status.error),
             created=_moment(status.created_at),

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 import structlog
 
 from node.config import Config
-from node.tables import WORKERS, open_tables
+from node.workflow.tables import WORKERS, open_tables
 
 if TYPE_CHECKING:
     from dbos import WorkflowStatus
@@ -57,7 +57,7 @@ class Watch:
         return sorted((owners & silent) - {self._identity}) if min(living) == self._identity else []
 
 
-class AtWork:
+class RunningWorkflows:
     """The workflows that threads of this worker run now."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class AtWork:
             return set(self._runs)
 
 
-class Forgotten:
+class AbandonedWorkflows:
     """Which workflows of this worker no thread runs, for longer than it takes to begin or to end one."""
 
     def __init__(self, seconds: float) -> None:
@@ -102,13 +102,15 @@ class Forgotten:
 class Heartbeat:
     """One worker's beat in the database, and its look at the others' and at what is its own."""
 
-    def __init__(self, config: Config, tables: sa.Engine, identity: str, version: str, at_work: AtWork) -> None:
+    def __init__(
+        self, config: Config, tables: sa.Engine, identity: str, version: str, at_work: RunningWorkflows
+    ) -> None:
         self._tables = tables
         self._identity = identity
         self._version = version
         self._at_work = at_work
         self._watch = Watch(identity, config.engine.dead_seconds)
-        self._forgotten = Forgotten(config.engine.dead_seconds)
+        self._forgotten = AbandonedWorkflows(config.engine.dead_seconds)
 
     def beat(self, now: float) -> list[str]:
         """Count up the own beat, look at all; the ids of workflows that were resumed."""
@@ -174,7 +176,7 @@ def watching_others(heartbeat: Heartbeat, pause_seconds: float, end_worker: Call
         thread.join()
 
 
-class LifeSigns:
+class WorkerLiveness:
     """Whether any worker lives, as seen by a process that is none. ``trouble`` may be asked by any thread."""
 
     def __init__(self, dead_seconds: float, now: float) -> None:
@@ -206,7 +208,7 @@ class LifeSigns:
 def watching_workers(config: Config) -> Iterator[Callable[[], str | None]]:
     """Look at the workers' beats, in a thread until the block ends; yields what says if no worker lives."""
     stopping = threading.Event()
-    signs = LifeSigns(config.engine.dead_seconds, time.monotonic())
+    signs = WorkerLiveness(config.engine.dead_seconds, time.monotonic())
 
     def look(tables: sa.Engine | None) -> sa.Engine | None:
         try:

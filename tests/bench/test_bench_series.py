@@ -3,8 +3,8 @@ from __future__ import annotations
 import csv
 
 import pytest
+from glionode_bench.series import COLUMNS, bench, terms_only_in
 
-from node.bench.series import COLUMNS, bench, terms_only_in
 from node.errors import ConfigError
 from node.series.vocabulary import load_vocabulary
 

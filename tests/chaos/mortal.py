@@ -56,10 +56,10 @@ class Fate:
 def receive(config_file: Path, fate: Fate) -> None:
     """The receiver, mortal in write, flush, link, and between its answer and the hand-over."""
     from node import app
-    from node.desk import StudyDesk
+    from node.processing.dispatcher import StudyDispatcher
     from node.scp.spool import Spool
 
-    for owner, name in ((os, "fsync"), (os, "link"), (Spool, "_link"), (StudyDesk, "start")):
+    for owner, name in ((os, "fsync"), (os, "link"), (Spool, "_link"), (StudyDispatcher, "start")):
         fate.around(owner, name)
     from node.config import load_config
 
@@ -70,20 +70,21 @@ def work(config_file: Path, fate: Fate) -> None:
     """The worker, mortal in flush and rename, between SEG and SR, and between an answer and its record."""
     from dbos import DBOS
 
-    from node import app, delivery
+    from node import app
     from node.config import load_config
-    from node.order import Order
-    from node.pipeline import Pipeline
+    from node.delivery import delivery
+    from node.processing.pipeline import Pipeline
+    from node.processing.request import ProcessingRequest
 
     class Threshold(Pipeline):
         """The pipeline with a threshold where the cascade is."""
 
-        def _segment(self, order: Order, folder: str) -> dict[str, Any]:
+        def _segment(self, request: ProcessingRequest, folder: str) -> dict[str, Any]:
             with (config.folder / "segmentations").open("a") as file:
                 file.write(f"{os.getpid()}\n")
             while (config.folder / "hold").exists():
                 time.sleep(0.05)
-            return segment_by_threshold(order, Path(folder))
+            return segment_by_threshold(request, Path(folder))
 
     for owner, name in (
         (os, "fsync"), (Path, "replace"), (delivery, "send_instances"), (DBOS, "run_step"), (DBOS, "set_event"),
@@ -93,7 +94,7 @@ def work(config_file: Path, fate: Fate) -> None:
     app.run_worker(config, app.stop_event(), None, Threshold(config))
 
 
-def segment_by_threshold(order: Any, folder: Path) -> dict[str, Any]:
+def segment_by_threshold(request: Any, folder: Path) -> dict[str, Any]:
     """Nested regions by intensity of the T1c series, written as the cascade's are."""
     from node.segmentation.cascade import REGIONS
     from node.segmentation.method import ExamFacts, ExamSegmentation
@@ -101,7 +102,7 @@ def segment_by_threshold(order: Any, folder: Path) -> dict[str, Any]:
     from node.segmentation.volume import read_volume
     from node.study import Contrast
 
-    source = read_volume(order.selection.chosen[Contrast.T1C])
+    source = read_volume(request.selection.chosen[Contrast.T1C])
     import SimpleITK
 
     array_zyx = SimpleITK.GetArrayFromImage(source.image)
@@ -116,8 +117,8 @@ def main() -> None:
     """Run the role until it is told to stop, or dies."""
     role, config_file, seed, probability = sys.argv[1:]
     fate = Fate(int(seed), float(probability))
+    from node.config_sections import LogSection
     from node.log import set_up_log
-    from node.sections import LogSection
 
     set_up_log(LogSection(format="json"))
     {"receive": receive, "work": work}[role](Path(config_file), fate)

@@ -22,9 +22,9 @@ from pydicom.dataset import Dataset
 from small_study import all_instances, make_small_study, study_instance_uid
 
 from node.config import Config, load_config
-from node.engine import WorkflowClient
-from node.ledger import LedgerLine, read_ledger
+from node.processing.study_status import StudyStatus, read_study_statuses
 from node.study import Destination
+from node.workflow.engine import WorkflowClient
 
 MORTAL = Path(__file__).with_name("mortal.py")
 ROWS = COLUMNS = 16
@@ -257,9 +257,9 @@ class Storm:
             chance.choice(self.mortals).kill_from_outside()
         self.figures.delivered_in_storm = self.delivered(client)
 
-    def lines(self, client: WorkflowClient) -> list[LedgerLine]:
+    def lines(self, client: WorkflowClient) -> list[StudyStatus]:
         """The ledger."""
-        return read_ledger(self.config, client)
+        return read_study_statuses(self.config, client)
 
     def delivered(self, client: WorkflowClient) -> int:
         """Studies that are at their end."""

@@ -13,11 +13,11 @@ from raw_peer import PeerAbortedError, RawPeer
 from receiver_node import ReceiverNode
 
 from node.config import load_config
+from node.dicom.uids import is_valid_uid
 from node.errors import GlionodeError
-from node.order import order_study
+from node.processing.request import build_request
 from node.scp.status import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH, INVALID_UID, MISSING_UID, SUCCESS
 from node.segmentation.volume import read_volume
-from node.uids import is_valid_uid
 
 # what pydicom, highdicom and numpy say of what is broken on purpose is not an error, a thread that dies of it is
 pytestmark = pytest.mark.filterwarnings("ignore", "error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -45,13 +45,13 @@ def process(node: ReceiverNode, config) -> Counter:
             path = folder / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
-        order = order_study(folder, config)
-        if order.selection is None:
-            assert order.refusal
+        request = build_request(folder, config)
+        if request.selection is None:
+            assert request.refusal
             outcomes["refused"] += 1
             continue
         try:
-            for series in order.selection.chosen.values():
+            for series in request.selection.chosen.values():
                 read_volume(series)
         except GlionodeError:
             outcomes["refused when read"] += 1

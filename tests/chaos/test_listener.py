@@ -29,8 +29,8 @@ from receiver_node import SECONDS, ReceiverNode, nothing_left
 
 from node.scp.arrival import StreamingProvider
 from node.scp.handlers import STORAGE_SOP_CLASSES
-from node.scp.listener import Doorkeeper
-from node.scu import echo, send_instances
+from node.scp.listener import ConnectionFilter
+from node.scu.store import echo, send_instances
 from node.study import Destination
 
 THREAD_DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -365,8 +365,8 @@ def test_largest_pdu_is_announced(run_node, max_pdu_bytes):
 )
 def test_allowed_addresses_of_both_kinds(address, is_let_in):
     """Networks of IPv4 and IPv6 stand side by side in the list; IPv4 over IPv6 counts as IPv4."""
-    doorkeeper = Doorkeeper(("10.1.2.0/24", "2001:db8::/32"), 1, lambda: 0)
-    assert (doorkeeper.reason_to_refuse(address) is None) is is_let_in
+    connection_filter = ConnectionFilter(("10.1.2.0/24", "2001:db8::/32"), 1, lambda: 0)
+    assert (connection_filter.reason_to_refuse(address) is None) is is_let_in
 
 
 def has_ipv6():

@@ -21,10 +21,10 @@ from small_study import all_instances, study_instance_uid
 from storm import MORTAL, make_study
 
 from node.config import Config, load_config
-from node.desk import StudyDesk
-from node.engine import WorkflowClient
-from node.ledger import read_ledger
 from node.metrics import Metrics
+from node.processing.dispatcher import StudyDispatcher
+from node.processing.study_status import read_study_statuses
+from node.workflow.engine import WorkflowClient
 
 DEADLINE_SECONDS = 120.0
 
@@ -78,15 +78,17 @@ def test_study_of_a_worker_that_never_comes_back_is_finished_once(tmp_path: Path
         client = stack.enter_context(closing(WorkflowClient(config)))
         uid = put_study(config)
         (config.folder / "hold").touch()
-        StudyDesk(config, client, Metrics()).start(uid)
+        StudyDispatcher(config, client, Metrics()).start(uid)
         workers = [stack.enter_context(worker(file)) for file in files]
         wait_until(lambda: segmentations(config), DEADLINE_SECONDS)
         (lost,) = segmentations(config)
         (taker,) = {process.pid for process in workers} - {lost}
         os.kill(lost, signal.SIGKILL)
         (config.folder / "hold").unlink()
-        wait_until(lambda: [line.state for line in read_ledger(config, client)] == ["delivered"], DEADLINE_SECONDS)
-        (line,) = read_ledger(config, client)
+        wait_until(
+            lambda: [line.state for line in read_study_statuses(config, client)] == ["delivered"], DEADLINE_SECONDS
+        )
+        (line,) = read_study_statuses(config, client)
         records = [*client.workflows("process"), *client.workflows("deliver")]
     assert segmentations(config) == [lost, taker]
     assert [record.engine_status for record in records] == ["SUCCESS", "SUCCESS"]

@@ -27,9 +27,9 @@ from raw_peer import ABORT, PeerAbortedError, RawPeer, associate_rq, data_pdu, s
 from receiver_node import SECONDS, ReceiverNode, nothing_left
 from small_disk import small_disk
 
+from node.config_sections import TlsSection
 from node.errors import ConfigError
-from node.scu import echo
-from node.sections import TlsSection
+from node.scu.store import echo
 from node.study import TlsFiles
 
 # what pydicom says of broken command sets is not an error, a thread that dies of them is

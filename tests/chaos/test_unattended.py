@@ -24,12 +24,12 @@ from test_notify import web_hook
 from threshold_worker import threshold_worker
 
 from node.config import Config, load_config
-from node.desk import StudyDesk
-from node.engine import WorkflowClient
-from node.ledger import LedgerLine, read_history, read_ledger
+from node.dicom.uids import derived_uid
 from node.metrics import Metrics
-from node.retention import take_stock
-from node.uids import derived_uid
+from node.processing.dispatcher import StudyDispatcher
+from node.processing.study_status import StudyStatus, read_history, read_study_statuses
+from node.retention.retention import take_snapshot
+from node.workflow.engine import WorkflowClient
 
 LIMIT_SECONDS = 120.0
 
@@ -73,13 +73,13 @@ class Desk:
 
     def __init__(self, config: Config, client: WorkflowClient) -> None:
         self.config, self.client = config, client
-        self.desk = StudyDesk(config, client, Metrics())
+        self.dispatcher = StudyDispatcher(config, client, Metrics())
 
-    def line(self, uid: str) -> LedgerLine:
+    def line(self, uid: str) -> StudyStatus:
         """The ledger's line about a study."""
-        return next(each for each in read_ledger(self.config, self.client) if each.study_instance_uid == uid)
+        return next(each for each in read_study_statuses(self.config, self.client) if each.study_instance_uid == uid)
 
-    def wait(self, uid: str, condition: Callable[[LedgerLine], object]) -> LedgerLine:
+    def wait(self, uid: str, condition: Callable[[StudyStatus], object]) -> StudyStatus:
         """The study's line, once ``condition`` holds for it."""
         try:
             wait_until(lambda: condition(self.line(uid)), LIMIT_SECONDS)
@@ -88,17 +88,17 @@ class Desk:
             raise
         return self.line(uid)
 
-    def orders(self, uid: str) -> list[str]:
+    def requests(self, uid: str) -> list[str]:
         """The study's workflows that are over, as the engine has them."""
-        return [each.workflow_id for each in self.client.workflows("process", about={"study_instance_uid": uid})]
+        return [each.workflow_id for each in self.client.workflows("process", attributes={"study_instance_uid": uid})]
 
 
-def is_delivered(line: LedgerLine) -> bool:
+def is_delivered(line: StudyStatus) -> bool:
     """By all destinations."""
     return line.state == "delivered"
 
 
-def result_of(config: Config, line: LedgerLine) -> dict[str, Any]:
+def result_of(config: Config, line: StudyStatus) -> dict[str, Any]:
     """Its ``result.json``."""
     found: dict[str, Any] = json.loads((config.work_folder / (line.folder or "") / "result.json").read_text("utf-8"))
     return found
@@ -111,13 +111,13 @@ def test_late_series_supersedes_what_was_delivered(tmp_path: Path) -> None:
         config = load_config(config_file)
         with closing(WorkflowClient(config)) as client, threshold_worker(config_file):
             node, uid = Desk(config, client), put(config, study := make_study(1))
-            node.desk.start(uid)
+            node.dispatcher.start(uid)
             first = node.wait(uid, is_delivered)
             put_localizer(config, uid)
-            node.desk.start(uid)
-            assert len(node.orders(uid)) == 1
+            node.dispatcher.start(uid)
+            assert len(node.requests(uid)) == 1
             put(config, {**study, "FLAIR": repeated_flair(uid)})
-            node.desk.start(uid)
+            node.dispatcher.start(uid)
             second = node.wait(uid, lambda line: is_delivered(line) and line.folder != first.folder)
     first_report, second_report = (derived_uid(str(line.folder), "sr") for line in (first, second))
     received = {each.sop_instance_uid: each.data_set for each in pacs.received}
@@ -139,17 +139,17 @@ def test_what_images_decide_is_done_once(tmp_path: Path) -> None:
         config = load_config(config_file)
         with closing(WorkflowClient(config)) as client, threshold_worker(config_file):
             node, uid = Desk(config, client), put(config, study)
-            node.desk.start(uid)
+            node.dispatcher.start(uid)
             delivered = node.wait(uid, is_delivered)
-            assert delivered.folder not in (None, node.orders(uid)[0])
+            assert delivered.folder not in (None, node.requests(uid)[0])
             put_localizer(config, uid)
-            node.desk.start(uid)
+            node.dispatcher.start(uid)
             again = node.wait(uid, is_delivered)
-            assert (again.workflow_id, len(node.orders(uid)), len(pacs.received)) == (delivered.workflow_id, 3, 2)
-            wait_until(lambda: [each.held_because for each in take_stock(config).held] == [None])
+            assert (again.workflow_id, len(node.requests(uid)), len(pacs.received)) == (delivered.workflow_id, 3, 2)
+            wait_until(lambda: [each.held_because for each in take_snapshot(config).held] == [None])
             history = [text for _, text in read_history(config, client, uid)]
             assert sum(text.endswith(f": compared: {delivered.folder} goes on") for text in history) == 2
-            node.desk.retry(uid, {})
+            node.dispatcher.retry(uid, {})
             retried = node.wait(uid, lambda line: is_delivered(line) and line.workflow_id != delivered.workflow_id)
     assert retried.folder == delivered.folder
     assert Counter(each.sop_instance_uid for each in pacs.received).most_common() == [
@@ -168,7 +168,7 @@ def test_pacs_that_was_away_gets_everything_once(tmp_path: Path) -> None:
         node = Desk(config, client)
         uids = [put(config, make_study(10 + number)) for number in range(4)]
         for uid in uids:
-            node.desk.start(uid)
+            node.dispatcher.start(uid)
         for uid in uids:
             node.wait(uid, lambda line: line.deliveries.get("pacs", "").startswith("retrying: "))
         assert {node.line(uid).state for uid in uids} == {"reported"}
@@ -186,7 +186,7 @@ def test_refused_results_are_told_once(tmp_path: Path) -> None:
         config = load_config(config_file)
         with closing(WorkflowClient(config)) as client, threshold_worker(config_file):
             node, uid = Desk(config, client), put(config, make_study(4))
-            node.desk.start(uid)
+            node.dispatcher.start(uid)
             line = node.wait(uid, lambda line: line.state == "failed")
             wait_until(lambda: got, LIMIT_SECONDS)
             (notice,) = client.workflows("notice")
@@ -211,10 +211,10 @@ def test_admin_works_on_postgres_while_a_worker_runs(tmp_path: Path) -> None:
         with closing(WorkflowClient(config)) as client, threshold_worker(config_file):
             node, uid = Desk(config, client), put(config, make_study(3))
             with pacs:
-                node.desk.start(uid)
+                node.dispatcher.start(uid)
                 line = node.wait(uid, is_delivered)
                 put_localizer(config, uid)
-                node.desk.start(uid)
+                node.dispatcher.start(uid)
                 (listed,) = json.loads(command(config_file, "studies", "--json").stdout)
                 assert (listed["study_instance_uid"], listed["state"]) == (uid, "delivered")
                 shown = json.loads(command(config_file, "show", uid).stdout)

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from small_study import make_small_study, study_instance_uid, write_small_study
 
 from node import __version__
-from node.cli import MIRROR_VARIABLE
+from node.cli.main import MIRROR_VARIABLE
 from node.config import load_config
 from node.segmentation.packs import read_card
 

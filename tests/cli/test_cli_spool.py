@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import run_glionode
 
-from node.ledger import LedgerLine
+from node.processing.study_status import StudyStatus
 
 NOW = datetime.now(UTC)
 OLD, NEW = "1.2.3", "1.2.4"
@@ -33,8 +33,8 @@ def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         instance.write_bytes(bytes(2**20))
         for path in (instance, instance.parent):
             os.utime(path, (moment.timestamp() - 60, moment.timestamp() - 60))
-        lines.append(LedgerLine(uid, uid, "delivered", None, moment, {"pacs": "delivered"}, moment, None, uid))
-    monkeypatch.setattr("node.retention.read_ledger", lambda *_: lines)
+        lines.append(StudyStatus(uid, uid, "delivered", None, moment, {"pacs": "delivered"}, moment, None, uid))
+    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: lines)
     return file
 
 

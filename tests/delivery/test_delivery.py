@@ -17,10 +17,10 @@ from instances import encode_instance, make_instance, sop_instance_uid
 from memory_steps import Killed, MemorySteps
 from pydicom.uid import MRImageStorage
 
-from node import delivery as delivery_module
-from node.commitment import Commitments
 from node.config import Config, build_config
-from node.delivery import Delivery
+from node.delivery import delivery as delivery_module
+from node.delivery.delivery import Delivery
+from node.dicom.commitment import Commitments
 from node.errors import DeliveryError
 from node.metrics import Metrics
 from node.scp.commitment import CommitmentHandler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.uids import derived_uid, shortened
+from node.dicom.uids import derived_uid, shortened
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 from small_study import make_small_study, study_instance_uid, write_small_study
 
+from node.dicom.uids import derived_uid
 from node.scp.spool import Spool
-from node.scu import echo, send_instances
-from node.uids import derived_uid
+from node.scu.store import echo, send_instances
 
 SmallStudy = dict[str, list[Dataset]]
 

@@ -14,10 +14,10 @@ from aiosmtpd.controller import Controller
 from faults import free_port
 
 from node.config import Config, build_config
+from node.config_sections import NotifySection
 from node.errors import NotifyError
-from node.notices import Notices
-from node.notify import tell, unknown_services
-from node.sections import NotifySection
+from node.notify.notices import Notices
+from node.notify.services import tell, unknown_services
 
 
 @contextmanager

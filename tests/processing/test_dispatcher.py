@@ -12,13 +12,13 @@ from node_process import running_node, write_config
 from small_study import make_small_study, study_instance_uid, write_small_study
 
 from node.config import Config, build_config, load_config
-from node.desk import StudyDesk
-from node.engine import WorkflowClient
 from node.errors import StorageError, StudyError
-from node.ledger import read_ledger
 from node.metrics import Metrics
-from node.order import Order, attempt_id, attempt_of
+from node.processing.dispatcher import StudyDispatcher
+from node.processing.request import ProcessingRequest, attempt_id, attempt_of
+from node.processing.study_status import read_study_statuses
 from node.study import Contrast
+from node.workflow.engine import WorkflowClient
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def client(config: Config) -> Iterator[WorkflowClient]:
 
 
 @pytest.fixture
-def desk(config: Config, client: WorkflowClient) -> StudyDesk:
+def dispatcher(config: Config, client: WorkflowClient) -> StudyDispatcher:
     """A desk without a worker: what is ordered waits."""
-    return StudyDesk(config, client, Metrics())
+    return StudyDispatcher(config, client, Metrics())
 
 
 def receive(config: Config, study: dict, name: str = "small") -> str:
@@ -48,9 +48,9 @@ def receive(config: Config, study: dict, name: str = "small") -> str:
     return uid
 
 
-def orders(client: WorkflowClient, uid: str) -> list[tuple[str, str]]:
+def requests(client: WorkflowClient, uid: str) -> list[tuple[str, str]]:
     """The study's workflows: id and engine status, oldest first."""
-    found = client.workflows("process", about={"study_instance_uid": uid})
+    found = client.workflows("process", attributes={"study_instance_uid": uid})
     return [(record.workflow_id, record.engine_status) for record in found]
 
 
@@ -61,61 +61,69 @@ def test_attempts_are_counted_in_the_id() -> None:
 
 
 def test_study_is_not_tried_again_while_it_is_processed(
-    config: Config, client: WorkflowClient, desk: StudyDesk
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
 ) -> None:
     """A study that waits for its turn, or has it, is not ordered a second time."""
     uid = receive(config, make_small_study())
-    desk.start(uid)
+    dispatcher.start(uid)
     with pytest.raises(StudyError, match="is being processed"):
-        desk.retry(uid, {})
-    assert len(orders(client, uid)) == 1
+        dispatcher.retry(uid, {})
+    assert len(requests(client, uid)) == 1
 
 
-def test_cancelled_study_can_be_tried_again(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+def test_cancelled_study_can_be_tried_again(
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
     """Cancelling ends what is under way and says so; trying again makes another attempt of the same order."""
     uid = receive(config, make_small_study())
-    desk.start(uid)
-    (cancelled,) = desk.cancel(uid)
-    (line,) = read_ledger(config, client)
+    dispatcher.start(uid)
+    (cancelled,) = dispatcher.cancel(uid)
+    (line,) = read_study_statuses(config, client)
     assert (line.workflow_id, line.state) == (cancelled, "cancelled")
-    assert desk.retry(uid, {}) == f"{cancelled}.2"
-    assert orders(client, uid) == [(cancelled, "CANCELLED"), (f"{cancelled}.2", "ENQUEUED")]
-    desk.cancel(uid)
+    assert dispatcher.retry(uid, {}) == f"{cancelled}.2"
+    assert requests(client, uid) == [(cancelled, "CANCELLED"), (f"{cancelled}.2", "ENQUEUED")]
+    dispatcher.cancel(uid)
     with pytest.raises(StudyError, match="nothing is under way"):
-        desk.cancel(uid)
+        dispatcher.cancel(uid)
 
 
-def test_series_chosen_by_hand_makes_another_order(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+def test_series_chosen_by_hand_makes_another_order(
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
     """--use orders the study with that series; the order that still waited is ended, and named as the earlier one."""
     study = make_small_study()
     uid = receive(config, study)
-    desk.start(uid)
-    ((first, _),) = orders(client, uid)
-    second = desk.retry(uid, {Contrast.T1C: str(study["T1"][0].SeriesInstanceUID), Contrast.T1: "2"})
+    dispatcher.start(uid)
+    ((first, _),) = requests(client, uid)
+    second = dispatcher.retry(uid, {Contrast.T1C: str(study["T1"][0].SeriesInstanceUID), Contrast.T1: "2"})
     assert second != first
-    assert orders(client, uid) == [(first, "CANCELLED"), (second, "ENQUEUED")]
+    assert requests(client, uid) == [(first, "CANCELLED"), (second, "ENQUEUED")]
     (text,) = (each.input["args"][0] for each in client._client.list_workflows(workflow_ids=[second]))
-    order = Order.from_json(text)
-    assert order.earlier == (first,)
-    assert order.selection is not None
-    assert order.selection.chosen[Contrast.T1C].series_instance_uid == study["T1"][0].SeriesInstanceUID
+    request = ProcessingRequest.from_json(text)
+    assert request.earlier == (first,)
+    assert request.selection is not None
+    assert request.selection.chosen[Contrast.T1C].series_instance_uid == study["T1"][0].SeriesInstanceUID
 
 
-def test_study_deleted_since_is_not_ordered(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+def test_study_deleted_since_is_not_ordered(
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
     """A study that retention deleted between restart and quiet time is not ordered as one without instances."""
-    desk.start("1.2.3.4")
+    dispatcher.start("1.2.3.4")
     assert client.workflows("process") == []
 
 
-def test_study_that_may_come_back_is_not_forgotten(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+def test_study_that_may_come_back_is_not_forgotten(
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
     """While retention looks at a study once more, out of its place, an order for it is put off, not dropped."""
     uid = receive(config, make_small_study())
     away = config.spool_folder / ".deleting" / uid
     away.parent.mkdir()
     (config.spool_folder / uid).rename(away)
     with pytest.raises(StorageError, match="looked at for deletion"):
-        desk.start(uid)
-    assert orders(client, uid) == []
+        dispatcher.start(uid)
+    assert requests(client, uid) == []
 
 
 def store(config: Config, study: dict) -> str:
@@ -129,40 +137,40 @@ def store(config: Config, study: dict) -> str:
 
 
 def test_what_was_judged_is_settled_by_its_names(
-    config: Config, desk: StudyDesk, monkeypatch: pytest.MonkeyPatch
+    config: Config, dispatcher: StudyDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a restart a judged study is known without reading its files; another instance makes it open again."""
     study = make_small_study()
     late = study["T2"].pop()
     uid = store(config, study)
-    assert desk.settled([uid]) == frozenset()
-    desk.start(uid)
+    assert dispatcher.settled([uid]) == frozenset()
+    dispatcher.start(uid)
     with monkeypatch.context() as patch:
-        patch.setattr("node.order.read_study", None)
-        assert desk.settled([uid, "1.2.3"]) == {uid}
+        patch.setattr("node.processing.request.read_study", None)
+        assert dispatcher.settled([uid, "1.2.3"]) == {uid}
     store(config, {"T2": [late]})
-    assert desk.settled([uid]) == frozenset()
+    assert dispatcher.settled([uid]) == frozenset()
 
 
-def test_impossible_wish_is_told_at_once(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+def test_impossible_wish_is_told_at_once(config: Config, client: WorkflowClient, dispatcher: StudyDispatcher) -> None:
     """A series that does not exist, or a study nobody sent, is an error now, not a refused study later."""
     uid = receive(config, make_small_study())
     with pytest.raises(StudyError, match="99"):
-        desk.retry(uid, {Contrast.T1C: "99"})
-    assert orders(client, uid) == []
+        dispatcher.retry(uid, {Contrast.T1C: "99"})
+    assert requests(client, uid) == []
 
 
-def test_study_that_nobody_knows_is_no_study(config: Config, desk: StudyDesk) -> None:
+def test_study_that_nobody_knows_is_no_study(config: Config, dispatcher: StudyDispatcher) -> None:
     """Trying again and cancelling say so in the same words; of one whose inputs are gone it is said that they are."""
     uid = receive(config, make_small_study())
-    for ask in (lambda uid: desk.retry(uid, {}), desk.cancel):
+    for ask in (lambda uid: dispatcher.retry(uid, {}), dispatcher.cancel):
         with pytest.raises(StudyError, match=r"^no study 1\.2\.3\.4$"):
             ask("1.2.3.4")
-    desk.start(uid)
+    dispatcher.start(uid)
     (config.spool_folder / uid).rename(config.folder / "away")
-    desk.cancel(uid)
+    dispatcher.cancel(uid)
     with pytest.raises(StudyError, match="nothing of it is in the spool"):
-        desk.retry(uid, {})
+        dispatcher.retry(uid, {})
 
 
 def add_localizer(config: Config, uid: str) -> str:
@@ -173,35 +181,41 @@ def add_localizer(config: Config, uid: str) -> str:
     return "1.2.3.99"
 
 
-def test_changed_setting_runs_nothing_again_by_itself(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+def test_changed_setting_runs_nothing_again_by_itself(
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
     """A restart with another mode leaves every study alone whose instances were judged; trying again takes the mode."""
     uid = receive(config, make_small_study())
-    desk.start(uid)
-    changed = StudyDesk(config.with_segmentation(mode="published"), client, Metrics())
+    dispatcher.start(uid)
+    changed = StudyDispatcher(config.with_segmentation(mode="published"), client, Metrics())
     changed.start(uid)
-    ((first, _),) = orders(client, uid)
-    desk.cancel(uid)
+    ((first, _),) = requests(client, uid)
+    dispatcher.cancel(uid)
     assert changed.retry(uid, {}) != first
-    assert len(orders(client, uid)) == 2
+    assert len(requests(client, uid)) == 2
 
 
-def test_all_that_was_looked_at_is_remembered(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+def test_all_that_was_looked_at_is_remembered(
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
     """Handed over as complete, then as stable with a localizer more, a study is one order, also by other settings."""
     study = make_small_study()
     uid = receive(config, study)
     complete = frozenset(str(instances[0].SeriesInstanceUID) for instances in study.values())
     add_localizer(config, uid)
-    desk.start(uid, complete)
-    desk.start(uid)
-    changed = StudyDesk(config.with_segmentation(mode="published"), client, Metrics())
+    dispatcher.start(uid, complete)
+    dispatcher.start(uid)
+    changed = StudyDispatcher(config.with_segmentation(mode="published"), client, Metrics())
     changed.start(uid)
     changed.start(uid, complete)
-    assert len(orders(client, uid)) == 1
-    (line,) = read_ledger(config, client)
+    assert len(requests(client, uid)) == 1
+    (line,) = read_study_statuses(config, client)
     assert len(line.judged) == 2
 
 
-def test_changed_rule_runs_nothing_again_by_itself(tmp_path: Path, client: WorkflowClient, desk: StudyDesk) -> None:
+def test_changed_rule_runs_nothing_again_by_itself(
+    tmp_path: Path, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
     """A study refused for a word that nobody knew stays so until it is tried again."""
     study = make_small_study()
     for instance in study["FLAIR"]:
@@ -210,35 +224,37 @@ def test_changed_rule_runs_nothing_again_by_itself(tmp_path: Path, client: Workf
             delattr(instance, keyword)
     config = load_config(tmp_path / "config.toml")
     uid = receive(config, study)
-    desk.start(uid)
-    ((refused, _),) = orders(client, uid)
+    dispatcher.start(uid)
+    ((refused, _),) = requests(client, uid)
     rules = {"node": {"folder": str(config.folder)}, "series": {"rules": {"FLAIR": ["wasserdunkel"]}}}
     ruled = build_config(rules)
-    taught = StudyDesk(ruled, client, Metrics())
+    taught = StudyDispatcher(ruled, client, Metrics())
     taught.start(uid)
-    assert len(orders(client, uid)) == 1
+    assert len(requests(client, uid)) == 1
     assert taught.retry(uid, {}) != refused
 
 
-def test_comparison_ends_nothing_that_waits(config: Config, client: WorkflowClient, desk: StudyDesk) -> None:
+def test_comparison_ends_nothing_that_waits(
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
     """An order that only images can decide leaves the study's others waiting, for it may find that they are right."""
     study = make_small_study()
     uid = receive(config, {contrast: study[contrast] for contrast in ("T1", "T2", "FLAIR")})
-    desk.start(uid)
+    dispatcher.start(uid)
     for instance in study["T1c"]:
         instance.SeriesDescription = study["T1"][0].SeriesDescription
     receive(config, study)
-    desk.start(uid)
-    assert [status for _, status in orders(client, uid)] == ["ENQUEUED", "ENQUEUED"]
+    dispatcher.start(uid)
+    assert [status for _, status in requests(client, uid)] == ["ENQUEUED", "ENQUEUED"]
 
 
-def test_complete_means_the_four_in_quiet_series(config: Config, desk: StudyDesk) -> None:
+def test_complete_means_the_four_in_quiet_series(config: Config, dispatcher: StudyDispatcher) -> None:
     """A study is complete with its four quiet series, whatever else still arrives, and not with three."""
     study = make_small_study()
     uid = receive(config, study)
     series = {contrast: str(instances[0].SeriesInstanceUID) for contrast, instances in study.items()}
-    assert desk.is_complete(uid, frozenset(series.values()))
-    assert not desk.is_complete(uid, frozenset(series.values()) - {series["FLAIR"]})
+    assert dispatcher.is_complete(uid, frozenset(series.values()))
+    assert not dispatcher.is_complete(uid, frozenset(series.values()) - {series["FLAIR"]})
 
 
 @pytest.mark.slow
@@ -249,7 +265,7 @@ def test_admin_works_while_the_node_runs(tmp_path: Path) -> None:
     with running_node(config_file) as node:
         uid = receive(node.config, study)
         client = WorkflowClient(node.config)
-        StudyDesk(node.config, client, Metrics()).start(uid)
+        StudyDispatcher(node.config, client, Metrics()).start(uid)
         node.wait_until(lambda: node.study(uid).get("state") == "failed", 60)
         client.close()
         assert "glionode models pull" in node.study(uid)["reason"]

@@ -19,12 +19,18 @@ from node_process import write_config
 from small_study import all_instances, make_small_study, study_instance_uid, write_small_study
 
 from node.config import Config, load_config
-from node.engine import STUDY_QUEUE, WorkflowClient
 from node.errors import ContentRefused, ModelPackError
-from node.order import Order, Wish, attempt_id, order_study, with_earlier_moment
-from node.pipeline import Pipeline
+from node.processing.pipeline import Pipeline
+from node.processing.request import (
+    ProcessingRequest,
+    RequestOptions,
+    attempt_id,
+    build_request,
+    with_first_creation_time,
+)
+from node.processing.request_history import request_attributes
 from node.study import Comparison, Contrast, Destination
-from node.succession import words_about
+from node.workflow.engine import STUDY_QUEUE, WorkflowClient
 
 
 class RecordingSteps:
@@ -78,46 +84,46 @@ def config_with(tmp_path: Path, *destinations: Destination, **sections: dict[str
 def test_small_study_is_selected(tmp_path: Path, config: Config) -> None:
     """The small study of these tests holds all four contrasts, so that what is refused is what a test spoilt."""
     study = make_small_study()
-    order = order_study(write_small_study(tmp_path / "study", study), config)
-    assert order.refusal is None
-    assert order.selection is not None
-    assert {str(contrast): series.series_instance_uid for contrast, series in order.selection.chosen.items()} == {
+    request = build_request(write_small_study(tmp_path / "study", study), config)
+    assert request.refusal is None
+    assert request.selection is not None
+    assert {str(contrast): series.series_instance_uid for contrast, series in request.selection.chosen.items()} == {
         contrast: str(instances[0].SeriesInstanceUID) for contrast, instances in study.items()
     }
-    assert order.study_instance_uid == study_instance_uid(study)
+    assert request.study_instance_uid == study_instance_uid(study)
 
 
 def test_order_does_not_depend_on_file_names(tmp_path: Path, config: Config) -> None:
     """The same instances under other names, in other folders, in another order, give the same workflow id."""
     study = make_small_study()
-    first = order_study(write_small_study(tmp_path / "first", study), config)
+    first = build_request(write_small_study(tmp_path / "first", study), config)
     for number, instance in enumerate(reversed(list(all_instances(study)))):
         folder = tmp_path / "second" / str(number % 7)
         folder.mkdir(parents=True, exist_ok=True)
         write_instance_file(folder, instance).rename(folder / f"IM{number:03}")
-    second = order_study(tmp_path / "second", config)
+    second = build_request(tmp_path / "second", config)
     assert second.workflow_id == first.workflow_id
 
 
 def test_order_does_not_depend_on_what_is_not_used(tmp_path: Path, config: Config) -> None:
     """A late localizer leaves the workflow id as it is: the selected instances are the same."""
     folder = write_small_study(tmp_path / "study", make_small_study())
-    first = order_study(folder, config)
+    first = build_request(folder, config)
     localizer = make_instance(99, study_instance_uid=first.study_instance_uid, series_instance_uid="1.2.3.99")
     localizer.SeriesDescription, localizer.SeriesNumber = "localizer", 99
     write_instance_file(folder, localizer)
-    assert order_study(folder, config).workflow_id == first.workflow_id
+    assert build_request(folder, config).workflow_id == first.workflow_id
 
 
 def test_order_depends_on_instances_and_settings(tmp_path: Path, config: Config) -> None:
     """One instance less, or another mode, gives another workflow id; the device does not."""
     study = make_small_study()
     folder = write_small_study(tmp_path / "study", study)
-    whole = order_study(folder, config)
-    assert order_study(folder, config.with_segmentation(device="cpu")).workflow_id == whole.workflow_id
-    published = order_study(folder, config.with_segmentation(mode="published"))
+    whole = build_request(folder, config)
+    assert build_request(folder, config.with_segmentation(device="cpu")).workflow_id == whole.workflow_id
+    published = build_request(folder, config.with_segmentation(mode="published"))
     (folder / f"{study['T1'][-1].SOPInstanceUID}.dcm").unlink()
-    less = order_study(folder, config)
+    less = build_request(folder, config)
     assert less.selection is not None
     assert len({whole.workflow_id, published.workflow_id, less.workflow_id}) == 3
 
@@ -127,12 +133,12 @@ def test_refused_order_changes_when_the_missing_series_arrives(tmp_path: Path, c
     study = make_small_study()
     flair = study.pop("FLAIR")
     folder = write_small_study(tmp_path / "study", study)
-    refused = order_study(folder, config)
+    refused = build_request(folder, config)
     assert refused.selection is None
     assert "no FLAIR" in (refused.refusal or "")
-    assert order_study(folder, config).workflow_id == refused.workflow_id
+    assert build_request(folder, config).workflow_id == refused.workflow_id
     write_small_study(folder, {"FLAIR": flair})
-    complete = order_study(folder, config)
+    complete = build_request(folder, config)
     assert complete.selection is not None
     assert complete.workflow_id != refused.workflow_id
 
@@ -142,38 +148,38 @@ def test_unreadable_study_is_ordered_as_refused(tmp_path: Path, config: Config) 
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "1.2.3.dcm").write_bytes(b"not DICOM")
-    order = order_study(folder, config, Wish("1.2.3.4"))
-    assert (order.study_instance_uid, order.selection) == ("1.2.3.4", None)
-    assert "1.2.3.dcm: not a DICOM Part 10 file" in (order.refusal or "")
-    assert order_study(folder, config, Wish("1.2.3.4")).workflow_id == order.workflow_id
+    request = build_request(folder, config, RequestOptions("1.2.3.4"))
+    assert (request.study_instance_uid, request.selection) == ("1.2.3.4", None)
+    assert "1.2.3.dcm: not a DICOM Part 10 file" in (request.refusal or "")
+    assert build_request(folder, config, RequestOptions("1.2.3.4")).workflow_id == request.workflow_id
     (folder / "1.2.4.dcm").write_bytes(b"nor this")
-    assert order_study(folder, config, Wish("1.2.3.4")).workflow_id != order.workflow_id
+    assert build_request(folder, config, RequestOptions("1.2.3.4")).workflow_id != request.workflow_id
 
 
 def test_earlier_moment_is_kept(tmp_path: Path) -> None:
     """An order takes over when it was first made from its own result, and only from its own."""
     earlier, now = datetime(2020, 1, 2, 3, 4, 5, 678, tzinfo=UTC), datetime.now(UTC)
-    order = Order("a" * 32, "1.2.3", None, "a reason", now)
-    assert with_earlier_moment(order, tmp_path) == order
+    request = ProcessingRequest("a" * 32, "1.2.3", None, "a reason", now)
+    assert with_first_creation_time(request, tmp_path) == request
     result = {"workflow_id": "b" * 32, "created": earlier.isoformat()}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    assert with_earlier_moment(order, tmp_path) == order
-    (tmp_path / "result.json").write_text(json.dumps(result | {"workflow_id": order.workflow_id}))
-    assert with_earlier_moment(order, tmp_path) == replace(order, created=earlier)
+    assert with_first_creation_time(request, tmp_path) == request
+    (tmp_path / "result.json").write_text(json.dumps(result | {"workflow_id": request.workflow_id}))
+    assert with_first_creation_time(request, tmp_path) == replace(request, created=earlier)
 
 
 # ---- the workflow of a study -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def order(tmp_path: Path, config: Config) -> Order:
+def request(tmp_path: Path, config: Config) -> ProcessingRequest:
     """The small study's order."""
-    return order_study(write_small_study(tmp_path / "study", make_small_study()), config)
+    return build_request(write_small_study(tmp_path / "study", make_small_study()), config)
 
 
-def process(config: Config, steps: RecordingSteps, order: Order, folder: Path) -> dict[str, Any]:
+def process(config: Config, steps: RecordingSteps, request: ProcessingRequest, folder: Path) -> dict[str, Any]:
     """Run the workflow of one study."""
-    return Pipeline(config).process(steps, order.as_json(), str(folder))
+    return Pipeline(config).process(steps, request.as_json(), str(folder))
 
 
 def raising(error: Exception) -> Callable[..., Any]:
@@ -185,20 +191,20 @@ def raising(error: Exception) -> Callable[..., Any]:
     return step
 
 
-def test_order_survives_the_database(order: Order) -> None:
+def test_order_survives_the_database(request: ProcessingRequest) -> None:
     """An order read back from its text is the order: selection, paths, moment and all; unknown keys do no harm."""
-    assert Order.from_json(order.as_json()) == order
-    later = json.loads(order.as_json()) | {"key_of_a_later_version": 1}
-    assert Order.from_json(json.dumps(later)) == order
+    assert ProcessingRequest.from_json(request.as_json()) == request
+    later = json.loads(request.as_json()) | {"key_of_a_later_version": 1}
+    assert ProcessingRequest.from_json(json.dumps(later)) == request
 
 
-def test_study_goes_its_way(tmp_path: Path, order: Order) -> None:
+def test_study_goes_its_way(tmp_path: Path, request: ProcessingRequest) -> None:
     """Segment, report, then one delivery for each destination in a queue and under an id of its own."""
     peers = [Destination(name, "PACS", "127.0.0.1", 104) for name in ("archive", "reading")]
     steps = RecordingSteps(
         "w.2", segment=lambda *_: {"facts": 1}, report=lambda *_: {"volumes_ml": {"whole_tumour": 2.0}}
     )
-    outcome = process(config_with(tmp_path, *peers), steps, order, tmp_path)
+    outcome = process(config_with(tmp_path, *peers), steps, request, tmp_path)
     assert outcome == {"state": "reported", "reason": None, "volumes_ml": {"whole_tumour": 2.0}}
     assert (steps.names, steps.told) == (["segment", "report"], ["selected", "segmented", "reported"])
     files = ["seg.dcm", "sr.dcm"]
@@ -207,7 +213,7 @@ def test_study_goes_its_way(tmp_path: Path, order: Order) -> None:
             f"deliver-{peer.name}",
             "deliver",
             f"w.2-{peer.name}",
-            order.study_instance_uid,
+            request.study_instance_uid,
             str(tmp_path),
             peer.name,
             files,
@@ -216,10 +222,10 @@ def test_study_goes_its_way(tmp_path: Path, order: Order) -> None:
     ]
 
 
-def test_refusal_by_a_step_ends_the_way(tmp_path: Path, config: Config, order: Order) -> None:
+def test_refusal_by_a_step_ends_the_way(tmp_path: Path, config: Config, request: ProcessingRequest) -> None:
     """A study that a step refuses is refused with that reason; nothing is sent; the selection is kept."""
     steps = RecordingSteps(segment=raising(ContentRefused("no brain was found")))
-    outcome = process(config, steps, order, tmp_path / "work")
+    outcome = process(config, steps, request, tmp_path / "work")
     assert outcome == {
         "state": "refused", "reason": "no brain was found", "volumes_ml": None, "kind": "ContentRefused",
     }  # fmt: skip
@@ -231,70 +237,73 @@ def test_refusal_by_a_step_ends_the_way(tmp_path: Path, config: Config, order: O
 
 def test_refused_order_computes_nothing(tmp_path: Path, config: Config) -> None:
     """A study without a selection is only written down: its reason, its UID, and that there was none."""
-    order = Order("a" * 32, "", None, "the folder holds 2 studies", datetime.now(UTC))
+    request = ProcessingRequest("a" * 32, "", None, "the folder holds 2 studies", datetime.now(UTC))
     steps = RecordingSteps()
-    assert process(config, steps, order, tmp_path / "work")["state"] == "refused"
+    assert process(config, steps, request, tmp_path / "work")["state"] == "refused"
     assert steps.names == ["refuse"]
     result = json.loads((tmp_path / "work" / "result.json").read_text("utf-8"))
     assert result["study_instance_uid"] is result["selection"] is None
 
 
-def test_trouble_outside_the_study_orders_another_attempt(tmp_path: Path, config: Config, order: Order) -> None:
+def test_trouble_outside_the_study_orders_another_attempt(
+    tmp_path: Path, config: Config, request: ProcessingRequest
+) -> None:
     """A model that is not installed fails this attempt, naming the command; the next has a doubled pause."""
     pause = config.engine.attempt_pause_seconds
     for attempt in (1, 3):
-        steps = RecordingSteps(attempt_id(order.workflow_id, attempt))
-        outcome = process(config, steps, order, tmp_path / "work")
+        steps = RecordingSteps(attempt_id(request.workflow_id, attempt))
+        outcome = process(config, steps, request, tmp_path / "work")
         assert (outcome["state"], outcome["kind"]) == ("failed", "ModelPackError")
         assert "glionode models pull" in outcome["reason"]
-        following = attempt_id(order.workflow_id, attempt + 1)
-        assert steps.started == [("gpu", "process", following, order.as_json(), str(tmp_path / "work"))]
+        following = attempt_id(request.workflow_id, attempt + 1)
+        assert steps.started == [("gpu", "process", following, request.as_json(), str(tmp_path / "work"))]
         assert steps.delays == [pause * 2 ** (attempt - 1)]
     assert not (tmp_path / "work" / "result.json").exists()
 
 
-def test_last_attempt_orders_no_other(tmp_path: Path, config: Config, order: Order) -> None:
+def test_last_attempt_orders_no_other(tmp_path: Path, config: Config, request: ProcessingRequest) -> None:
     """After engine.attempts attempts the study has failed, and stays so until a human tries it again."""
-    steps = RecordingSteps(attempt_id(order.workflow_id, config.engine.attempts))
-    assert process(config, steps, order, tmp_path / "work")["state"] == "failed"
+    steps = RecordingSteps(attempt_id(request.workflow_id, config.engine.attempts))
+    assert process(config, steps, request, tmp_path / "work")["state"] == "failed"
     assert steps.started == []
 
 
-def test_superseded_study_is_not_tried_again(tmp_path: Path, order: Order) -> None:
+def test_superseded_study_is_not_tried_again(tmp_path: Path, request: ProcessingRequest) -> None:
     """An attempt that fails while a later order of the study exists is the last one, says so, and alarms nobody."""
     config = config_with(tmp_path, notify={"urls": ["json://127.0.0.1:1/"], "states": ["failed"]})
-    steps = RecordingSteps(order.workflow_id, later=lambda *_: "b" * 32)
-    outcome = process(config, steps, order, tmp_path / "work")
+    steps = RecordingSteps(request.workflow_id, later=lambda *_: "b" * 32)
+    outcome = process(config, steps, request, tmp_path / "work")
     assert outcome["state"] == "failed"
     assert outcome["reason"].endswith("; not tried again, for a later order of the study exists")
     assert steps.started == []
 
 
-def test_later_order_is_found_in_the_database(tmp_path: Path, config: Config, order: Order) -> None:
+def test_later_order_is_found_in_the_database(tmp_path: Path, config: Config, request: ProcessingRequest) -> None:
     """One of another selection that was enqueued after this one; without an engine there is none."""
     pipeline = Pipeline(config)
-    assert pipeline.later(order, "") is None
+    assert pipeline.later(request, "") is None
     with closing(WorkflowClient(config)) as client:
-        for each in (order, replace(order, workflow_id="b" * 32)):
-            client.enqueue(STUDY_QUEUE, "process", each.workflow_id, "", "", about=words_about(each))
-    assert pipeline.later(order, order.workflow_id) == "b" * 32
-    assert pipeline.later(order, "b" * 32) is None
+        for each in (request, replace(request, workflow_id="b" * 32)):
+            client.enqueue(STUDY_QUEUE, "process", each.workflow_id, "", "", attributes=request_attributes(each))
+    assert pipeline.later(request, request.workflow_id) == "b" * 32
+    assert pipeline.later(request, "b" * 32) is None
 
 
 @pytest.mark.parametrize("step", ["compare", "refuse"])
 def test_disk_trouble_anywhere_orders_another_attempt(
-    tmp_path: Path, config: Config, order: Order, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, config: Config, request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Also while images are compared, or a refusal is written down."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(
-        "node.pipeline.order_study" if step == "compare" else "node.pipeline.write_refused", raising(full)
+        "node.processing.pipeline.build_request" if step == "compare" else "node.processing.pipeline.write_refused",
+        raising(full),
     )
-    order = replace(order, selection=None, refusal="no FLAIR", is_undecided=step == "compare")
-    steps = RecordingSteps(order.workflow_id)
-    outcome = process(config, steps, order, tmp_path / "work")
+    request = replace(request, selection=None, refusal="no FLAIR", is_undecided=step == "compare")
+    steps = RecordingSteps(request.workflow_id)
+    outcome = process(config, steps, request, tmp_path / "work")
     assert (outcome["state"], outcome["reason"]) == ("failed", "the disk: No space left on device")
-    assert [each[2] for each in steps.started] == [attempt_id(order.workflow_id, 2)]
+    assert [each[2] for each in steps.started] == [attempt_id(request.workflow_id, 2)]
 
 
 def test_what_images_decided_goes_on_in_a_workflow_of_its_own(
@@ -305,24 +314,24 @@ def test_what_images_decided_goes_on_in_a_workflow_of_its_own(
     for instance in study["T1c"]:
         instance.SeriesDescription = study["T1"][0].SeriesDescription
     folder = write_small_study(tmp_path / "study", study)
-    order = order_study(folder, config)
+    request = build_request(folder, config)
     compare = "node.segmentation.enhancement.compare_enhancement"
     monkeypatch.setattr(
         compare, lambda one, other: Comparison("one" if one.series_number == 2 else "other", "brighter")
     )
-    steps = RecordingSteps(f"{order.workflow_id}.2")
-    outcome = process(config, steps, order, tmp_path / "work" / order.workflow_id)
+    steps = RecordingSteps(f"{request.workflow_id}.2")
+    outcome = process(config, steps, request, tmp_path / "work" / request.workflow_id)
     ((queue, name, following, text, work),) = steps.started
-    decided = Order.from_json(text)
+    decided = ProcessingRequest.from_json(text)
     assert (outcome["state"], outcome["follows"]) == ("compared", following)
     assert (queue, name, following) == ("gpu", "process", f"{decided.workflow_id}.2")
     assert work == str(tmp_path / "work" / decided.workflow_id)
     assert decided.selection is not None
     assert decided.selection.chosen[Contrast.T1C].series_number == 2
-    add_localizer(folder, order.study_instance_uid)
-    again = order_study(folder, config)
-    assert again.workflow_id != order.workflow_id
-    assert Order.from_json(Pipeline(config).compare(again)).workflow_id == decided.workflow_id
+    add_localizer(folder, request.study_instance_uid)
+    again = build_request(folder, config)
+    assert again.workflow_id != request.workflow_id
+    assert ProcessingRequest.from_json(Pipeline(config).compare(again)).workflow_id == decided.workflow_id
 
 
 def add_localizer(folder: Path, study: str) -> None:
@@ -332,43 +341,45 @@ def add_localizer(folder: Path, study: str) -> None:
     write_instance_file(folder, localizer)
 
 
-def test_ids_of_notices_are_those_of_no_delivery(tmp_path: Path, order: Order) -> None:
+def test_ids_of_notices_are_those_of_no_delivery(tmp_path: Path, request: ProcessingRequest) -> None:
     """Whatever a destination is called, its delivery and the study's notice are two workflows."""
     peer = Destination("notice-reported", "PACS", "127.0.0.1", 104)
     config = config_with(tmp_path, peer, notify={"urls": ["json://127.0.0.1:1/"], "states": ["reported"]})
     steps = RecordingSteps("w", segment=lambda *_: {}, report=lambda *_: {"volumes_ml": {}})
-    process(config, steps, order, tmp_path / "work")
+    process(config, steps, request, tmp_path / "work")
     assert sorted(each[2] for each in steps.started) == ["notice-reported-w", "w-notice-reported"]
 
 
 def test_unforeseen_error_tells_its_kind_only(
-    tmp_path: Path, config: Config, order: Order, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error nobody thought of fails the attempt with its kind and place; its text may hold what a header held."""
     monkeypatch.setattr(Pipeline, "_segment", raising(ZeroDivisionError("DOE^JOHN")))
-    outcome = process(config, RecordingSteps(), order, tmp_path / "work")
+    outcome = process(config, RecordingSteps(), request, tmp_path / "work")
     assert outcome["reason"].startswith("ZeroDivisionError in test_pipeline.py:")
     assert "DOE" not in json.dumps(outcome)
 
 
 @pytest.mark.parametrize(("state", "is_told"), [("refused", True), ("failed", False)])
-def test_humans_are_told_of_the_states_they_chose(tmp_path: Path, order: Order, state: str, is_told: bool) -> None:
+def test_humans_are_told_of_the_states_they_chose(
+    tmp_path: Path, request: ProcessingRequest, state: str, is_told: bool
+) -> None:
     """A state that notify.states lists starts a notice with its reason, another does not."""
     notify = {"urls": ["json://127.0.0.1:1/"], "states": ["refused"]}
     config = config_with(tmp_path, notify=notify, engine={"attempts": 1})
     error = ContentRefused("no brain") if state == "refused" else ModelPackError("no model")
     steps = RecordingSteps(segment=raising(error))
-    assert process(config, steps, order, tmp_path / "work")["state"] == state
-    expected = [("notice", "notice", f"notice-{state}-w", state, order.study_instance_uid, str(error))]
+    assert process(config, steps, request, tmp_path / "work")["state"] == state
+    expected = [("notice", "notice", f"notice-{state}-w", state, request.study_instance_uid, str(error))]
     assert steps.started == (expected if is_told else [])
 
 
-def test_refusal_is_sent_if_the_config_wants_it(tmp_path: Path, order: Order) -> None:
+def test_refusal_is_sent_if_the_config_wants_it(tmp_path: Path, request: ProcessingRequest) -> None:
     """With delivery.send_refusals each destination gets one small SR that says why there is no result."""
     pacs = Destination("pacs", "PACS", "127.0.0.1", 104)
     config = config_with(tmp_path, pacs, delivery={"send_refusals": True})
     steps = RecordingSteps(segment=raising(ContentRefused("no brain was found")))
-    process(config, steps, order, tmp_path / "work")
+    process(config, steps, request, tmp_path / "work")
     ((queue, name, _, *_, files),) = steps.started
     assert (queue, name, files) == ("deliver-pacs", "deliver", ["refusal.dcm"])
     document = pydicom.dcmread(tmp_path / "work" / "refusal.dcm")
@@ -380,10 +391,10 @@ def test_images_decide_where_words_do_not(tmp_path: Path, config: Config) -> Non
     study = make_small_study()
     for instance in study["T1c"]:
         instance.SeriesDescription = study["T1"][0].SeriesDescription
-    order = order_study(write_small_study(tmp_path / "study", study), config)
-    assert (order.selection, order.is_undecided) == (None, True)
+    request = build_request(write_small_study(tmp_path / "study", study), config)
+    assert (request.selection, request.is_undecided) == (None, True)
     steps = RecordingSteps()
-    outcome = process(config, steps, order, tmp_path / "work")
+    outcome = process(config, steps, request, tmp_path / "work")
     assert (steps.told, steps.names) == (["comparing", "refused"], ["compare", "refuse"])
     assert outcome["kind"] == "SelectionRefused"
     result = json.loads((tmp_path / "work" / "result.json").read_text("utf-8"))
@@ -396,8 +407,8 @@ def test_refused_study_keeps_the_verdict_on_each_series(tmp_path: Path, config: 
     """``result.json`` of a study that lacks FLAIR says what every series was taken for; nothing is chosen."""
     study = make_small_study()
     del study["FLAIR"]
-    order = order_study(write_small_study(tmp_path / "study", study), config)
-    process(config, RecordingSteps(), Order.from_json(order.as_json()), tmp_path / "work")
+    request = build_request(write_small_study(tmp_path / "study", study), config)
+    process(config, RecordingSteps(), ProcessingRequest.from_json(request.as_json()), tmp_path / "work")
     told = json.loads((tmp_path / "work" / "result.json").read_text("utf-8"))["selection"]
     assert told["chosen"] == {}
     assert [each["contrast"] for each in told["series"]] == ["T1", "T1c", "T2"]
@@ -410,9 +421,9 @@ def test_undecided_study_is_refused_where_images_may_not_be_compared(tmp_path: P
     for instance in study["T1c"]:
         instance.SeriesDescription = study["T1"][0].SeriesDescription
     config = config_with(tmp_path, series={"compare_images": False})
-    order = order_study(write_small_study(tmp_path / "study", study), config)
-    assert (order.selection, order.is_undecided) == (None, False)
-    assert "undecided" in (order.refusal or "")
+    request = build_request(write_small_study(tmp_path / "study", study), config)
+    assert (request.selection, request.is_undecided) == (None, False)
+    assert "undecided" in (request.refusal or "")
 
 
 def test_exam_with_t1c_only_goes_to_the_pack_for_it(tmp_path: Path) -> None:
@@ -420,13 +431,13 @@ def test_exam_with_t1c_only_goes_to_the_pack_for_it(tmp_path: Path) -> None:
     study = make_small_study()
     del study["FLAIR"]
     folder = write_small_study(tmp_path / "study", study)
-    order = order_study(folder, config_with(tmp_path, segmentation={"t1c_only_model": "some_pack"}))
-    assert order.selection is not None
-    assert (order.model, list(order.selection.chosen)) == ("some_pack", [Contrast.T1C])
-    assert "no FLAIR" in order.selection.cautions[0]
+    request = build_request(folder, config_with(tmp_path, segmentation={"t1c_only_model": "some_pack"}))
+    assert request.selection is not None
+    assert (request.model, list(request.selection.chosen)) == ("some_pack", [Contrast.T1C])
+    assert "no FLAIR" in request.selection.cautions[0]
     del study["T1c"]
     for file in folder.iterdir():
         file.unlink()
     write_small_study(folder, study)
-    refused = order_study(folder, config_with(tmp_path, segmentation={"t1c_only_model": "some_pack"}))
+    refused = build_request(folder, config_with(tmp_path, segmentation={"t1c_only_model": "some_pack"}))
     assert "no T1c" in (refused.refusal or "")

@@ -8,9 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from node.engine import WorkflowRecord
-from node.order import Order
-from node.succession import COMPARED, earlier_orders, followed, judged, later_order, succeed, words_about
+from node.processing.request import ProcessingRequest
+from node.processing.request_history import (
+    COMPARED,
+    earlier_requests,
+    judged,
+    later_request,
+    request_after_comparison,
+    request_attributes,
+    successor_id,
+)
+from node.workflow.engine import WorkflowRecord
 
 BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY = "1.2.3"
@@ -24,9 +32,9 @@ class Client:
     records: list[WorkflowRecord]
     cancelled: list[str] = field(default_factory=list)
 
-    def workflows(self, name: str, about: dict[str, str]) -> list[WorkflowRecord]:
+    def workflows(self, name: str, attributes: dict[str, str]) -> list[WorkflowRecord]:
         """The study's."""
-        assert (name, about) == ("process", {"study_instance_uid": STUDY})
+        assert (name, attributes) == ("process", {"study_instance_uid": STUDY})
         return self.records
 
     def cancel(self, workflow_id: str) -> None:
@@ -34,37 +42,37 @@ class Client:
         self.cancelled.append(workflow_id)
 
 
-def order(workflow_id: str, **facts: object) -> Order:
+def request(workflow_id: str, **facts: object) -> ProcessingRequest:
     """An order of the study."""
-    return Order(workflow_id, STUDY, None, None, BEGUN, instances=f"seen by {workflow_id[:1]}", **facts)
+    return ProcessingRequest(workflow_id, STUDY, None, None, BEGUN, instances=f"seen by {workflow_id[:1]}", **facts)
 
 
 def records(*found: tuple[str, str] | tuple[str, str, str]) -> list[WorkflowRecord]:
     """Workflows, oldest first: id, the engine's status, and the comparison that each is, or follows."""
     made = []
     for minute, (workflow_id, status, *comparing) in enumerate(found):
-        about = words_about(order((comparing or [workflow_id])[0], is_undecided=bool(comparing)))
+        attributes = request_attributes(request((comparing or [workflow_id])[0], is_undecided=bool(comparing)))
         moment = BEGUN + timedelta(minutes=minute)
-        made.append(WorkflowRecord(workflow_id, status, None, about, None, None, moment, moment))
+        made.append(WorkflowRecord(workflow_id, status, None, attributes, None, None, moment, moment))
     return made
 
 
 def test_earlier_orders_are_named_newest_first() -> None:
     """Each once, whatever its attempts, and never the order itself."""
     found = records((A, "SUCCESS"), (B, "CANCELLED"), (f"{A}.2", "SUCCESS"), (LATER, "ENQUEUED"))
-    assert earlier_orders(found, LATER) == (A, B)
-    assert earlier_orders(found, A) == (LATER, B)
+    assert earlier_requests(found, LATER) == (A, B)
+    assert earlier_requests(found, A) == (LATER, B)
 
 
 def test_later_order_is_one_of_another_selection_made_after() -> None:
     """Neither an attempt at the same order, nor one made before, nor a comparison, which may change nothing."""
     found = records((B, "SUCCESS"), (A, "SUCCESS"), (f"{A}.2", "PENDING"), (UNDECIDED, "ENQUEUED", UNDECIDED))
-    assert later_order(found, A) is None
-    assert later_order(found, "unknown") is None
+    assert later_request(found, A) is None
+    assert later_request(found, "unknown") is None
     (after,) = records((LATER, "ENQUEUED", UNDECIDED))  # what follows a comparison counts
     found.append(replace(after, created=BEGUN + timedelta(hours=1)))
-    assert later_order(found, A) == found[-1]
-    assert later_order(found, B) == found[-1]
+    assert later_request(found, A) == found[-1]
+    assert later_request(found, B) == found[-1]
 
 
 def test_sets_of_instances_are_remembered() -> None:
@@ -75,13 +83,13 @@ def test_sets_of_instances_are_remembered() -> None:
 def test_comparison_is_followed() -> None:
     """One that ended so names what goes on; any other workflow follows nothing."""
     (record,) = records((UNDECIDED, "SUCCESS", UNDECIDED))
-    assert followed(record) is None
-    assert followed(replace(record, output={"state": "refused", "reason": "x"})) is None
-    assert followed(replace(record, output={"state": COMPARED, "reason": None, "follows": A})) == A
+    assert successor_id(record) is None
+    assert successor_id(replace(record, output={"state": "refused", "reason": "x"})) is None
+    assert successor_id(replace(record, output={"state": COMPARED, "reason": None, "follows": A})) == A
 
 
 @pytest.mark.parametrize(
-    ("found", "is_by_hand", "following", "is_new"),
+    ("found", "force", "following", "is_new"),
     [
         ([], False, A, True),
         ([(A, "SUCCESS")], False, A, False),
@@ -93,12 +101,12 @@ def test_comparison_is_followed() -> None:
     ids=["unknown", "known", "tried again", "cancelled", "by hand", "another before"],
 )
 def test_what_images_decided_is_done_once(
-    found: list[tuple[str, str]], is_by_hand: bool, following: str, is_new: bool, tmp_path: Path
+    found: list[tuple[str, str]], force: bool, following: str, is_new: bool, tmp_path: Path
 ) -> None:
     """A selection that is known already is only named, unless a human asked for it again."""
     client = Client(records(*found, (UNDECIDED, "PENDING", UNDECIDED)))
-    decided = order(A, is_by_hand=is_by_hand, earlier=(A, B))
-    next_id, anew = succeed(client, decided, UNDECIDED, tmp_path)
+    decided = request(A, force=force, earlier=(A, B))
+    next_id, anew = request_after_comparison(client, decided, UNDECIDED, tmp_path)
     assert (next_id, anew is not None) == (following, is_new)
     assert anew is None or anew.earlier == (B,)
     assert client.cancelled == []
@@ -107,19 +115,19 @@ def test_what_images_decided_is_done_once(
 def test_attempt_is_carried_over(tmp_path: Path) -> None:
     """What follows the third attempt at a comparison is a third attempt."""
     client = Client(records((UNDECIDED, "SUCCESS", UNDECIDED), (f"{UNDECIDED}.3", "PENDING", UNDECIDED)))
-    assert succeed(client, order(A), f"{UNDECIDED}.3", tmp_path)[0] == f"{A}.3"
+    assert request_after_comparison(client, request(A), f"{UNDECIDED}.3", tmp_path)[0] == f"{A}.3"
 
 
 def test_what_images_decided_ends_what_waits(tmp_path: Path) -> None:
     """Another selection of the study that waits for its turn, or for another attempt, is superseded."""
     waiting = ((B, "SUCCESS"), (f"{B}.2", "DELAYED"), (LATER, "ENQUEUED", LATER), (UNDECIDED, "PENDING", UNDECIDED))
     client = Client(records(*waiting))
-    assert succeed(client, order(A), UNDECIDED, tmp_path)[0] == A
+    assert request_after_comparison(client, request(A), UNDECIDED, tmp_path)[0] == A
     assert client.cancelled == [f"{B}.2"]
 
 
 def test_later_order_is_not_superseded_by_a_comparison(tmp_path: Path) -> None:
     """What images decided is not begun if the study has an order that was made meanwhile."""
     client = Client(records((UNDECIDED, "PENDING", UNDECIDED), (B, "ENQUEUED")))
-    assert succeed(client, order(A), UNDECIDED, tmp_path) == (B, None)
+    assert request_after_comparison(client, request(A), UNDECIDED, tmp_path) == (B, None)
     assert client.cancelled == []

@@ -11,8 +11,8 @@ import pytest
 from node_process import write_config
 
 from node.config import Config, load_config
-from node.engine import WorkflowRecord
-from node.ledger import LedgerLine, read_ledger
+from node.processing.study_status import StudyStatus, read_study_statuses
+from node.workflow.engine import WorkflowRecord
 
 BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY = "1.2.3"
@@ -30,12 +30,12 @@ class RecordedWorkflows:
         return {"process": self.process, "deliver": self.deliver}[name]
 
 
-def record(workflow_id: str, about: dict[str, str], **facts: Any) -> WorkflowRecord:
+def record(workflow_id: str, attributes: dict[str, str], **facts: Any) -> WorkflowRecord:
     """A workflow; ``minute`` (of its last change) and what else is of interest."""
     minute = facts.pop("minute", 0)
     values = {"engine_status": "ENQUEUED", "state": None, "output": None, "error": None} | facts
     moment = BEGUN + timedelta(minutes=minute)
-    return WorkflowRecord(workflow_id=workflow_id, about=about, created=BEGUN, updated=moment, **values)
+    return WorkflowRecord(workflow_id=workflow_id, attributes=attributes, created=BEGUN, updated=moment, **values)
 
 
 def process(workflow_id: str = "w", study: str = STUDY, **facts: Any) -> WorkflowRecord:
@@ -64,20 +64,20 @@ def config(tmp_path: Path) -> Config:
     return load_config(write_config(tmp_path))
 
 
-def only_line(config: Config, *records: WorkflowRecord) -> LedgerLine:
+def only_line(config: Config, *records: WorkflowRecord) -> StudyStatus:
     """The ledger's one line; records about a study are studies, the others deliveries."""
-    is_process = ["study_instance_uid" in each.about for each in records]
+    is_process = ["study_instance_uid" in each.attributes for each in records]
     client = RecordedWorkflows(
         [each for each, yes in zip(records, is_process, strict=True) if yes],
         [each for each, yes in zip(records, is_process, strict=True) if not yes],
     )
-    (line,) = read_ledger(config, client)
+    (line,) = read_study_statuses(config, client)
     return line
 
 
 def test_nothing_received(config: Config) -> None:
     """An empty node has an empty ledger."""
-    assert read_ledger(config, RecordedWorkflows()) == []
+    assert read_study_statuses(config, RecordedWorkflows()) == []
 
 
 def test_receiving(config: Config) -> None:
@@ -174,7 +174,7 @@ def test_reason_of_a_failed_attempt_is_told_beside_a_comparison(config: Config) 
 def test_studies_are_in_order(config: Config) -> None:
     """Several studies stand in the order of their last change."""
     client = RecordedWorkflows([process("w1", "1.2.1", minute=5), process("w2", "1.2.2", minute=3)])
-    assert [line.study_instance_uid for line in read_ledger(config, client)] == ["1.2.2", "1.2.1"]
+    assert [line.study_instance_uid for line in read_study_statuses(config, client)] == ["1.2.2", "1.2.1"]
 
 
 def test_line_as_json_values(config: Config) -> None:
@@ -225,4 +225,4 @@ def test_committed(config: Config, states: tuple[str, str], state: str) -> None:
 
 def test_own_client_is_opened_and_closed(config: Config) -> None:
     """Without a client the ledger opens the database itself, also one that no worker has ever used."""
-    assert read_ledger(config) == []
+    assert read_study_statuses(config) == []

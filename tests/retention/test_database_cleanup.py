@@ -15,12 +15,12 @@ from node_process import write_config
 from small_study import make_small_study, study_instance_uid, write_small_study
 
 from node.config import Config, load_config
-from node.desk import StudyDesk
-from node.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, delivery_queue
-from node.forgetting import forget_studies
-from node.ledger import LedgerLine, read_ledger
 from node.metrics import Metrics
-from node.retention import retention_round
+from node.processing.dispatcher import StudyDispatcher
+from node.processing.study_status import StudyStatus, read_study_statuses
+from node.retention.database_cleanup import delete_study_records
+from node.retention.retention import retention_round
+from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, delivery_queue
 
 DONE = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY, OTHER = "1.2.3", "1.2.4"
@@ -38,21 +38,21 @@ def config(tmp_path: Path) -> Config:
 def client(config: Config) -> Iterator[WorkflowClient]:
     """The engine seen from outside; two studies were ordered, delivered and told of."""
     client = WorkflowClient(config)
-    for study, order in ((STUDY, "w"), (OTHER, "v")):
-        about = {"study_instance_uid": study, "judged-x": "yes"}
-        client.enqueue(STUDY_QUEUE, "process", order, "order", about=about)
-        client.enqueue(delivery_queue("pacs"), "deliver", f"{order}-pacs", study, about=about)
-        client.enqueue(NOTICE_QUEUE, "notice", f"notice-reported-{order}", study, about=about)
-        client.send(f"{order}-pacs", "commitment", {"study": study}, f"key {order}")
-        for each in (order, f"{order}-pacs", f"notice-reported-{order}"):
+    for study, request in ((STUDY, "w"), (OTHER, "v")):
+        attributes = {"study_instance_uid": study, "judged-x": "yes"}
+        client.enqueue(STUDY_QUEUE, "process", request, "order", attributes=attributes)
+        client.enqueue(delivery_queue("pacs"), "deliver", f"{request}-pacs", study, attributes=attributes)
+        client.enqueue(NOTICE_QUEUE, "notice", f"notice-reported-{request}", study, attributes=attributes)
+        client.send(f"{request}-pacs", "commitment", {"study": study}, f"key {request}")
+        for each in (request, f"{request}-pacs", f"notice-reported-{request}"):
             client.cancel(each)
     yield client
     client.close()
 
 
-def line(study: str = STUDY, folder: str = "w", **facts: object) -> LedgerLine:
+def line(study: str = STUDY, folder: str = "w", **facts: object) -> StudyStatus:
     """A delivered study."""
-    found = LedgerLine(study, folder, "delivered", None, DONE, {"pacs": "delivered"}, DONE, None, folder)
+    found = StudyStatus(study, folder, "delivered", None, DONE, {"pacs": "delivered"}, DONE, None, folder)
     return replace(found, **facts)
 
 
@@ -61,9 +61,9 @@ def known(client: WorkflowClient) -> set[str]:
     return {each.workflow_id for name in ("process", "deliver", "notice") for each in client.workflows(name)}
 
 
-def forget(config: Config, *lines: LedgerLine, now: datetime = DONE) -> list[str]:
+def forget(config: Config, *lines: StudyStatus, now: datetime = DONE) -> list[str]:
     """Forget what was over by ``now``."""
-    return forget_studies(config, lines, lambda moment: moment <= now)
+    return delete_study_records(config, lines, lambda moment: moment <= now)
 
 
 def test_nothing_of_a_study_stays_in_the_database(config: Config, client: WorkflowClient) -> None:
@@ -94,7 +94,7 @@ def test_study_of_which_something_is_left_is_known(config: Config, client: Workf
     assert forget(config, line()) == []
     (config.folder / "not mounted").rename(config.work_folder)
     assert known(client) == everything
-    client.enqueue(delivery_queue("pacs"), "deliver", "w.2-pacs", STUDY, about={"study_instance_uid": STUDY})
+    client.enqueue(delivery_queue("pacs"), "deliver", "w.2-pacs", STUDY, attributes={"study_instance_uid": STUDY})
     assert forget(config, line()) == []
     client.cancel("w.2-pacs")
     assert forget(config, line()) == [STUDY]
@@ -105,24 +105,24 @@ def test_forgotten_study_runs_again_when_it_is_sent_again(config: Config, client
     study = make_small_study()
     uid = study_instance_uid(study)
     write_small_study(config.spool_folder / uid / "1.2.3", study)
-    desk = StudyDesk(config, client, Metrics())
-    desk.start(uid)
-    (first,) = desk.cancel(uid)
-    desk.start(uid)
+    dispatcher = StudyDispatcher(config, client, Metrics())
+    dispatcher.start(uid)
+    (first,) = dispatcher.cancel(uid)
+    dispatcher.start(uid)
     away = config.folder / "away"
     (config.spool_folder / uid).rename(away)
-    (told,) = [each for each in read_ledger(config, client) if each.study_instance_uid == uid]
+    (told,) = [each for each in read_study_statuses(config, client) if each.study_instance_uid == uid]
     assert (told.workflow_id, told.state) == (first, "cancelled")
-    assert uid in forget_studies(config, [told], lambda _: True)
+    assert uid in delete_study_records(config, [told], lambda _: True)
     away.rename(config.spool_folder / uid)
-    desk.start(uid)
-    (again,) = client.workflows("process", about={"study_instance_uid": uid})
+    dispatcher.start(uid)
+    (again,) = client.workflows("process", attributes={"study_instance_uid": uid})
     assert (again.workflow_id, again.engine_status) == (first, "ENQUEUED")
 
 
 def test_hourly_round_forgets(config: Config, client: WorkflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retention does it by itself."""
-    monkeypatch.setattr("node.retention.read_ledger", lambda *_: [line()])
+    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: [line()])
     config.spool_folder.mkdir(parents=True)
     retention_round(config)
     assert known(client) == {"v", "v-pacs", "notice-reported-v"}

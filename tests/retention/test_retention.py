@@ -15,25 +15,25 @@ import structlog
 from instances import encode_instance, make_instance, write_instance_file
 from small_study import make_small_study, study_instance_uid
 
-from node import removal
-from node.commitment import Commitments
 from node.config import Config, build_config
-from node.engine import STUDY_QUEUE, WorkflowClient
+from node.dicom.commitment import Commitments
 from node.errors import EngineError
-from node.holding import holdings
-from node.ledger import LedgerLine
-from node.order import Wish, order_study
-from node.retention import (
-    Stock,
+from node.processing.request import RequestOptions, build_request
+from node.processing.study_status import StudyStatus
+from node.retention.retention import (
+    RetentionSnapshot,
     clean,
     clean_all,
     clean_commitments,
     clean_results,
     retention_round,
-    take_stock,
+    take_snapshot,
 )
+from node.retention.retention_status import retention_statuses
+from node.scp import removal
 from node.scp.incoming import length_of_head
 from node.scp.spool import Spool, StoreOutcome
+from node.workflow.engine import STUDY_QUEUE, WorkflowClient
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 RECEIVED, ORDERED, DONE = (NOW - timedelta(days=days) for days in (60, 59, 58))
@@ -72,7 +72,7 @@ def put_aside(config: Config, moment: datetime = RECEIVED) -> Path:
     return file
 
 
-def ledger_line(state: str = "delivered", **facts: Any) -> LedgerLine:
+def study_status(state: str = "delivered", **facts: Any) -> StudyStatus:
     """The study's line: delivered to pacs unless said otherwise."""
     values = {
         "study_instance_uid": STUDY,
@@ -83,12 +83,12 @@ def ledger_line(state: str = "delivered", **facts: Any) -> LedgerLine:
         "ordered": ORDERED,
         "folder": FOLDER,
     }
-    return LedgerLine(state=state, **(values | facts))
+    return StudyStatus(state=state, **(values | facts))
 
 
-def why_held(config: Config, line: LedgerLine, now: datetime = NOW) -> str | None:
+def why_held(config: Config, line: StudyStatus, now: datetime = NOW) -> str | None:
     """Why the study is held; None: it may go."""
-    (holding,) = holdings(config, [line], now)
+    (holding,) = retention_statuses(config, [line], now)
     return holding.held_because
 
 
@@ -101,7 +101,7 @@ def spooled(config: Config) -> set[str]:
 
 def deletable(config: Config) -> list[Any]:
     """The holdings of an old, delivered study."""
-    return holdings(config, [ledger_line()], NOW)
+    return retention_statuses(config, [study_status()], NOW)
 
 
 # ---- what is held, and why -------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_a_holding_counts_instances_bytes_and_the_latest(tmp_path: Path) -> None
     config = make_config(tmp_path)
     put(config, 1)
     put_aside(config, RECEIVED + timedelta(hours=1))
-    (holding,) = holdings(config, [ledger_line()], NOW)
+    (holding,) = retention_statuses(config, [study_status()], NOW)
     assert (holding.instances, holding.bytes) == (2, 10)
     assert holding.arrived == RECEIVED + timedelta(hours=1)
     assert (holding.state, holding.held_because) == ("delivered", None)
@@ -124,7 +124,7 @@ def test_an_old_delivered_study_may_go(state: str, text: str, tmp_path: Path) ->
     """By default the destination's answer is enough."""
     config = make_config(tmp_path)
     put(config)
-    assert why_held(config, ledger_line(state, deliveries={"pacs": text})) is None
+    assert why_held(config, study_status(state, deliveries={"pacs": text})) is None
 
 
 @pytest.mark.parametrize("text", ["retrying: no answer", "failed: refused", "sending", "deliveredish"])
@@ -132,16 +132,16 @@ def test_an_undelivered_study_is_held(text: str, tmp_path: Path) -> None:
     """Whatever its age."""
     config = make_config(tmp_path, input_days=0)
     put(config)
-    assert "pacs" in (why_held(config, ledger_line("reported", deliveries={"pacs": text})) or "")
+    assert "pacs" in (why_held(config, study_status("reported", deliveries={"pacs": text})) or "")
 
 
 def test_every_destination_that_was_ordered_must_have_the_results(tmp_path: Path) -> None:
     """One of two that still lacks them holds the study."""
     config = make_config(tmp_path, {"name": "pacs"}, {"name": "research"})
     put(config)
-    one = ledger_line("reported", deliveries={"pacs": "delivered", "research": "retrying: no answer"})
+    one = study_status("reported", deliveries={"pacs": "delivered", "research": "retrying: no answer"})
     assert why_held(config, one) == "destination research is not delivered: retrying: no answer"
-    both = ledger_line(deliveries={"pacs": "delivered", "research": "committed"})
+    both = study_status(deliveries={"pacs": "delivered", "research": "committed"})
     assert why_held(config, both) is None
 
 
@@ -149,8 +149,8 @@ def test_a_destination_that_was_added_later_is_not_waited_for(tmp_path: Path) ->
     """Nobody will ever send it the study; but one destination at least must have been ordered."""
     config = make_config(tmp_path, {"name": "pacs"}, {"name": "research"})
     put(config)
-    assert why_held(config, ledger_line()) is None
-    assert why_held(config, ledger_line("reported", deliveries={})) == "its results were ordered to no destination"
+    assert why_held(config, study_status()) is None
+    assert why_held(config, study_status("reported", deliveries={})) == "its results were ordered to no destination"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_destination_that_was_removed_holds_nothing_that_another_has(
     config = make_config(tmp_path, after=after)
     put(config)
     state = "failed" if any(text.startswith("failed") for text in texts.values()) else "delivered"
-    found = why_held(config, ledger_line(state, deliveries=texts))
+    found = why_held(config, study_status(state, deliveries=texts))
     assert found is None if held_because is None else (found or "").startswith(held_because)
 
 
@@ -179,7 +179,7 @@ def test_without_a_destination_everything_is_held(tmp_path: Path) -> None:
     """The node has the only copy of the result."""
     config = make_config(tmp_path).without_destinations()
     put(config)
-    assert why_held(config, ledger_line("reported", deliveries={})) == "no destination is configured"
+    assert why_held(config, study_status("reported", deliveries={})) == "no destination is configured"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_after_committed(commitment: bool, text: str, may_go: bool, tmp_path: Pa
     """A destination that is asked to commit must have done so; of another, its answer is enough."""
     config = make_config(tmp_path, {"name": "pacs", "commitment": commitment}, after="committed")
     put(config)
-    assert (why_held(config, ledger_line(deliveries={"pacs": text})) is None) is may_go
+    assert (why_held(config, study_status(deliveries={"pacs": text})) is None) is may_go
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,14 @@ def test_what_has_no_result_or_is_under_way_is_held(state: str, tmp_path: Path) 
     """Whatever its deliveries say."""
     config = make_config(tmp_path, input_days=0)
     put(config)
-    assert why_held(config, ledger_line(state)) is not None
+    assert why_held(config, study_status(state)) is not None
 
 
 def test_a_study_the_ledger_does_not_know_is_held(tmp_path: Path) -> None:
     """It came a moment ago."""
     config = make_config(tmp_path, input_days=0)
     put(config)
-    (holding,) = holdings(config, [], NOW)
+    (holding,) = retention_statuses(config, [], NOW)
     assert holding.held_because == "not processed yet"
 
 
@@ -222,7 +222,7 @@ def test_a_study_with_an_earlier_workflow_at_work_is_held(tmp_path: Path) -> Non
     """It still reads the inputs."""
     config = make_config(tmp_path)
     put(config)
-    (holding,) = holdings(config, [ledger_line()], NOW, {STUDY})
+    (holding,) = retention_statuses(config, [study_status()], NOW, {STUDY})
     assert holding.held_because == "a workflow of it is not over"
 
 
@@ -231,7 +231,7 @@ def test_refused_studies_go_only_if_the_config_says_when(days: float, may_go: bo
     """0 keeps them for ever, for no result of theirs is anywhere."""
     config = make_config(tmp_path, refused_days=days, input_days=0)
     put(config)
-    assert (why_held(config, ledger_line("refused", deliveries={})) is None) is may_go
+    assert (why_held(config, study_status("refused", deliveries={})) is None) is may_go
 
 
 @pytest.mark.parametrize(("days", "may_go"), [(57.9, True), (58.1, False)])
@@ -239,7 +239,7 @@ def test_days_count_from_the_last_delivery(days: float, may_go: bool, tmp_path: 
     """And the study says until when it is kept."""
     config = make_config(tmp_path, input_days=days)
     put(config)
-    held_because = why_held(config, ledger_line())
+    held_because = why_held(config, study_status())
     assert (held_because is None) is may_go
     assert may_go or str(held_because).startswith("kept until 2026-06-01")
 
@@ -249,7 +249,7 @@ def test_days_count_from_the_latest_instance(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     put(config)
     put_aside(config, NOW - timedelta(days=1))
-    assert (why_held(config, ledger_line()) or "").startswith("kept until 2026-06-30")
+    assert (why_held(config, study_status()) or "").startswith("kept until 2026-06-30")
 
 
 @pytest.mark.parametrize(("minutes", "may_go"), [(59, False), (61, True)])
@@ -258,7 +258,7 @@ def test_a_study_that_may_still_be_arriving_is_held(minutes: int, may_go: bool, 
     config = make_config(tmp_path, input_days=0)
     arrived = NOW - timedelta(minutes=minutes)
     put(config, moment=arrived)
-    line = ledger_line(since=arrived + timedelta(minutes=1), ordered=arrived)
+    line = study_status(since=arrived + timedelta(minutes=1), ordered=arrived)
     assert (why_held(config, line) is None) is may_go
 
 
@@ -268,7 +268,7 @@ def test_a_late_instance_holds_the_study(is_file: bool, tmp_path: Path) -> None:
     config = make_config(tmp_path, input_days=0)
     file = put(config)
     set_time(file if is_file else file.parent, ORDERED + timedelta(minutes=1))
-    assert why_held(config, ledger_line()) == "instances that arrived after it was ordered are not judged yet"
+    assert why_held(config, study_status()) == "instances that arrived after it was ordered are not judged yet"
 
 
 def write_small(config: Config, *contrasts: str) -> tuple[str, str]:
@@ -280,7 +280,7 @@ def write_small(config: Config, *contrasts: str) -> tuple[str, str]:
             folder.mkdir(parents=True, exist_ok=True)
             write_instance_file(folder, instance)
     uid = study_instance_uid(study)
-    return uid, order_study(config.spool_folder / uid, config, Wish(uid)).workflow_id
+    return uid, build_request(config.spool_folder / uid, config, RequestOptions(uid)).workflow_id
 
 
 def test_late_instances_that_change_nothing_do_not_hold_the_study(tmp_path: Path) -> None:
@@ -289,9 +289,9 @@ def test_late_instances_that_change_nothing_do_not_hold_the_study(tmp_path: Path
     uid, workflow_id = write_small(config)
     now = datetime.now(UTC) + timedelta(hours=2)
     times = {"since": now, "ordered": now - timedelta(days=1)}
-    same, other = (ledger_line(study_instance_uid=uid, folder=each, **times) for each in (workflow_id, FOLDER))
-    assert [each.held_because for each in holdings(config, [same], now)] == [None]
-    assert "not judged yet" in (holdings(config, [other], now)[0].held_because or "")
+    same, other = (study_status(study_instance_uid=uid, folder=each, **times) for each in (workflow_id, FOLDER))
+    assert [each.held_because for each in retention_statuses(config, [same], now)] == [None]
+    assert "not judged yet" in (retention_statuses(config, [other], now)[0].held_because or "")
 
 
 @pytest.mark.parametrize("back", [timedelta(days=59, hours=1), timedelta(days=400)])
@@ -299,12 +299,12 @@ def test_a_clock_set_back_deletes_nothing(back: timedelta, tmp_path: Path) -> No
     """Nor does it if most studies were recorded after the present time, whenever this one was."""
     config = make_config(tmp_path, input_days=0, result_days=0)
     put(config)
-    assert "the clock was set back" in (why_held(config, ledger_line(), NOW - back) or "")
-    ahead = [ledger_line(since=NOW + timedelta(days=1), study_instance_uid=uid) for uid in ("1.8", "1.9")]
-    lines = [ledger_line(), *ahead]
-    assert "the clock was set back" in (holdings(config, lines, NOW)[0].held_because or "")
+    assert "the clock was set back" in (why_held(config, study_status(), NOW - back) or "")
+    ahead = [study_status(since=NOW + timedelta(days=1), study_instance_uid=uid) for uid in ("1.8", "1.9")]
+    lines = [study_status(), *ahead]
+    assert "the clock was set back" in (retention_statuses(config, lines, NOW)[0].held_because or "")
     write_result(config)
-    assert clean_results(config, Stock(NOW, lines, [], frozenset()), [STUDY], dry_run=False) == []
+    assert clean_results(config, RetentionSnapshot(NOW, lines, [], frozenset()), [STUDY], dry_run=False) == []
 
 
 def test_a_study_from_a_day_when_the_clock_stood_ahead_holds_itself_alone(tmp_path: Path) -> None:
@@ -312,16 +312,16 @@ def test_a_study_from_a_day_when_the_clock_stood_ahead_holds_itself_alone(tmp_pa
     config = make_config(tmp_path, input_days=0, result_days=0)
     put(config)
     future = datetime(2037, 1, 1, tzinfo=UTC)
-    ahead = ledger_line(since=future, ordered=future, study_instance_uid="1.2.0", folder="c" * 32)
+    ahead = study_status(since=future, ordered=future, study_instance_uid="1.2.0", folder="c" * 32)
     stuck = config.spool_folder / "1.2.0" / "1.2.0.1" / "1.dcm"
     stuck.parent.mkdir(parents=True)
     stuck.write_bytes(b"x")
-    lines = [ledger_line(), ledger_line(study_instance_uid="1.9", folder="b" * 32), ahead]
-    held = {each.study_instance_uid: each.held_because for each in holdings(config, lines, NOW)}
+    lines = [study_status(), study_status(study_instance_uid="1.9", folder="b" * 32), ahead]
+    held = {each.study_instance_uid: each.held_because for each in retention_statuses(config, lines, NOW)}
     assert held[STUDY] is None
     assert "the clock was set back" in (held["1.2.0"] or "")
     write_result(config)
-    assert clean_results(config, Stock(NOW, lines, [], frozenset()), [STUDY], dry_run=False) == [FOLDER]
+    assert clean_results(config, RetentionSnapshot(NOW, lines, [], frozenset()), [STUDY], dry_run=False) == [FOLDER]
 
 
 # ---- deleting --------------------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_what_is_held_stays(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     put(config)
     before = spooled(config)
-    assert clean(config, holdings(config, [ledger_line("failed")], NOW), dry_run=False) == []
+    assert clean(config, retention_statuses(config, [study_status("failed")], NOW), dry_run=False) == []
     assert spooled(config) == before
 
 
@@ -373,10 +373,10 @@ def test_a_study_ordered_since_it_was_judged_stays(tmp_path: Path, monkeypatch: 
     config = make_config(tmp_path)
     put(config)
     before = spooled(config)
-    monkeypatch.setattr("node.retention.read_ledger", lambda *_: [ledger_line()])
-    judged = take_stock(config)
+    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: [study_status()])
+    judged = take_snapshot(config)
     with closing(WorkflowClient(config)) as client:
-        client.enqueue(STUDY_QUEUE, "process", f"{FOLDER}.2", "{}", about={"study_instance_uid": STUDY})
+        client.enqueue(STUDY_QUEUE, "process", f"{FOLDER}.2", "{}", attributes={"study_instance_uid": STUDY})
     assert [each.held_because for each in judged.held] == [None]
     assert clean_all(config, judged, dry_run=False).studies == []
     assert spooled(config) == before
@@ -440,7 +440,7 @@ def test_a_kill_at_any_moment_loses_nothing_and_the_next_round_settles_it(
             is_decided = (config.spool_folder / ".deleting" / f"{STUDY}.decided").exists()
             is_started = len(spooled(config)) < len(before)
             # the next round finds that nothing may go any more, unless it was decided
-            clean(config, holdings(config, [ledger_line("failed")], NOW), dry_run=False)
+            clean(config, retention_statuses(config, [study_status("failed")], NOW), dry_run=False)
             left = spooled(config)
             if is_decided or is_started:
                 assert left <= {name for name in before if name.startswith(".conflicts")}
@@ -572,7 +572,7 @@ def test_a_disk_that_refuses_is_logged_and_the_others_go(tmp_path: Path, monkeyp
     stuck.write_bytes(b"x")
     for path in (stuck, stuck.parent):
         set_time(path, RECEIVED)
-    held = holdings(config, [ledger_line(), ledger_line_of("1.2.0")], NOW)
+    held = retention_statuses(config, [study_status(), ledger_line_of("1.2.0")], NOW)
     real = Path.rename
 
     def rename(self: Path, target: Path) -> Path:
@@ -585,9 +585,9 @@ def test_a_disk_that_refuses_is_logged_and_the_others_go(tmp_path: Path, monkeyp
     assert stuck.exists()
 
 
-def ledger_line_of(uid: str) -> LedgerLine:
+def ledger_line_of(uid: str) -> StudyStatus:
     """A delivered study of another UID."""
-    return LedgerLine(uid, "b", "delivered", None, DONE, {"pacs": "delivered"}, ORDERED, None, "b")
+    return StudyStatus(uid, "b", "delivered", None, DONE, {"pacs": "delivered"}, ORDERED, None, "b")
 
 
 def test_a_study_that_cannot_be_read_is_held_and_others_are_judged(
@@ -604,8 +604,8 @@ def test_a_study_that_cannot_be_read_is_held_and_others_are_judged(
             raise OSError(116, "Stale file handle")
         return real(folder, uid)
 
-    monkeypatch.setattr("node.holding.contents", contents)
-    stuck, other = holdings(config, [ledger_line()], NOW)
+    monkeypatch.setattr("node.retention.retention_status.contents", contents)
+    stuck, other = retention_statuses(config, [study_status()], NOW)
     assert (stuck.held_because, other.held_because) == ("it cannot be read: Stale file handle", None)
 
 
@@ -645,25 +645,25 @@ def write_result(config: Config, folder: str = FOLDER, moment: datetime = DONE) 
     return file.parent
 
 
-def stock(*lines: LedgerLine, at_work: tuple[str, ...] = ()) -> Stock:
+def stock(*lines: StudyStatus, at_work: tuple[str, ...] = ()) -> RetentionSnapshot:
     """A ledger at NOW."""
-    return Stock(NOW, list(lines), [], frozenset(at_work))
+    return RetentionSnapshot(NOW, list(lines), [], frozenset(at_work))
 
 
 @pytest.mark.parametrize(
     ("days", "line", "at_work", "goes"),
     [
-        (57.9, ledger_line(), (), True),
-        (58.1, ledger_line(), (), False),
-        (0, ledger_line("refused", deliveries={}), (), True),
-        (0, ledger_line("reported", deliveries={"pacs": "retrying: x"}), (), False),
-        (0, ledger_line("failed"), (), False),
-        (0, ledger_line(), (f"{FOLDER}-pacs",), False),
-        (0, ledger_line(), (f"{FOLDER}.2",), False),
-        (57.9, ledger_line(folder="b" * 32), (), True),
-        (58.1, ledger_line(folder="b" * 32), (), False),
-        (0, ledger_line(study_instance_uid="1.9"), (), True),
-        (0, ledger_line(study_instance_uid="1.9", folder="b" * 32), (), False),
+        (57.9, study_status(), (), True),
+        (58.1, study_status(), (), False),
+        (0, study_status("refused", deliveries={}), (), True),
+        (0, study_status("reported", deliveries={"pacs": "retrying: x"}), (), False),
+        (0, study_status("failed"), (), False),
+        (0, study_status(), (f"{FOLDER}-pacs",), False),
+        (0, study_status(), (f"{FOLDER}.2",), False),
+        (57.9, study_status(folder="b" * 32), (), True),
+        (58.1, study_status(folder="b" * 32), (), False),
+        (0, study_status(study_instance_uid="1.9"), (), True),
+        (0, study_status(study_instance_uid="1.9", folder="b" * 32), (), False),
     ],
     ids=[
         "old", "young", "refused", "undelivered", "failed", "being sent", "being made", "superseded and old",
@@ -671,7 +671,7 @@ def stock(*lines: LedgerLine, at_work: tuple[str, ...] = ()) -> Stock:
     ],
 )  # fmt: skip
 def test_results_go_when_they_are_old_and_everywhere(
-    days: float, line: LedgerLine, at_work: tuple[str, ...], goes: bool, tmp_path: Path
+    days: float, line: StudyStatus, at_work: tuple[str, ...], goes: bool, tmp_path: Path
 ) -> None:
     """Or refused, or superseded; not while a workflow uses them. A dry run only names them."""
     config = make_config(tmp_path, result_days=days)
@@ -687,10 +687,10 @@ def test_results_stay_while_the_inputs_are_held(tmp_path: Path) -> None:
     """What a study gave goes after the study."""
     config = make_config(tmp_path, result_days=0)
     file, folder = put(config), write_result(config)
-    assert clean_results(config, stock(ledger_line()), [], dry_run=False) == []
+    assert clean_results(config, stock(study_status()), [], dry_run=False) == []
     file.unlink()
     file.parent.rmdir(), file.parent.parent.rmdir()
-    assert clean_results(config, stock(ledger_line()), [], dry_run=False) == [FOLDER]
+    assert clean_results(config, stock(study_status()), [], dry_run=False) == [FOLDER]
     assert not folder.exists()
 
 
@@ -713,7 +713,7 @@ def test_results_that_cannot_be_deleted_do_not_hold_up_others(
 
         monkeypatch.setattr(Path, "rename", rename)
     with structlog.testing.capture_logs() as events:
-        assert clean_results(config, stock(ledger_line()), [], dry_run=False) == [FOLDER]
+        assert clean_results(config, stock(study_status()), [], dry_run=False) == [FOLDER]
     assert [(event["event"], event["folder"]) for event in events] == [("results_not_deleted", stuck.name)]
     assert (stuck.exists(), other.exists()) == (True, False)
 
@@ -727,7 +727,7 @@ def test_results_that_a_kill_left_half_deleted_go_in_the_next_round(
     with monkeypatch.context() as patch:
         patch.setattr(removal.shutil, "rmtree", lambda _: _kill())
         with pytest.raises(Killed):
-            clean_results(config, stock(ledger_line()), [], dry_run=False)
+            clean_results(config, stock(study_status()), [], dry_run=False)
     assert not folder.exists()
     assert list(config.work_folder.rglob("seg.dcm"))
     clean_results(config, stock(), [], dry_run=False)
@@ -754,10 +754,10 @@ def test_a_round_reads_the_ledger_and_counts(tmp_path: Path) -> None:
     put(config)
     client = WorkflowClient(config)
     try:
-        client.enqueue(STUDY_QUEUE, "process", "w", "{}", about={"study_instance_uid": "1.9"})
+        client.enqueue(STUDY_QUEUE, "process", "w", "{}", attributes={"study_instance_uid": "1.9"})
     finally:
         client.close()
-    assert take_stock(config).at_work == {"w"}
+    assert take_snapshot(config).at_work == {"w"}
     counts = retention_round(config)
     assert counts == {"studies": 0, "bytes": 0, "studies_held": 1, "results": 0, "commitments": 0}
     assert json.loads(json.dumps(counts)) == counts
@@ -771,7 +771,7 @@ def test_a_round_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*_: Any) -> None:
         raise PermissionError(13, "Permission denied", "spool/1.2.3")
 
-    monkeypatch.setattr("node.holding.studies_held", refuse)
+    monkeypatch.setattr("node.retention.retention_status.studies_held", refuse)
     with structlog.testing.capture_logs() as events, pytest.raises(PermissionError):
         retention_round(config)
     assert events == [{"event": "retention_round_failed", "kind": "PermissionError", "log_level": "error"}]
@@ -781,7 +781,7 @@ def test_a_round_does_nothing_if_retention_is_off(tmp_path: Path, monkeypatch: p
     """The schedule may be older than the setting."""
     config = make_config(tmp_path, enabled=False)
     put(config)
-    monkeypatch.setattr("node.retention.read_ledger", lambda *_: [ledger_line()])
+    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: [study_status()])
     assert retention_round(config) == {}
     assert len(spooled(config)) == 1
 
@@ -791,7 +791,7 @@ def test_a_round_deletes_what_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
     config = make_config(tmp_path, input_days=0, result_days=0)
     put(config)
     folder = write_result(config)
-    monkeypatch.setattr("node.retention.read_ledger", lambda *_: [ledger_line()])
+    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: [study_status()])
     counts = retention_round(config)
     assert (counts["studies"], counts["bytes"], counts["results"], counts["studies_held"]) == (1, 5, 1, 0)
     assert spooled(config) == set()

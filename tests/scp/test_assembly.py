@@ -8,9 +8,9 @@ import pytest
 import structlog
 from faults import wait_until
 
+from node.config_sections import AssemblySection
 from node.errors import RetryableError
 from node.scp.assembly import Assembly, AssemblyLoop
-from node.sections import AssemblySection
 
 SECTION = AssemblySection(stable_seconds=60, series_stable_seconds=15, ceiling_seconds=600)
 

@@ -21,14 +21,14 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from node.commitment import Commitments, read_report
+from node.config_sections import ScpSection
+from node.dicom.commitment import Commitments, read_report
 from node.errors import CommitmentReportError, EngineError
 from node.metrics import Metrics
 from node.scp.commitment import CommitmentHandler
 from node.scp.handlers import StorageHandlers
 from node.scp.server import Receiver
 from node.scp.spool import Spool
-from node.sections import ScpSection
 
 TRANSACTION, UNKNOWN = "2.25.4711", "2.25.4712"
 SEG, SR = sop_instance_uid(1), sop_instance_uid(2)
@@ -64,7 +64,7 @@ def commitments(tmp_path: Path) -> Commitments:
 
 
 @pytest.fixture
-def desk() -> Desk:
+def dispatcher() -> Desk:
     return Desk()
 
 
@@ -79,60 +79,60 @@ def running(tmp_path: Path, handler: CommitmentHandler | None) -> Iterator[int]:
 
 
 @pytest.fixture
-def port(tmp_path: Path, commitments: Commitments, desk: Desk) -> Iterator[int]:
+def port(tmp_path: Path, commitments: Commitments, dispatcher: Desk) -> Iterator[int]:
     """A node that takes reports."""
-    with running(tmp_path, CommitmentHandler(commitments, desk.record)) as port:
+    with running(tmp_path, CommitmentHandler(commitments, dispatcher.record)) as port:
         yield port
 
 
 @pytest.mark.parametrize("has_role", [True, False], ids=["role proposed", "default roles"])
-def test_report_is_recorded_and_then_acknowledged(port, desk, has_role):
+def test_report_is_recorded_and_then_acknowledged(port, dispatcher, has_role):
     """A report of the awaited transaction is handed over with its workflow, whatever roles the PACS negotiates."""
     report = report_data_set(TRANSACTION, [SEG], {SR: 0x0112})
     assert send_report(port, "GLIONODE", report, has_role=has_role) == 0x0000
     message = {"transaction_uid": TRANSACTION, "committed": [SEG], "failed": {SR: 0x0112}}
-    assert desk.recorded == [("digest-pacs", message, f"commitment-{TRANSACTION}")]
+    assert dispatcher.recorded == [("digest-pacs", message, f"commitment-{TRANSACTION}")]
 
 
-def test_repeated_report_has_the_same_key(port, desk):
+def test_repeated_report_has_the_same_key(port, dispatcher):
     """A report that comes twice is acknowledged twice, and handed over under one key."""
     for _ in range(2):
         assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG, SR], {})) == 0x0000
-    assert len({key for _, _, key in desk.recorded}) == 1
+    assert len({key for _, _, key in dispatcher.recorded}) == 1
 
 
-def test_unknown_transaction_is_refused(port, desk, commitments):
+def test_unknown_transaction_is_refused(port, dispatcher, commitments):
     """A report nobody awaits, or awaits any more, is answered with 0x0112 and handed to nobody."""
     assert send_report(port, "GLIONODE", report_data_set(UNKNOWN, [SEG], {})) == 0x0112
     commitments.forget(TRANSACTION)
     assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0112
-    assert desk.recorded == []
+    assert dispatcher.recorded == []
 
 
 @pytest.mark.parametrize("error", [EngineError("engine.database: down"), OSError(28, "No space left on device")])
-def test_report_that_is_not_recorded_is_not_acknowledged(port, desk, error):
+def test_report_that_is_not_recorded_is_not_acknowledged(port, dispatcher, error):
     """If the report cannot be recorded, it is answered with 0x0110; sent again, it is taken."""
-    desk.error = error
+    dispatcher.error = error
     assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0110
-    desk.error = None
+    dispatcher.error = None
     assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0000
 
 
-def test_event_type_is_checked(port, desk):
+def test_event_type_is_checked(port, dispatcher):
     """An event type other than 1 and 2 is answered with 0x0113."""
     assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {}), event_type=3) == 0x0113
-    assert desk.recorded == []
+    assert dispatcher.recorded == []
 
 
-def test_report_without_a_transaction_is_refused(port, desk):
+def test_report_without_a_transaction_is_refused(port, dispatcher):
     """A report without Transaction UID is answered with 0x0115."""
     report = report_data_set(TRANSACTION, [SEG], {})
     del report.TransactionUID
     assert send_report(port, "GLIONODE", report) == 0x0115
-    assert desk.recorded == []
+    assert dispatcher.recorded == []
 
 
-def test_other_instance_of_the_class_is_refused(port, desk):
+def test_other_instance_of_the_class_is_refused(port, dispatcher):
     """A report about another SOP instance than the well-known one is answered with 0x0112."""
     ae = AE("PACS")
     association = ae.associate("127.0.0.1", port, [build_context(StorageCommitmentPushModel)], "GLIONODE")
@@ -141,10 +141,10 @@ def test_other_instance_of_the_class_is_refused(port, desk):
     association.release()
     association.join()
     assert answer.Status == 0x0112
-    assert desk.recorded == []
+    assert dispatcher.recorded == []
 
 
-def test_other_class_is_refused(port, desk):
+def test_other_class_is_refused(port, dispatcher):
     """An event of another class, in a presentation context that is not for reports, is answered with 0x0118."""
     association = AE("PACS").associate("127.0.0.1", port, [build_context(MRImageStorage)], "GLIONODE")
     information = report_data_set(TRANSACTION, [SEG], {})
@@ -153,7 +153,7 @@ def test_other_class_is_refused(port, desk):
     association.release()
     association.join()
     assert association.is_released
-    assert desk.recorded == []
+    assert dispatcher.recorded == []
 
 
 def test_node_itself_commits_to_nothing(port):

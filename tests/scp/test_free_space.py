@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from node.scp.room import Room
+from node.scp.free_space import FreeSpace
 
 MEBIBYTE = 1 << 20
 
@@ -39,7 +39,7 @@ def nothing() -> None:
 def test_disk_is_looked_at_every_eight_mebibytes_of_all_that_arrives():
     """Many arrivals together overshoot the watermark by 8 MiB and one fragment at most."""
     disk = Disk(100 * MEBIBYTE)
-    room = Room(disk.look, 50 * MEBIBYTE)
+    room = FreeSpace(disk.look, 50 * MEBIBYTE)
     assert room.is_free()
     while room.takes(MEBIBYTE // 8, nothing):
         disk.free_bytes -= MEBIBYTE // 8
@@ -50,7 +50,7 @@ def test_disk_is_looked_at_every_eight_mebibytes_of_all_that_arrives():
 def test_each_fragment_is_refused_while_the_disk_is_full():
     """Once the disk is too full, it is looked at for every fragment, so that every arrival ends; then no longer."""
     disk = Disk(MEBIBYTE)
-    room = Room(disk.look, 2 * MEBIBYTE)
+    room = FreeSpace(disk.look, 2 * MEBIBYTE)
     assert [room.is_free(), room.takes(1, nothing), room.takes(1, nothing)] == [False] * 3
     disk.free_bytes *= 2
     assert [room.takes(1, nothing), room.takes(1, nothing), room.takes(1, nothing)] == [True] * 3
@@ -60,7 +60,7 @@ def test_each_fragment_is_refused_while_the_disk_is_full():
 def test_disk_that_does_not_say_is_asked_again():
     """An error of the disk is raised, and the next fragment asks anew."""
     disk = Disk(MEBIBYTE)
-    room = Room(disk.look, MEBIBYTE)
+    room = FreeSpace(disk.look, MEBIBYTE)
     disk.is_silent = True
     for ask in (room.is_free, lambda: room.takes(1, nothing)):
         with pytest.raises(OSError, match="Stale"):
@@ -73,7 +73,7 @@ def test_room_that_one_leaves_is_there_for_the_others():
     """Of many that together are too much, whose fragments come at once on a slow disk, one is refused, and no more."""
     disk = Disk(MEBIBYTE)
     disk.seconds = 0.02
-    room = Room(disk.look, 2 * MEBIBYTE)
+    room = FreeSpace(disk.look, 2 * MEBIBYTE)
 
     def refuse() -> None:
         time.sleep(disk.seconds)

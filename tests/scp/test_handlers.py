@@ -38,12 +38,12 @@ from pydicom.uid import (
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from pynetdicom.sop_class import Verification
 
+from node.config_sections import ScpSection
 from node.metrics import Metrics
 from node.scp.arrival import ArrivingDataSet, StoreRequest
 from node.scp.handlers import StorageHandlers
 from node.scp.instance_identity import read_identity
 from node.scp.spool import Spool
-from node.sections import ScpSection
 
 SOP = sop_instance_uid(1)
 PLAIN = ExplicitVRLittleEndian

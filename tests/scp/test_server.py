@@ -38,7 +38,7 @@ from pynetdicom.sop_class import Verification
 from receiver_node import SECONDS, ReceiverNode
 
 from node.errors import ConfigError
-from node.scu import echo, send_instances
+from node.scu.store import echo, send_instances
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from lab import find_program, is_listening, needs, run_program
 from pydicom import dcmread
 from pydicom.uid import MRImageStorage
 
-from node.scu import echo, send_instances
+from node.scu.store import echo, send_instances
 from node.study import Destination, TlsFiles
 
 SECONDS = 20.0

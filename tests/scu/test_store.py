@@ -22,11 +22,11 @@ from pydicom.uid import (
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 
+from node.dicom.outgoing import read_outgoing
 from node.errors import InstanceRefused
-from node.outgoing import read_outgoing
-from node.scu import classify_status, echo, send_instances
-from node.scu_commitment import CommitmentState, request_commitment
-from node.scu_query import QueryState, find_instances
+from node.scu.commitment import CommitmentState, request_commitment
+from node.scu.query import QueryState, find_instances
+from node.scu.store import classify_status, echo, send_instances
 from node.study import Destination
 
 SHORT_SECONDS = 1.0

@@ -24,7 +24,7 @@ from pydicom.uid import MRImageStorage
 from structlog.testing import capture_logs
 
 from node.errors import InstanceRefused
-from node.stow import probe, store_instances
+from node.scu.stow import probe, store_instances
 from node.study import WebDestination
 
 SECONDS = 20.0

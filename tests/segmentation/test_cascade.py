@@ -10,10 +10,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from glionode_bench.plain import PlainMSNet, flops
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from node.bench.plain import PlainMSNet, flops
 from node.errors import ContentRefused
 from node.segmentation.agreement import agreement_of, dice
 from node.segmentation.cascade import REGIONS, STAGES, VIEWS, Cascade, region_of
@@ -218,8 +218,8 @@ def test_parked_feature_maps_give_the_same_bits(models_folder: Path) -> None:
     card = read_card(PACK)
     x = torch.randn(1, 14, 32, 28, 4, generator=torch.Generator().manual_seed(6))
     for name in ("wt_axial", "en_coronal"):
-        resident, parked = (load_networks(card, models_folder, "cpu", limit)[name] for limit in (None, 1))
-        assert torch.equal(resident.logits(x), parked.logits(x))
+        resident, offloaded = (load_networks(card, models_folder, "cpu", limit)[name] for limit in (None, 1))
+        assert torch.equal(resident.logits(x), offloaded.logits(x))
 
 
 def reference_folder(data_folder: Path) -> Path:

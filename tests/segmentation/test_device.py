@@ -7,7 +7,7 @@ import torch
 
 from node.errors import ConfigError
 from node.segmentation.device import choose_device, describe_device, prepare_device
-from node.segmentation.parking import FileParking, HostParking, Resident, choose_parking
+from node.segmentation.feature_map_offload import FileOffload, HostOffload, NoOffload, choose_offload
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,14 +40,14 @@ def test_threads_are_set_as_asked() -> None:
 def test_maps_are_parked_only_when_they_do_not_fit() -> None:
     """Below the limit they stay; above it a GPU's wait on the host, the CPU's in a file."""
     shape, cpu = (1, 20, 100, 100, 4), torch.device("cpu")
-    assert isinstance(choose_parking(shape, cpu, None), Resident)
-    assert isinstance(choose_parking(shape, cpu, 2**30), Resident)
-    assert isinstance(choose_parking(shape, cpu, 2**20), FileParking)
-    assert isinstance(choose_parking(shape, torch.device("cuda:0"), 2**20), HostParking)
+    assert isinstance(choose_offload(shape, cpu, None), NoOffload)
+    assert isinstance(choose_offload(shape, cpu, 2**30), NoOffload)
+    assert isinstance(choose_offload(shape, cpu, 2**20), FileOffload)
+    assert isinstance(choose_offload(shape, torch.device("cuda:0"), 2**20), HostOffload)
 
 
 def test_a_parked_block_comes_back_equal() -> None:
     """What went into a file is what comes out."""
     block = torch.randn(3, 4, 5, 6)
-    parking = FileParking()
-    assert torch.equal(parking.get(parking.put(block)), block)
+    offload = FileOffload()
+    assert torch.equal(offload.get(offload.put(block)), block)

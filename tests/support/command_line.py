@@ -7,7 +7,7 @@ import logging
 import structlog
 from click.testing import CliRunner, Result
 
-from node.cli import glionode
+from node.cli.main import glionode
 
 _SILENCED = ("pynetdicom", "pydicom", "highdicom", "dicom2nifti")  # by the command's log set-up
 

@@ -18,12 +18,12 @@ import sqlalchemy
 from dbos._sys_db import SystemDatabase
 
 import node
-from node import engine
 from node.app import stop_event
 from node.config import load_config
-from node.engine import NOTICE_QUEUE, running_worker
 from node.errors import DeliveryError
-from node.steps import Steps
+from node.workflow import engine
+from node.workflow.engine import NOTICE_QUEUE, running_worker
+from node.workflow.steps import Steps
 
 
 def note(folder: Path, name: str) -> int:

@@ -17,7 +17,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from node.uids import derived_uid
+from node.dicom.uids import derived_uid
 
 PRIVATE_TRANSFER_SYNTAX = "1.2.826.0.1.3680043.10.1462.1"  # explicit VR little endian under a name nobody knows
 PATIENT_NAME = "Secret^Patient"

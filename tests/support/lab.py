@@ -29,7 +29,7 @@ from pydicom import Dataset
 
 LOOPBACK = "127.0.0.1"
 PIXELMED_JAR = "/usr/share/java/pixelmed.jar"
-_FOLDER = Path(__file__).parent / "end_to_end"
+_FOLDER = Path(__file__).parents[1] / "end_to_end"
 _DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 _VENV_BIN = Path(sys.executable).parent
 # DCMTK and Orthanc as Debian builds them leave Nagle's algorithm on: 40 ms for each instance

@@ -19,7 +19,7 @@ import httpx
 from faults import free_port
 
 from node.config import Config, load_config
-from node.scu import echo
+from node.scu.store import echo
 from node.study import Destination
 
 LOOPBACK = "127.0.0.1"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
+from node.dicom.uids import derived_uid
 from node.study import Instance, ResultIdentity, Series, Software
-from node.uids import derived_uid
 
 PATIENT_NAME, PATIENT_ID = "Phantom^Secret", "PHANTOM-0815"
 STUDY = derived_uid("phantom", "study")

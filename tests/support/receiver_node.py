@@ -11,11 +11,11 @@ from typing import Any
 from faults import free_port, wait_until
 from instances import SERIES, STUDY, sop_instance_uid
 
+from node.config_sections import ScpSection, TlsSection
 from node.metrics import Metrics
 from node.scp.handlers import StorageHandlers
 from node.scp.server import Receiver
 from node.scp.spool import Spool
-from node.sections import ScpSection, TlsSection
 from node.study import Destination
 
 SECONDS = 20.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from instances import make_instance, write_instance_file
 from pydicom.dataset import Dataset
 
-from node.uids import derived_uid
+from node.dicom.uids import derived_uid
 
 DESCRIPTIONS = {"T1": "T1 SE tra", "T1c": "T1 SE tra post contrast", "T2": "T2 TSE tra", "FLAIR": "FLAIR tra"}
 PHYSICS = {  # Echo Time, Repetition Time, Inversion Time in ms, Echo Train Length: as scanners set them

@@ -15,7 +15,7 @@ from typing import Any
 
 from faults import wait_until
 
-CHAOS = Path(__file__).with_name("chaos")
+CHAOS = Path(__file__).parents[1] / "chaos"
 START_SECONDS = 60.0
 
 
@@ -52,17 +52,17 @@ def main() -> None:
 
     from node import app
     from node.config import load_config
+    from node.config_sections import LogSection
     from node.log import set_up_log
-    from node.order import Order
-    from node.pipeline import Pipeline
-    from node.sections import LogSection
+    from node.processing.pipeline import Pipeline
+    from node.processing.request import ProcessingRequest
     from node.segmentation import enhancement
 
     class Threshold(Pipeline):
         """The pipeline with a threshold where the cascade is."""
 
-        def _segment(self, order: Order, folder: str) -> dict[str, Any]:
-            return segment_by_threshold(order, Path(folder))
+        def _segment(self, request: ProcessingRequest, folder: str) -> dict[str, Any]:
+            return segment_by_threshold(request, Path(folder))
 
     enhancement.compare_enhancement = _after_by_number
     set_up_log(LogSection(format="json"))

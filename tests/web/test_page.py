@@ -14,10 +14,10 @@ import pytest
 from starlette.applications import Starlette
 
 from node.config import Config, build_config
-from node.engine import WorkflowRecord
 from node.errors import EngineError
 from node.metrics import Metrics
 from node.web.page import Sources, build_page
+from node.workflow.engine import WorkflowRecord
 
 STUDY = "1.2.840.99.123456789"
 
@@ -41,9 +41,9 @@ class Recorded:
             return []
         moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         outcome = {"state": "refused", "reason": self.reason, "kind": "SelectionRefused"}
-        about = {"study_instance_uid": STUDY}
-        refused = WorkflowRecord("w", "SUCCESS", None, about, outcome, None, moment, moment)
-        return [replace(refused, about={"study_instance_uid": f"1.2.{i}"}) for i in range(self.more)] + [refused]
+        attributes = {"study_instance_uid": STUDY}
+        refused = WorkflowRecord("w", "SUCCESS", None, attributes, outcome, None, moment, moment)
+        return [replace(refused, attributes={"study_instance_uid": f"1.2.{i}"}) for i in range(self.more)] + [refused]
 
 
 def get(path: str, tmp_path: Path, *, is_well: bool = True, is_empty: bool = False, **log: bool) -> httpx.Response:

@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 
 from node.config import build_config
-from node.deaths import Deaths
 from node.errors import EngineError
-from node.tables import UNDER_WAY, open_tables
+from node.workflow.crash_counter import CrashCounter
+from node.workflow.tables import UNDER_WAY, open_tables
 
-Start = Callable[[str], Deaths]
+Start = Callable[[str], CrashCounter]
 Die = Callable[..., None]
 
 
@@ -30,10 +30,10 @@ def tables(tmp_path: Path) -> Iterator[sa.Engine]:
 def start(tables: sa.Engine, tmp_path: Path) -> Start:
     """A start of the worker that is called so; two deaths are enough."""
 
-    def start(name: str) -> Deaths:
-        deaths = Deaths(tables, name, tmp_path / f"{name}.alive", 2)
-        deaths.begin()
-        return deaths
+    def start(name: str) -> CrashCounter:
+        crashes = CrashCounter(tables, name, tmp_path / f"{name}.alive", 2)
+        crashes.begin()
+        return crashes
 
     return start
 
@@ -49,8 +49,8 @@ def die() -> Die:
     """Begin it, and never come back."""
     begun = []  # what nobody holds any more would be ended
 
-    def die(deaths: Deaths, workflow_id: str = "study") -> None:
-        begun.append(deaths.counted(workflow_id))
+    def die(crashes: CrashCounter, workflow_id: str = "study") -> None:
+        begun.append(crashes.counted(workflow_id))
         begun[-1].__enter__()
 
     return die
@@ -58,10 +58,10 @@ def die() -> Die:
 
 def test_what_ended_is_not_noted(start: Start, tables: sa.Engine) -> None:
     """Whether it ended well or by an error."""
-    deaths = start("a")
-    with deaths.counted("study"):
+    crashes = start("a")
+    with crashes.counted("study"):
         assert rows(tables) == [("study", "a", 0)]
-    with pytest.raises(ValueError, match="broken"), deaths.counted("study"):
+    with pytest.raises(ValueError, match="broken"), crashes.counted("study"):
         raise ValueError("broken")
     assert rows(tables) == []
 
@@ -81,9 +81,9 @@ def test_deaths_are_counted_wherever_they_happen(
 def test_what_is_given_up_is_told(tables: sa.Engine, die: Die, tmp_path: Path) -> None:
     """With the workflow's id and the reason, before it ends."""
     told = []
-    deaths = Deaths(tables, "a", tmp_path / "a.alive", 1, lambda *what: told.append(what))
-    die(deaths)
-    with pytest.raises(EngineError), deaths.counted("study"):
+    crashes = CrashCounter(tables, "a", tmp_path / "a.alive", 1, lambda *what: told.append(what))
+    die(crashes)
+    with pytest.raises(EngineError), crashes.counted("study"):
         pytest.fail("it was begun again")
     assert told == [("study", "the worker died at it too often (engine.max_recoveries)")]
 
@@ -99,14 +99,14 @@ def test_deaths_at_another_study_do_not_count(start: Start, die: Die) -> None:
 def test_stop_in_good_order_is_no_death(start: Start, die: Die, tables: sa.Engine) -> None:
     """Neither for the same worker nor for one that takes over; a step that still ends leaves nothing."""
     for name in ("a", "a", "b"):
-        deaths = start(name)
-        die(deaths)
-        deaths.leave()
+        crashes = start(name)
+        die(crashes)
+        crashes.leave()
     assert rows(tables) == [("study", None, 0)]
-    deaths = start("a")
-    with deaths.counted("study"):
-        deaths.leave()
-        with deaths.counted("late"):
+    crashes = start("a")
+    with crashes.counted("study"):
+        crashes.leave()
+        with crashes.counted("late"):
             assert rows(tables) == [("study", None, 0)]
     assert rows(tables) == []
 
@@ -114,9 +114,9 @@ def test_stop_in_good_order_is_no_death(start: Start, die: Die, tables: sa.Engin
 def test_end_for_want_of_a_record_is_no_death(start: Start, die: Die) -> None:
     """A worker that could write nothing into the database is known by its file."""
     for _ in range(4):
-        deaths = start("a")
-        die(deaths)
-        deaths.leave_without_record()
+        crashes = start("a")
+        die(crashes)
+        crashes.leave_without_record()
     with start("a").counted("study"):
         pass
 
@@ -124,10 +124,10 @@ def test_end_for_want_of_a_record_is_no_death(start: Start, die: Die) -> None:
 def test_database_in_trouble_stops_nothing(tmp_path: Path) -> None:
     """The workflow runs; whoever has to record will notice."""
     engine = sa.create_engine(f"sqlite:///{tmp_path}/none/database.sqlite")
-    deaths = Deaths(engine, "a", tmp_path / "a.alive", 2)
+    crashes = CrashCounter(engine, "a", tmp_path / "a.alive", 2)
     with ExitStack() as stack:
         stack.callback(engine.dispose)
-        deaths.begin()
-        with deaths.counted("study"):
+        crashes.begin()
+        with crashes.counted("study"):
             pass
-        deaths.leave()
+        crashes.leave()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from node.durable import DurableSteps
+from node.workflow.durable import DurableSteps
 
 
 def test_clock_that_was_set_back_does_not_prolong_a_wait() -> None:

@@ -19,12 +19,19 @@ from node_process import write_config
 from small_disk import fill, small_disk
 
 from node.config import Config, load_config
-from node.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue, running_worker
 from node.errors import ConfigError, EngineError
-from node.steps import DirectSteps
 from node.study import Destination
+from node.workflow.engine import (
+    NOTICE_QUEUE,
+    STUDY_QUEUE,
+    WorkflowClient,
+    WorkflowRecord,
+    delivery_queue,
+    running_worker,
+)
+from node.workflow.steps import DirectSteps
 
-WORKER = Path(__file__).with_name("engine_worker.py")
+WORKER = Path(__file__).parents[1] / "support" / "engine_worker.py"
 DEADLINE_SECONDS = 60.0
 
 
@@ -327,12 +334,12 @@ def test_error_is_told_without_foreign_text(config: Config, client: WorkflowClie
 def test_workflows_are_listed_by_name_in_order(client: WorkflowClient) -> None:
     """The list holds the workflows of one name, oldest first, with what they are about; without a worker they wait."""
     for workflow_id in ("b", "a", "c"):
-        client.enqueue(STUDY_QUEUE, "process", workflow_id, "folder", about={"study": workflow_id})
+        client.enqueue(STUDY_QUEUE, "process", workflow_id, "folder", attributes={"study": workflow_id})
     client.enqueue(NOTICE_QUEUE, "child", "other", "folder")
     found = client.workflows("process")
     assert [record.workflow_id for record in found] == ["b", "a", "c"]
     assert {record.engine_status for record in found} == {"ENQUEUED"}
-    assert [record.about for record in found] == [{"study": "b"}, {"study": "a"}, {"study": "c"}]
+    assert [record.attributes for record in found] == [{"study": "b"}, {"study": "a"}, {"study": "c"}]
     assert [record.workflow_id for record in client.workflows("process", prefix="a")] == ["a"]
 
 

@@ -19,10 +19,10 @@ from node_process import write_config
 from postgres import running_postgres
 
 from node.config import load_config
-from node.engine import STUDY_QUEUE, WorkflowClient
-from node.takeover import AtWork, Forgotten, LifeSigns, Watch, watching_others
+from node.workflow.engine import STUDY_QUEUE, WorkflowClient
+from node.workflow.takeover import AbandonedWorkflows, RunningWorkflows, Watch, WorkerLiveness, watching_others
 
-WORKER = Path(__file__).with_name("engine_worker.py")
+WORKER = Path(__file__).parents[1] / "support" / "engine_worker.py"
 DEADLINE_SECONDS = 60.0
 
 
@@ -63,7 +63,7 @@ def test_own_work_is_never_taken_over():
 
 def test_what_no_thread_runs_is_due_after_a_while():
     """A workflow that was idle at every look for so long; one that ran at a look in between begins anew."""
-    forgotten = Forgotten(10.0)
+    forgotten = AbandonedWorkflows(10.0)
     assert forgotten.due({"w", "x"}, 0.0) == set()
     assert forgotten.due({"w"}, 5.0) == set()
     assert forgotten.due({"w", "x"}, 10.0) == {"w"}
@@ -73,7 +73,7 @@ def test_what_no_thread_runs_is_due_after_a_while():
 
 def test_a_workflow_is_at_work_until_its_last_run_ends():
     """A second run of one workflow does not end with the first."""
-    at_work = AtWork()
+    at_work = RunningWorkflows()
     with at_work.running("w"):
         with at_work.running("w"), at_work.running("x"):
             assert at_work.ids() == {"w", "x"}
@@ -118,7 +118,7 @@ def test_worker_without_a_heart_ends():
 
 def test_life_is_a_beat_that_moved():
     """A beat that stood there at the first look says nothing; one that moved, or came, is life for dead_seconds."""
-    signs = LifeSigns(10.0, 100.0)
+    signs = WorkerLiveness(10.0, 100.0)
     signs.saw({"dead": 7}, 100.0)
     assert signs.trouble(109.0) is None  # there was no time to see one
     signs.saw({"dead": 7}, 110.0)
@@ -133,7 +133,7 @@ def test_life_is_a_beat_that_moved():
 
 def test_database_that_does_not_answer_is_trouble_of_its_own():
     """It is said at once, and is over with the next answer."""
-    signs = LifeSigns(10.0, 0.0)
+    signs = WorkerLiveness(10.0, 0.0)
     signs.failed("OperationalError")
     assert signs.trouble(1.0) == "engine.database: OperationalError"
     signs.saw({"a": 1}, 2.0)

@@ -1,0 +1,1 @@
+"""The commands of ``glionode``: parsing and printing, nothing else."""

@@ -1,0 +1,1 @@
+"""Notifies humans by mail or webhook."""

@@ -1,0 +1,1 @@
+"""Durable execution of workflows: the only room that knows DBOS."""

@@ -1,0 +1,88 @@
+"""The names of workflows. Only this file joins and parses them.
+
+::
+
+    <digest>                          the first attempt at a processing request
+    <digest>.2                        its second attempt
+    <digest>.2-pacs                   the delivery of that attempt's results to the destination "pacs"
+    notice-failed-<digest>.2          the notice that this attempt failed
+    notice-failed-<digest>.2-pacs     the notice that this delivery failed
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+_FORM = re.compile(
+    r"(?:notice-(?P<notice>[a-z]+)-)?(?P<digest>[^.-]+)(?:\.(?P<attempt>[1-9]\d*))?(?:-(?P<destination>.+))?", re.DOTALL
+)
+
+
+class WorkflowKind(StrEnum):
+    """What a workflow does; its value is the name under which the engine knows the workflow's function."""
+
+    PROCESS = "process"
+    DELIVER = "deliver"
+    NOTICE = "notice"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowId:
+    """The id of one workflow, in its parts.
+
+    Attributes:
+        digest: of the processing request; it also names the results' folder.
+        attempt: which attempt at the request, from 1.
+        destination: name of the destination, of a delivery or of a notice about one; empty: none.
+        notice: the state that a notice is about; empty: the workflow is no notice.
+    """
+
+    digest: str
+    attempt: int = 1
+    destination: str = ""
+    notice: str = ""
+
+    @staticmethod
+    def parse(text: str) -> WorkflowId:
+        """What ``str`` gave.
+
+        Raises:
+            ValueError: ``text`` is no workflow id.
+        """
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise ValueError(f"no workflow id: {text!r}")
+        attempt = int(match["attempt"] or 1)
+        return WorkflowId(match["digest"], attempt, match["destination"] or "", match["notice"] or "")
+
+    def __str__(self) -> str:
+        attempt = "" if self.attempt == 1 else f".{self.attempt}"
+        destination = f"-{self.destination}" if self.destination else ""
+        notice = f"notice-{self.notice}-" if self.notice else ""
+        return f"{notice}{self.digest}{attempt}{destination}"
+
+    @property
+    def kind(self) -> WorkflowKind:
+        """What the workflow does."""
+        if self.notice:
+            return WorkflowKind.NOTICE
+        return WorkflowKind.DELIVER if self.destination else WorkflowKind.PROCESS
+
+    @property
+    def processing(self) -> WorkflowId:
+        """The processing workflow that this one belongs to."""
+        return WorkflowId(self.digest, self.attempt)
+
+    def with_attempt(self, attempt: int) -> WorkflowId:
+        """Another attempt at the same request."""
+        return replace(self, attempt=attempt)
+
+    def delivery(self, destination: str) -> WorkflowId:
+        """The delivery of this attempt's results to ``destination``."""
+        return replace(self, destination=destination)
+
+    def about(self, state: str) -> WorkflowId:
+        """The notice that this workflow's study reached ``state``."""
+        return replace(self, notice=state)
