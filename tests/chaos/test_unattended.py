@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedSRStorage, SegmentationStorage
 from small_study import make_series, study_instance_uid, write_small_study
 from storm import COLUMNS, ROWS, make_study
-from test_notify import web_hook
 from threshold_worker import threshold_worker
+from web_hook import web_hook
 
 from node.config import Config, load_config
 from node.dicom.uids import derived_uid

@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import http.server
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
 from faults import free_port
+from web_hook import web_hook
 
 from node.config import Config, build_config
 from node.config_sections import NotifySection
 from node.errors import NotifyError
 from node.notify.notices import Notices
 from node.notify.services import tell, unknown_services
-
-
-@contextmanager
-def web_hook(status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A web server that answers ``status``; yields its Apprise URL and what it got."""
-    got: list[dict[str, Any]] = []
-
-    class Hook(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Hook)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"json://user:secret@127.0.0.1:{server.server_port}/hook", got
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class Mailbox:

@@ -16,6 +16,7 @@ import pydicom
 import pytest
 from instances import make_instance, write_instance_file
 from node_process import write_config
+from recording_steps import RecordingSteps
 from small_study import all_instances, make_small_study, study_instance_uid, write_small_study
 
 from node.config import Config, load_config
@@ -31,40 +32,6 @@ from node.processing.request import (
 from node.processing.request_history import request_attributes
 from node.study import Comparison, Contrast, Destination
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient
-
-
-class RecordingSteps:
-    """Runs each step at once, and keeps what a workflow did."""
-
-    def __init__(self, workflow_id: str = "w", **instead: Callable[..., Any]) -> None:
-        self.workflow_id = workflow_id
-        self.names: list[str] = []
-        self.told: list[str] = []
-        self.started: list[tuple[Any, ...]] = []
-        self.delays: list[float] = []
-        self._instead = instead
-
-    def step(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call ``function``, or what stands in for the step of this name."""
-        self.names.append(name)
-        return self._instead.get(name, function)(*arguments)
-
-    def tell(self, state: str) -> None:
-        """Keep it."""
-        self.told.append(state)
-
-    def sleep(self, seconds: float) -> None:
-        """A study waits for nothing."""
-        pytest.fail("a study must not wait in its queue")
-
-    def receive(self, topic: str, timeout_seconds: float) -> None:
-        """A study waits for nothing."""
-        pytest.fail("a study must not wait in its queue")
-
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
-        """Keep what was started."""
-        self.started.append((queue, name, workflow_id, *arguments))
-        self.delays.append(delay_seconds)
 
 
 @pytest.fixture
@@ -172,7 +139,7 @@ def test_earlier_moment_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def request(tmp_path: Path, config: Config) -> ProcessingRequest:
+def study_request(tmp_path: Path, config: Config) -> ProcessingRequest:
     """The small study's order."""
     return build_request(write_small_study(tmp_path / "study", make_small_study()), config)
 
@@ -191,20 +158,20 @@ def raising(error: Exception) -> Callable[..., Any]:
     return step
 
 
-def test_order_survives_the_database(request: ProcessingRequest) -> None:
+def test_order_survives_the_database(study_request: ProcessingRequest) -> None:
     """An order read back from its text is the order: selection, paths, moment and all; unknown keys do no harm."""
-    assert ProcessingRequest.from_json(request.as_json()) == request
-    later = json.loads(request.as_json()) | {"key_of_a_later_version": 1}
-    assert ProcessingRequest.from_json(json.dumps(later)) == request
+    assert ProcessingRequest.from_json(study_request.as_json()) == study_request
+    later = json.loads(study_request.as_json()) | {"key_of_a_later_version": 1}
+    assert ProcessingRequest.from_json(json.dumps(later)) == study_request
 
 
-def test_study_goes_its_way(tmp_path: Path, request: ProcessingRequest) -> None:
+def test_study_goes_its_way(tmp_path: Path, study_request: ProcessingRequest) -> None:
     """Segment, report, then one delivery for each destination in a queue and under an id of its own."""
     peers = [Destination(name, "PACS", "127.0.0.1", 104) for name in ("archive", "reading")]
     steps = RecordingSteps(
         "w.2", segment=lambda *_: {"facts": 1}, report=lambda *_: {"volumes_ml": {"whole_tumour": 2.0}}
     )
-    outcome = process(config_with(tmp_path, *peers), steps, request, tmp_path)
+    outcome = process(config_with(tmp_path, *peers), steps, study_request, tmp_path)
     assert outcome == {"state": "reported", "reason": None, "volumes_ml": {"whole_tumour": 2.0}}
     assert (steps.names, steps.told) == (["segment", "report"], ["selected", "segmented", "reported"])
     files = ["seg.dcm", "sr.dcm"]
@@ -213,7 +180,7 @@ def test_study_goes_its_way(tmp_path: Path, request: ProcessingRequest) -> None:
             f"deliver-{peer.name}",
             "deliver",
             f"w.2-{peer.name}",
-            request.study_instance_uid,
+            study_request.study_instance_uid,
             str(tmp_path),
             peer.name,
             files,
@@ -222,10 +189,10 @@ def test_study_goes_its_way(tmp_path: Path, request: ProcessingRequest) -> None:
     ]
 
 
-def test_refusal_by_a_step_ends_the_way(tmp_path: Path, config: Config, request: ProcessingRequest) -> None:
+def test_refusal_by_a_step_ends_the_way(tmp_path: Path, config: Config, study_request: ProcessingRequest) -> None:
     """A study that a step refuses is refused with that reason; nothing is sent; the selection is kept."""
     steps = RecordingSteps(segment=raising(ContentRefused("no brain was found")))
-    outcome = process(config, steps, request, tmp_path / "work")
+    outcome = process(config, steps, study_request, tmp_path / "work")
     assert outcome == {
         "state": "refused", "reason": "no brain was found", "volumes_ml": None, "kind": "ContentRefused",
     }  # fmt: skip
@@ -246,52 +213,52 @@ def test_refused_order_computes_nothing(tmp_path: Path, config: Config) -> None:
 
 
 def test_trouble_outside_the_study_orders_another_attempt(
-    tmp_path: Path, config: Config, request: ProcessingRequest
+    tmp_path: Path, config: Config, study_request: ProcessingRequest
 ) -> None:
     """A model that is not installed fails this attempt, naming the command; the next has a doubled pause."""
     pause = config.engine.attempt_pause_seconds
     for attempt in (1, 3):
-        steps = RecordingSteps(attempt_id(request.workflow_id, attempt))
-        outcome = process(config, steps, request, tmp_path / "work")
+        steps = RecordingSteps(attempt_id(study_request.workflow_id, attempt))
+        outcome = process(config, steps, study_request, tmp_path / "work")
         assert (outcome["state"], outcome["kind"]) == ("failed", "ModelPackError")
         assert "glionode models pull" in outcome["reason"]
-        following = attempt_id(request.workflow_id, attempt + 1)
-        assert steps.started == [("gpu", "process", following, request.as_json(), str(tmp_path / "work"))]
+        following = attempt_id(study_request.workflow_id, attempt + 1)
+        assert steps.started == [("gpu", "process", following, study_request.as_json(), str(tmp_path / "work"))]
         assert steps.delays == [pause * 2 ** (attempt - 1)]
     assert not (tmp_path / "work" / "result.json").exists()
 
 
-def test_last_attempt_orders_no_other(tmp_path: Path, config: Config, request: ProcessingRequest) -> None:
+def test_last_attempt_orders_no_other(tmp_path: Path, config: Config, study_request: ProcessingRequest) -> None:
     """After engine.attempts attempts the study has failed, and stays so until a human tries it again."""
-    steps = RecordingSteps(attempt_id(request.workflow_id, config.engine.attempts))
-    assert process(config, steps, request, tmp_path / "work")["state"] == "failed"
+    steps = RecordingSteps(attempt_id(study_request.workflow_id, config.engine.attempts))
+    assert process(config, steps, study_request, tmp_path / "work")["state"] == "failed"
     assert steps.started == []
 
 
-def test_superseded_study_is_not_tried_again(tmp_path: Path, request: ProcessingRequest) -> None:
+def test_superseded_study_is_not_tried_again(tmp_path: Path, study_request: ProcessingRequest) -> None:
     """An attempt that fails while a later order of the study exists is the last one, says so, and alarms nobody."""
     config = config_with(tmp_path, notify={"urls": ["json://127.0.0.1:1/"], "states": ["failed"]})
-    steps = RecordingSteps(request.workflow_id, later=lambda *_: "b" * 32)
-    outcome = process(config, steps, request, tmp_path / "work")
+    steps = RecordingSteps(study_request.workflow_id, later=lambda *_: "b" * 32)
+    outcome = process(config, steps, study_request, tmp_path / "work")
     assert outcome["state"] == "failed"
     assert outcome["reason"].endswith("; not tried again, for a later order of the study exists")
     assert steps.started == []
 
 
-def test_later_order_is_found_in_the_database(tmp_path: Path, config: Config, request: ProcessingRequest) -> None:
+def test_later_order_is_found_in_the_database(tmp_path: Path, config: Config, study_request: ProcessingRequest) -> None:
     """One of another selection that was enqueued after this one; without an engine there is none."""
     pipeline = Pipeline(config)
-    assert pipeline.later(request, "") is None
+    assert pipeline.later(study_request, "") is None
     with closing(WorkflowClient(config)) as client:
-        for each in (request, replace(request, workflow_id="b" * 32)):
+        for each in (study_request, replace(study_request, workflow_id="b" * 32)):
             client.enqueue(STUDY_QUEUE, "process", each.workflow_id, "", "", attributes=request_attributes(each))
-    assert pipeline.later(request, request.workflow_id) == "b" * 32
-    assert pipeline.later(request, "b" * 32) is None
+    assert pipeline.later(study_request, study_request.workflow_id) == "b" * 32
+    assert pipeline.later(study_request, "b" * 32) is None
 
 
 @pytest.mark.parametrize("step", ["compare", "refuse"])
 def test_disk_trouble_anywhere_orders_another_attempt(
-    tmp_path: Path, config: Config, request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, config: Config, study_request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Also while images are compared, or a refusal is written down."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -299,11 +266,11 @@ def test_disk_trouble_anywhere_orders_another_attempt(
         "node.processing.pipeline.build_request" if step == "compare" else "node.processing.pipeline.write_refused",
         raising(full),
     )
-    request = replace(request, selection=None, refusal="no FLAIR", is_undecided=step == "compare")
-    steps = RecordingSteps(request.workflow_id)
-    outcome = process(config, steps, request, tmp_path / "work")
+    study_request = replace(study_request, selection=None, refusal="no FLAIR", is_undecided=step == "compare")
+    steps = RecordingSteps(study_request.workflow_id)
+    outcome = process(config, steps, study_request, tmp_path / "work")
     assert (outcome["state"], outcome["reason"]) == ("failed", "the disk: No space left on device")
-    assert [each[2] for each in steps.started] == [attempt_id(request.workflow_id, 2)]
+    assert [each[2] for each in steps.started] == [attempt_id(study_request.workflow_id, 2)]
 
 
 def test_what_images_decided_goes_on_in_a_workflow_of_its_own(
@@ -341,45 +308,45 @@ def add_localizer(folder: Path, study: str) -> None:
     write_instance_file(folder, localizer)
 
 
-def test_ids_of_notices_are_those_of_no_delivery(tmp_path: Path, request: ProcessingRequest) -> None:
+def test_ids_of_notices_are_those_of_no_delivery(tmp_path: Path, study_request: ProcessingRequest) -> None:
     """Whatever a destination is called, its delivery and the study's notice are two workflows."""
     peer = Destination("notice-reported", "PACS", "127.0.0.1", 104)
     config = config_with(tmp_path, peer, notify={"urls": ["json://127.0.0.1:1/"], "states": ["reported"]})
     steps = RecordingSteps("w", segment=lambda *_: {}, report=lambda *_: {"volumes_ml": {}})
-    process(config, steps, request, tmp_path / "work")
+    process(config, steps, study_request, tmp_path / "work")
     assert sorted(each[2] for each in steps.started) == ["notice-reported-w", "w-notice-reported"]
 
 
 def test_unforeseen_error_tells_its_kind_only(
-    tmp_path: Path, config: Config, request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, study_request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error nobody thought of fails the attempt with its kind and place; its text may hold what a header held."""
     monkeypatch.setattr(Pipeline, "_segment", raising(ZeroDivisionError("DOE^JOHN")))
-    outcome = process(config, RecordingSteps(), request, tmp_path / "work")
+    outcome = process(config, RecordingSteps(), study_request, tmp_path / "work")
     assert outcome["reason"].startswith("ZeroDivisionError in test_pipeline.py:")
     assert "DOE" not in json.dumps(outcome)
 
 
 @pytest.mark.parametrize(("state", "is_told"), [("refused", True), ("failed", False)])
 def test_humans_are_told_of_the_states_they_chose(
-    tmp_path: Path, request: ProcessingRequest, state: str, is_told: bool
+    tmp_path: Path, study_request: ProcessingRequest, state: str, is_told: bool
 ) -> None:
     """A state that notify.states lists starts a notice with its reason, another does not."""
     notify = {"urls": ["json://127.0.0.1:1/"], "states": ["refused"]}
     config = config_with(tmp_path, notify=notify, engine={"attempts": 1})
     error = ContentRefused("no brain") if state == "refused" else ModelPackError("no model")
     steps = RecordingSteps(segment=raising(error))
-    assert process(config, steps, request, tmp_path / "work")["state"] == state
-    expected = [("notice", "notice", f"notice-{state}-w", state, request.study_instance_uid, str(error))]
+    assert process(config, steps, study_request, tmp_path / "work")["state"] == state
+    expected = [("notice", "notice", f"notice-{state}-w", state, study_request.study_instance_uid, str(error))]
     assert steps.started == (expected if is_told else [])
 
 
-def test_refusal_is_sent_if_the_config_wants_it(tmp_path: Path, request: ProcessingRequest) -> None:
+def test_refusal_is_sent_if_the_config_wants_it(tmp_path: Path, study_request: ProcessingRequest) -> None:
     """With delivery.send_refusals each destination gets one small SR that says why there is no result."""
     pacs = Destination("pacs", "PACS", "127.0.0.1", 104)
     config = config_with(tmp_path, pacs, delivery={"send_refusals": True})
     steps = RecordingSteps(segment=raising(ContentRefused("no brain was found")))
-    process(config, steps, request, tmp_path / "work")
+    process(config, steps, study_request, tmp_path / "work")
     ((queue, name, _, *_, files),) = steps.started
     assert (queue, name, files) == ("deliver-pacs", "deliver", ["refusal.dcm"])
     document = pydicom.dcmread(tmp_path / "work" / "refusal.dcm")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from instances import encode_instance, make_instance
 from node_process import write_config
+from recording_steps import RecordingSteps
 from small_study import make_small_study, write_small_study
-from test_pipeline import RecordingSteps
 
 from node.config import Config, load_config
 from node.dicom.uids import derived_uid
@@ -31,7 +31,7 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def request(tmp_path: Path, config: Config) -> ProcessingRequest:
+def study_request(tmp_path: Path, config: Config) -> ProcessingRequest:
     """The small study's order."""
     return build_request(write_small_study(tmp_path / "study", make_small_study()), config)
 
@@ -58,25 +58,25 @@ FILES = ("seg.dcm", "sr.dcm")
 
 
 def test_results_that_are_there_are_not_made_anew(
-    tmp_path: Path, config: Config, request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, study_request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another version, station name or a missing model changes no byte of them: they are delivered as they are."""
-    folder = write_made(tmp_path / "work" / request.workflow_id, request)
+    folder = write_made(tmp_path / "work" / study_request.workflow_id, study_request)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     monkeypatch.setattr(results, "__version__", "99")
-    steps = RecordingSteps(f"{request.workflow_id}.2")
-    outcome = Pipeline(config).process(steps, request.as_json(), str(folder))
+    steps = RecordingSteps(f"{study_request.workflow_id}.2")
+    outcome = Pipeline(config).process(steps, study_request.as_json(), str(folder))
     assert outcome == {"state": "reported", "reason": None, "volumes_ml": {"x": 1.0}}
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def test_results_are_made_anew_for_who_asks_to_see_it(
-    tmp_path: Path, config: Config, request: ProcessingRequest
+    tmp_path: Path, config: Config, study_request: ProcessingRequest
 ) -> None:
     """On the command line, a folder that holds the results already is no reason to compute nothing."""
-    folder = write_made(tmp_path / "work", request)
+    folder = write_made(tmp_path / "work", study_request)
     steps = RecordingSteps("")
-    outcome = Pipeline(config, is_anew=True).process(steps, request.as_json(), str(folder))
+    outcome = Pipeline(config, is_anew=True).process(steps, study_request.as_json(), str(folder))
     assert (outcome["state"], outcome["kind"]) == ("failed", "ModelPackError")  # it is not installed here
 
 
@@ -100,33 +100,33 @@ def spoil(folder: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["gone", "no DICOM", "cut", "another's", "refused", "another order", "no JSON"])
-def test_results_that_are_not_whole_are_made_anew(tmp_path: Path, request: ProcessingRequest, how: str) -> None:
+def test_results_that_are_not_whole_are_made_anew(tmp_path: Path, study_request: ProcessingRequest, how: str) -> None:
     """Only files that are read back, hold the order's UIDs and the bytes that were written are trusted."""
-    folder = write_made(tmp_path / "work", request)
-    assert made_results(request, folder) is not None
+    folder = write_made(tmp_path / "work", study_request)
+    assert made_results(study_request, folder) is not None
     spoil(folder, how)
-    assert made_results(request, folder) is None
+    assert made_results(study_request, folder) is None
 
 
 def test_results_that_cannot_be_read_now_are_not_made_anew(
-    tmp_path: Path, config: Config, request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, study_request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trouble of the disk ends the attempt: nothing is written over what is there."""
-    folder = write_made(tmp_path / "work", request)
+    folder = write_made(tmp_path / "work", study_request)
 
     def stale(_: Path) -> None:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     monkeypatch.setattr(results.pydicom, "dcmread", stale)
-    outcome = Pipeline(config).process(RecordingSteps(request.workflow_id), request.as_json(), str(folder))
+    outcome = Pipeline(config).process(RecordingSteps(study_request.workflow_id), study_request.as_json(), str(folder))
     assert (outcome["state"], outcome["reason"]) == ("failed", "the disk: Stale file handle")
 
 
 def test_results_that_go_between_two_steps_are_made_in_the_next_attempt(
-    tmp_path: Path, config: Config, request: ProcessingRequest
+    tmp_path: Path, config: Config, study_request: ProcessingRequest
 ) -> None:
     """The report is not made from regions that nobody computed."""
-    folder = write_made(tmp_path / "work", request)
+    folder = write_made(tmp_path / "work", study_request)
     pipeline = Pipeline(config)
 
     def segment_then_lose(*arguments: Any) -> dict[str, Any]:
@@ -134,24 +134,24 @@ def test_results_that_go_between_two_steps_are_made_in_the_next_attempt(
         (folder / "seg.dcm").unlink()
         return facts
 
-    steps = RecordingSteps(request.workflow_id, segment=segment_then_lose)
-    outcome = pipeline.process(steps, request.as_json(), str(folder))
+    steps = RecordingSteps(study_request.workflow_id, segment=segment_then_lose)
+    outcome = pipeline.process(steps, study_request.as_json(), str(folder))
     assert (outcome["state"], outcome["kind"], len(steps.started)) == ("failed", "VerificationError", 1)
 
 
-def test_report_names_the_latest_earlier_one(tmp_path: Path, request: ProcessingRequest) -> None:
+def test_report_names_the_latest_earlier_one(tmp_path: Path, study_request: ProcessingRequest) -> None:
     """Not an order that was cancelled, refused or failed; and it says truly whether other series were chosen."""
     reported, refused, cancelled = "a" * 32, "b" * 32, "c" * 32
-    write_made(tmp_path / reported, replace(request, workflow_id=reported))
-    write_made(tmp_path / refused, replace(request, workflow_id=refused), state="refused")
-    request = replace(request, earlier=(cancelled, refused, reported))
-    found = results._replaced(tmp_path, request)
+    write_made(tmp_path / reported, replace(study_request, workflow_id=reported))
+    write_made(tmp_path / refused, replace(study_request, workflow_id=refused), state="refused")
+    study_request = replace(study_request, earlier=(cancelled, refused, reported))
+    found = results._replaced(tmp_path, study_request)
     assert found is not None
     assert found["workflow_id"] == reported
-    (text,) = results._replacement(request, found)
+    (text,) = results._replacement(study_request, found)
     assert text.startswith(f"replaces the report of 2024-01-02 03:04 ({derived_uid(reported, 'sr')}): ")
     assert text.endswith("of the same series, made anew since")
-    (text,) = results._replacement(request, found | {"selection": {"chosen": {}}})
+    (text,) = results._replacement(study_request, found | {"selection": {"chosen": {}}})
     assert text.endswith("other series were chosen since")
-    assert results._replaced(tmp_path, replace(request, earlier=(cancelled, refused))) is None
-    assert results._replacement(request, None) == []
+    assert results._replaced(tmp_path, replace(study_request, earlier=(cancelled, refused))) is None
+    assert results._replacement(study_request, None) == []
