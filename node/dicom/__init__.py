@@ -1,1 +1,1 @@
-"""What the standard says of UIDs, identity modules, storage commitment and Part 10 files."""
+"""Rules of the standard for UIDs, patient and study modules, storage commitment and Part 10 files."""

@@ -1,4 +1,4 @@
-"""Storage commitment (PS3.4 J): what was asked, kept as files, and what a report says. The network is not here."""
+"""Storage commitment (PS3.4 J): reads reports, and records requests as files. Only scp and scu use the network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from node.dicom.uids import is_valid_uid
 from node.errors import CommitmentReportError
 
 EVENT_TYPES = {1: "all instances are committed", 2: "some instances are not committed"}
-"""PS3.4 J.3.3.1: the two reports there are."""
+"""The two event types of a report (PS3.4 J.3.3.1)."""
 
 FAILURE_REASONS = {
     0x0110: "processing failure",
@@ -27,22 +27,22 @@ FAILURE_REASONS = {
     0x0131: "duplicate transaction UID",
     0x0213: "resource limitation",
 }
-"""PS3.3 C.14.1.1: why an instance is not committed."""
+"""Why an instance is not committed (PS3.3 C.14.1.1)."""
 
 PERMANENT_REASONS = frozenset({0x0119, 0x0122})
-"""What sending the same instance again cannot mend."""
+"""Failure reasons that remain if the same instance is sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommitmentReport:
-    """What a peer reports about one transaction: the instances it committed to; the others with its failure reason."""
+    """The report on one transaction: the committed instances, and the failed instances with their failure reasons."""
 
     transaction_uid: str
     committed: tuple[str, ...]
     failed: Mapping[str, int]
 
     def as_message(self) -> dict[str, Any]:
-        """Plain JSON values, as they are sent to the workflow and recorded."""
+        """The report as plain JSON values, which are sent to the workflow and recorded."""
         return {
             "transaction_uid": self.transaction_uid,
             "committed": list(self.committed),
@@ -54,7 +54,7 @@ def read_report(information: Dataset) -> CommitmentReport:
     """Read the Event Information of an N-EVENT-REPORT (PS3.4 Table J.3-2).
 
     Raises:
-        CommitmentReportError: the Transaction UID is missing or no UID, or an item names no instance.
+        CommitmentReportError: the Transaction UID, or the UID of an instance, is missing or invalid.
     """
     try:
         transaction_uid = str(information.get("TransactionUID", ""))
@@ -63,7 +63,7 @@ def read_report(information: Dataset) -> CommitmentReport:
         committed = [_instance(item) for item in information.get("ReferencedSOPSequence") or ()]
         failed = {_instance(item): _failure_reason(item) for item in information.get("FailedSOPSequence") or ()}
     except (AttributeError, EOFError, LookupError, TypeError, ValueError, struct.error) as error:
-        # pydicom converts values when they are asked for
+        # pydicom converts a value only when it is read
         raise CommitmentReportError(f"a value cannot be read ({type(error).__name__})") from None
     return CommitmentReport(transaction_uid, tuple(uid for uid in committed if uid not in failed), failed)
 
@@ -81,21 +81,21 @@ def _failure_reason(item: Dataset) -> int:
 
 
 def describe_failure(reason: int) -> str:
-    """A failure reason in words."""
+    """The code and the meaning of a failure reason."""
     return f"0x{reason:04X} {FAILURE_REASONS.get(reason, 'not committed')}"
 
 
 class Commitments:
-    """Which workflow awaits which transaction: a file per Transaction UID, for any process that sees the folder."""
+    """The workflow that awaits each transaction: one file per Transaction UID, for all processes with the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def expect(self, transaction_uid: str, workflow_id: str) -> None:
-        """Note that ``workflow_id`` awaits the report; when this returns, it survives a power cut."""
+        """Record that ``workflow_id`` awaits the report; when this returns, the record survives a power cut."""
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._file(transaction_uid)
-        # a name of its own: a worker that slept may write beside the one that took over
+        # a unique name: a worker that was suspended may write at the same time as the worker that took over
         aside = file.with_suffix(f".{uuid.uuid4().hex}.part")
         with aside.open("w", encoding="utf-8") as stream:
             stream.write(json.dumps({"workflow_id": workflow_id}) + "\n")
@@ -109,7 +109,7 @@ class Commitments:
             os.close(descriptor)
 
     def workflow_of(self, transaction_uid: str) -> str | None:
-        """The workflow that awaits this transaction; None if none does.
+        """The workflow that awaits the report on this transaction; None if there is none.
 
         Raises:
             OSError: the folder cannot be read.
@@ -120,7 +120,7 @@ class Commitments:
             return None
 
     def forget(self, transaction_uid: str) -> None:
-        """No report is awaited any more."""
+        """Delete the record: no workflow awaits the report any more."""
         self._file(transaction_uid).unlink(missing_ok=True)
 
     def _file(self, transaction_uid: str) -> Path:

@@ -1,19 +1,23 @@
-"""What results take over from their source (patient and study identity), and when they were made."""
+"""The patient and study modules that results copy from their source, and the dates and times of the results."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import date, datetime
 
 import pydicom
 from pydicom.multival import MultiValue
-from pydicom.valuerep import DA, TM
 
 _SEXES = ("M", "F", "O", "")
 _TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
-_MOMENTS: dict[str, type[DA] | type[TM]] = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+# PS3.5 Table 6.2-1, with the form of ACR-NEMA that it names: YYYY.MM.DD for DA, HH:MM:SS.frac for TM
+_DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
+_TIME = re.compile(r"([01][0-9]|2[0-3])((:?)[0-5][0-9](\3([0-5][0-9]|60)(\.[0-9]{1,6})?)?)?")
+_DATES = ("PatientBirthDate", "StudyDate", "LastMenstrualDate")
+_TIMES = ("PatientBirthTime", "StudyTime")
 _REGISTERED = (13, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166)
 _CHARACTER_SETS = {*(f"ISO_IR {number}" for number in (*_REGISTERED, 192)), "GB18030", "GBK"}
 _FIRST_EXTENDED = {f"ISO 2022 IR {number}" for number in (6, *_REGISTERED)}
@@ -23,18 +27,20 @@ _EXTENDED = _FIRST_EXTENDED | {f"ISO 2022 IR {number}" for number in (58, 87, 15
 def with_valid_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
     """``dataset`` without values in its patient and study modules that the standard forbids, in place.
 
-    Scanners and anonymisers write what a result must not repeat, and nothing is guessed from it: an absent attribute of
-    type 2 becomes empty; so does a date or time that is none, and a Patient's Sex other than M, F, O (PS3.3 C.2.3); an
-    optional Context Group Extension Flag other than Y, N (PS3.3 8.8) is left out. Text in a character set that is not
-    named in full (PS3.3 C.12.1.1.2) is given in UTF-8. Name, ID and UIDs are not touched otherwise.
+    Scanners and anonymisers write values that a result must not repeat, and no value is guessed: an absent attribute
+    of type 2 becomes empty; so do a date or time in no valid form (PS3.5 Table 6.2-1) and a Patient's Sex other than
+    M, F, O (PS3.3 C.2.3); an optional Context Group Extension Flag other than Y, N (PS3.3 8.8) is removed. A date or
+    time in the form of ACR-NEMA is rewritten in that of DICOM. Text in a character set that is not named in full
+    (PS3.3 C.12.1.1.2) is converted to UTF-8. Name, ID and UIDs stay as they are otherwise.
     """
     _give_known_character_set(dataset)
     for keyword in _TYPE_2:
         if keyword not in dataset:
             setattr(dataset, keyword, "")
-    for keyword, kind in _MOMENTS.items():
-        value = str(dataset[keyword].value or "").replace(":", "")  # HH:MM:SS is how ACR-NEMA wrote it (PS3.5 6.2)
-        setattr(dataset, keyword, value if _is_valid(value, kind) else "")
+    for keywords, valid in ((_DATES, _valid_date), (_TIMES, _valid_time)):
+        for keyword in keywords:
+            if keyword in dataset:
+                setattr(dataset, keyword, valid(str(dataset[keyword].value or "").rstrip(" ")))
     if dataset.get("PatientSex", "") not in _SEXES:
         dataset.PatientSex = ""
     for keyword in ("ProcedureCodeSequence", "PatientSpeciesCodeSequence", "ReasonForPerformedProcedureCodeSequence"):
@@ -44,16 +50,26 @@ def with_valid_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
     return dataset
 
 
-def _is_valid(value: str, kind: type[DA] | type[TM]) -> bool:
+def _valid_date(value: str) -> str:
+    """``value`` as YYYYMMDD; empty if it is not one day of the calendar."""
+    found = _DATE.fullmatch(value)
+    if not found:
+        return ""
+    year, _, month, day = found.groups()
     try:
-        kind(value)
+        date(int(year), int(month), int(day))
     except ValueError:
-        return False
-    return True
+        return ""
+    return f"{year}{month}{day}"
+
+
+def _valid_time(value: str) -> str:
+    """``value`` as HHMMSS.FFFFFF or a shorter form of it; empty if it is not one time of day."""
+    return value.replace(":", "") if _TIME.fullmatch(value) else ""
 
 
 def _give_known_character_set(dataset: pydicom.Dataset) -> None:
-    """Leave a Specific Character Set that highdicom writes as it is; else decode all text, to be written in UTF-8."""
+    """Keep a Specific Character Set that highdicom can write; with any other, decode all text and write it in UTF-8."""
     value = dataset.get("SpecificCharacterSet")
     if value is None:
         return
@@ -65,7 +81,7 @@ def _give_known_character_set(dataset: pydicom.Dataset) -> None:
 
 
 def stamp(dataset: pydicom.Dataset, created: datetime) -> None:
-    """Set every date and time that says when ``dataset`` was made, so that making it again gives equal bytes."""
+    """Set each creation date and time in ``dataset`` to ``created``, so that the same result has the same bytes."""
     for moment in ("InstanceCreation", "Content"):
         setattr(dataset, f"{moment}Date", created.strftime("%Y%m%d"))
         setattr(dataset, f"{moment}Time", created.strftime("%H%M%S.%f"))

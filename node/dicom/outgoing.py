@@ -1,4 +1,4 @@
-"""A file that is to be sent, as its file meta and the head of its data set describe it."""
+"""The UIDs of a file that is to be sent, from its file meta and the beginning of its data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydicom.tag import BaseTag, Tag
 from node.errors import InstanceRefused
 
 _SERIES_INSTANCE_UID = Tag("SeriesInstanceUID")
-# what pydicom is seen to raise on bytes that are no DICOM file
+# exceptions of pydicom on bytes that are no DICOM file
 _PARSE_ERRORS = (
     AttributeError,
     EOFError,
@@ -30,7 +30,7 @@ _PARSE_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One file to be sent (PS3.10 7.1). Study and series are empty where the data set does not name them."""
+    """One file to be sent (PS3.10 7.1). The study and series UIDs are empty if the data set has none."""
 
     path: Path
     sop_class_uid: str
@@ -41,11 +41,11 @@ class Outgoing:
 
 
 def read_outgoing(path: Path) -> Outgoing:
-    """Read the UIDs of ``path``; nothing behind its Series Instance UID is looked at.
+    """Read the UIDs of ``path``; its data set is read up to the Series Instance UID.
 
     Raises:
-        InstanceRefused: it has no file meta that names its SOP class, SOP instance and transfer syntax.
-        OSError: it cannot be read.
+        InstanceRefused: the file meta lacks the SOP class, the SOP instance or the transfer syntax.
+        OSError: the file cannot be read.
     """
 
     def is_past_series(tag: BaseTag, _vr: str | None, _length: int) -> bool:

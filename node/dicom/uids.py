@@ -1,7 +1,7 @@
 """Deterministic UIDs: the same inputs, model and settings give the same SOP Instance UIDs.
 
 UIDs are UUID-derived (PS3.5 B.2): ``2.25.`` followed by the decimal form of a 128-bit value, here an RFC 9562
-version 8 (custom) UUID filled from SHA-256, so that nothing needs to be registered and nothing is random.
+version 8 (custom) UUID filled from SHA-256, so that no UID root needs to be registered and no UID is random.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 MAX_UID_LENGTH = 64  # PS3.5 9.1
 
 
-# three components at least: a decimal number is none; an IPv4 address is told from it below
+# at least three components, so that a decimal number does not match; _IPV4 excludes addresses
 _UID_LIKE = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+){2,}")
 _IPV4 = re.compile(r"(?:[3-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])(?:\.(?:0|[1-9][0-9]{0,2})){3}")
-"""An address whose first number no UID begins with: it is 0, 1 or 2 (ISO/IEC 9834-1)."""
+"""An IPv4 address that is no UID: a UID begins with 0, 1 or 2 (ISO/IEC 9834-1)."""
 
 
 def shortened(text: str) -> str:
-    """``text`` with each UID in it as an ellipsis and its last four characters."""
+    """``text`` with each UID replaced by an ellipsis and the last four characters of the UID."""
     return _UID_LIKE.sub(lambda found: found[0] if _IPV4.fullmatch(found[0]) else f"…{found[0][-4:]}", text)
 
 
@@ -37,7 +37,7 @@ def digest(parts: Iterable[str]) -> str:
 
 
 def derived_uid(*parts: str) -> str:
-    """A UID that depends on ``parts`` only."""
+    """A UID that depends only on ``parts``."""
     raw = bytearray(hashlib.sha256(digest(parts).encode()).digest()[:16])
     raw[6] = (raw[6] & 0x0F) | 0x80
     raw[8] = (raw[8] & 0x3F) | 0x80

@@ -1,1 +1,1 @@
-"""Receives what peers send, keeps it durably, says when a study is due, and deletes spool folders."""
+"""The storage SCP: receives instances into the spool, says when a study is due, and deletes studies."""

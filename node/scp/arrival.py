@@ -1,7 +1,7 @@
-"""Instances while they arrive: each C-STORE's data set goes into the spool fragment by fragment, never whole in memory.
+"""Reception of instances: a C-STORE's data set is written to the spool fragment by fragment, never whole in memory.
 
-pynetdicom collects the fragments of a message in ``DIMSEMessage.data_set``, to which it only writes. Here that is a
-file.
+pynetdicom collects the fragments of a message in ``DIMSEMessage.data_set``, to which it only writes. Here that buffer
+writes to a file.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from node.scp.status import INSTANCE_TOO_LARGE, OUT_OF_RESOURCES, Status
 log = structlog.get_logger()
 
 _GET_SECONDS = 0.1
-_MOST_WAITING = 16  # messages that a peer sends without waiting for answers, which was never negotiated
+_MOST_UNANSWERED = 16  # requests without waiting for the responses, which no peer negotiated
 _COMMAND_SET_BYTES = 1 << 16
 _MESSAGE_BYTES = 16 << 20  # data sets of messages other than C-STORE, which are kept in memory
 _SERVICES = {C_STORE: StorageServiceClass, N_EVENT_REPORT: StorageCommitmentServiceClass}
-_NO_ROOM = "free space is below scp.watermark_mebibytes"
+_TOO_FULL = "free space is below scp.watermark_mebibytes"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """What is known of an instance before its data set: the command set's UIDs, and the presentation context's."""
+    """The UIDs known before the data set arrives: of the command set, and of the presentation context."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -50,7 +50,7 @@ class StoreRequest:
     def head(self) -> bytes:
         """Preamble and file meta of the instance's file (PS3.10 7.1).
 
-        Written out here, for pydicom takes as long over it as over all else that an instance needs.
+        Encoded here because pydicom takes as long for it as the node takes for all the rest of an instance.
         """
         texts = (
             (0x0002, b"UI", self.sop_class_uid),  # Media Storage SOP Class UID
@@ -69,66 +69,67 @@ class StoreRequest:
 
 
 class Arrival:
-    """One instance on its way: a file of the spool, or the status that refuses it; then the rest is let pass.
+    """One instance during reception: its file in the spool, or the status that refuses it.
 
-    Its data set comes in one thread, and is judged in another afterwards.
+    After a refusal the rest of the data set is read and dropped. One thread writes the data set; another checks it when
+    it is complete.
     """
 
-    def __init__(self, request: StoreRequest, limit_bytes: int, room: FreeSpace) -> None:
+    def __init__(self, request: StoreRequest, limit_bytes: int, free_space: FreeSpace) -> None:
         self.request = request
         self.file: IncomingFile | None = None
         self.refusal: tuple[Status, str] | None = None
         self._limit_bytes = limit_bytes
-        self._room = room
-        self._came_bytes = 0
+        self._free_space = free_space
+        self._received_bytes = 0
 
     @property
-    def is_endless(self) -> bool:
-        """True if the peer went on sending long after the instance was too large."""
-        return self._came_bytes > 2 * self._limit_bytes
+    def is_far_too_large(self) -> bool:
+        """True if the peer has sent more than twice the limit for one instance."""
+        return self._received_bytes > 2 * self._limit_bytes
 
     def open(self, open_file: Callable[[bytes], IncomingFile]) -> None:
-        """Take the instance, unless it was refused already."""
+        """Open the instance's file, unless the instance is refused already."""
         if self.refusal:
             return
         try:
-            if self._room.is_free():
+            if self._free_space.is_sufficient():
                 self.file = open_file(self.request.head())
             else:
-                self.refuse(OUT_OF_RESOURCES, _NO_ROOM)
+                self.refuse(OUT_OF_RESOURCES, _TOO_FULL)
         except OSError as error:
             self.refuse(OUT_OF_RESOURCES, error.strerror or type(error).__name__)
 
     def write(self, fragment: bytes) -> None:
-        """Take the next fragment; never raises what the disk does, for the answer comes after the last fragment."""
-        self._came_bytes += len(fragment)
+        """Write the next fragment. A disk error refuses the instance: the response is sent after the last fragment."""
+        self._received_bytes += len(fragment)
         if self.file is None:
             return
-        if self._came_bytes > self._limit_bytes:
+        if self._received_bytes > self._limit_bytes:
             self.refuse(INSTANCE_TOO_LARGE, "larger than scp.max_instance_mebibytes")
             return
         try:
-            if self._room.takes(len(fragment), partial(self.refuse, OUT_OF_RESOURCES, _NO_ROOM)):
+            if self._free_space.allows(len(fragment), partial(self.refuse, OUT_OF_RESOURCES, _TOO_FULL)):
                 self.file.write(fragment)
         except OSError as error:
             self.refuse(OUT_OF_RESOURCES, error.strerror or type(error).__name__)
 
     def refuse(self, status: Status, reason: str) -> None:
-        """Nothing of the instance is kept."""
+        """Note the status of the response, and delete what was written of the instance."""
         self.refusal = (status, reason)
         self.discard()
 
     def discard(self) -> None:
-        """Leave nothing in ``.incoming``. More than once is no error."""
+        """Delete the file in ``.incoming``. A second call does nothing."""
         if self.file is not None:
             self.file.discard()
             self.file = None
 
 
 class ArrivingDataSet(io.BytesIO):
-    """What pynetdicom writes a message's data set to; ``begin`` is called at the first fragment.
+    """The buffer that pynetdicom writes a message's data set to; ``begin`` is called at the first fragment.
 
-    It returns where the data set of a C-STORE goes, or None for any other message, which stays in memory.
+    ``begin`` returns the `Arrival` of a C-STORE request, or None for any other message, whose data set stays in memory.
     """
 
     def __init__(self, begin: Callable[[], Arrival | None]) -> None:
@@ -137,7 +138,7 @@ class ArrivingDataSet(io.BytesIO):
         self.arrival: Arrival | None = None
 
     def write(self, fragment: bytes) -> int:  # type: ignore[override]
-        """Take the next fragment."""
+        """Pass the next fragment on."""
         if self._begin is not None:
             self.arrival, self._begin = self._begin(), None
         if self.arrival is not None:
@@ -149,10 +150,10 @@ class ArrivingDataSet(io.BytesIO):
 
 
 class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
-    """One association's DIMSE provider; hands each C-STORE's data set to ``begin`` while it arrives.
+    """The DIMSE provider of one association; ``begin`` returns the `Arrival` for each C-STORE's data set.
 
-    Whoever serves an association waits for its messages here, woken by `wake`, where pynetdicom asks a thousand times
-    a second.
+    The association's thread waits for messages in `get_msg` and is woken by `wake`; pynetdicom's own provider polls a
+    thousand times a second.
     """
 
     message: DIMSEMessage | None
@@ -165,10 +166,10 @@ class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
         association._serve_request = self._serve
 
     def _serve(self, message: DIMSEPrimitive, context_id: int) -> None:
-        """Have a request answered by the service of its kind. Its SOP class is for the service to judge.
+        """Answer a request with the service of its message type; that service checks the SOP class.
 
-        pynetdicom goes by that SOP class alone: it answers a C-STORE of Verification as if it were a C-ECHO, and ends
-        the association at a class unknown to it.
+        pynetdicom chooses the service by the SOP class alone: it answers a C-STORE request of Verification as a C-ECHO
+        request, and aborts the association at a SOP class that it does not know.
         """
         service, context = _SERVICES.get(type(message)), self.assoc._accepted_cx.get(context_id)
         if service is None or context is None:
@@ -179,16 +180,16 @@ class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
             return
         try:
             service(self.assoc).SCP(message, context)
-        except PARSE_ERRORS as error:  # what the request says cannot be said in an answer
+        except PARSE_ERRORS as error:  # values of the request cannot be encoded in its response
             self._abort(f"a request that cannot be answered ({type(error).__name__})")
 
     def send_msg(self, primitive: DIMSEPrimitive, context_id: int) -> None:
-        """As pynetdicom's. The peer's silence counts from here on: it had to wait for this as long as the disk took."""
+        """Send a response. The network time-out starts again: until now the peer had to wait for the node's disk."""
         self.dul._idle_timer.restart()
         super().send_msg(primitive, context_id)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take one P-DATA. What is no message, or beyond all bounds, ends the association (A-P-ABORT)."""
+        """Take one P-DATA. An invalid message, or one beyond the limits, aborts the association (A-P-ABORT)."""
         if self.message is None:
             self._arrivals = [arrival for arrival in self._arrivals if arrival.file is not None]
             message = DIMSEMessage()
@@ -197,13 +198,13 @@ class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
         message = self.message
         try:
             super().receive_primitive(primitive)
-        except (*PARSE_ERRORS, OSError) as error:  # pydicom raises OSError, too; the disk's do not come here
+        except (*PARSE_ERRORS, OSError) as error:  # pydicom raises OSError, too; `Arrival` catches the disk's
             self.message = None
             self._abort(f"no DIMSE message ({type(error).__name__})")
             return
-        if message.encoded_command_set.tell() > _COMMAND_SET_BYTES or self.msg_queue.qsize() > _MOST_WAITING:
+        if message.encoded_command_set.tell() > _COMMAND_SET_BYTES or self.msg_queue.qsize() > _MOST_UNANSWERED:
             self._abort("too much at once")
-        elif self._arrivals and self._arrivals[-1].is_endless:
+        elif self._arrivals and self._arrivals[-1].is_far_too_large:
             self._abort("an instance far beyond scp.max_instance_mebibytes")
 
     def _begin_data_set(self, message: DIMSEMessage) -> Arrival | None:
@@ -223,24 +224,24 @@ class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
 
     def _abort(self, reason: str) -> None:
         log.warning("association_aborted", reason=reason, address=self.assoc.requestor.address)
-        self.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 9.2.3): A-ABORT, and the state machine comes to rest
+        self.dul.event_queue.put("Evt19")  # invalid PDU (PS3.8 9.2.3): A-ABORT, the association ends
 
     def get_msg(self, block: bool = False) -> tuple[int | None, object]:
-        """The next message with its context's ID, or (None, None) if there is none within a tenth of a second."""
+        """The next message with its presentation context ID, or (None, None) if there is none within 0.1 s."""
         try:
             context_id, message = self.msg_queue.get(timeout=_GET_SECONDS)
         except queue.Empty:
             return None, None
         if message is not None and not message.is_valid_request:
-            self._abort("a request without what it must have")  # pynetdicom would leave its peer without an answer
+            self._abort("a request without what it must have")  # pynetdicom would send no response
             return None, None
         return context_id, message
 
     def wake(self) -> None:
-        """Let `get_msg` return, for something other than a message is to be looked at."""
+        """Let `get_msg` return, so that the association's thread handles an event that is not a message."""
         self.msg_queue.put((None, None))
 
     def discard_arrivals(self) -> None:
-        """Leave nothing of what was arriving. To be called when the association's threads have ended."""
+        """Delete the files of instances that are not complete. Call it when the association's threads have ended."""
         for arrival in self._arrivals:
             arrival.discard()

@@ -1,5 +1,6 @@
-"""What the node answers to a report of storage commitment (N-EVENT-REPORT, PS3.4 J.3.3), which a PACS brings on an
-association of its own, often hours after it was asked.
+"""The response to a storage commitment report (N-EVENT-REPORT, PS3.4 J.3.3).
+
+A PACS sends the report on an association of its own, often hours after the request.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ REPORT_STATUSES = (
     INVALID_ARGUMENT,
     NO_SUCH_SOP_CLASS,
 )
-"""What the node answers to a report (PS3.7 10.1.1.1.8)."""
+"""The statuses of the response to a report (PS3.7 10.1.1.1.8)."""
 
 
 def commitment_context() -> PresentationContext:
-    """The presentation context in which reports come: the peer proposes the SCP's role for itself (PS3.4 J.2.1.1)."""
+    """The presentation context for reports, for which the peer proposes itself as the SCP (PS3.4 J.2.1.1)."""
     context = build_context(StorageCommitmentPushModel)
     context.scu_role = context.scp_role = True
     return context
 
 
 class CommitmentHandler:
-    """Hands reports to the workflows that await them.
+    """Passes each report to the workflow that awaits it.
 
     ``on_report(workflow_id, message, key)`` records ``message`` (plain JSON values) for the workflow, once for each
-    ``key``; when it returns, the message survives a power cut. It raises GlionodeError or OSError if it could not.
+    ``key``; when it returns, the message survives a power cut. It raises GlionodeError or OSError if it fails.
     """
 
     def __init__(self, commitments: Commitments, on_report: Callable[[str, dict[str, Any], str], None]) -> None:

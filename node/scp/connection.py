@@ -1,4 +1,4 @@
-"""One peer's connection: read when something is there, bounded in size and time, ended without noise."""
+"""The TCP connection of one association: reads without polling, and limits the size and time of a PDU."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from node.scp.instance_identity import PARSE_ERRORS
 
 log = structlog.get_logger()
 
-MAX_PDU_BYTES = 1 << 20  # no PDU is longer, be it A-ASSOCIATE-RQ or the largest P-DATA-TF that may be configured
+MAX_PDU_BYTES = 1 << 20  # no PDU is longer, neither A-ASSOCIATE-RQ nor the largest P-DATA-TF that can be configured
 _WAIT_SECONDS = 0.1
 _CLOSED_SECONDS = 0.001
-_BEFORE_REQUEST = ("Sta1", "Sta2")  # PS3.8 9.2.2: idle; or the transport connection is open, the request awaited
+_BEFORE_REQUEST = ("Sta1", "Sta2")  # PS3.8 9.2.2: idle; transport connection open, awaiting A-ASSOCIATE-RQ
 
 
 class WakingQueue(queue.Queue[Any]):
@@ -35,19 +35,20 @@ class WakingQueue(queue.Queue[Any]):
         self._wake = wake
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As `queue.Queue.put`, then wake the reader."""
+        """As `queue.Queue.put`; then call ``wake``."""
         super().put(item, block, timeout)
         self._wake()
 
 
-class ForgivingStateMachine(StateMachine):  # type: ignore[misc]
-    """Ends the association where pynetdicom's own lets its thread die: at an event that the state does not expect.
+class ClosingStateMachine(StateMachine):  # type: ignore[misc]
+    """Ends the association at an event that is invalid in the current state; pynetdicom's own lets its thread crash.
 
-    A peer that speaks before it was answered brings it about: the answer then comes in the wrong state.
+    A peer that sends a PDU before it has the response to the last one causes it: the response is then sent in the wrong
+    state.
     """
 
     def do_action(self, event: str) -> None:
-        """As pynetdicom's."""
+        """Do the action of ``event``, or end the association if that fails."""
         try:
             super().do_action(event)
         except (InvalidEventError, *PARSE_ERRORS) as error:
@@ -56,15 +57,15 @@ class ForgivingStateMachine(StateMachine):  # type: ignore[misc]
             self.dul.kill_dul()
 
 
-class SteadyTimer(Timer):  # type: ignore[misc]
-    """pynetdicom's timer, by a clock that nobody sets: when the wall clock jumps, no association ends of it."""
+class MonotonicTimer(Timer):  # type: ignore[misc]
+    """pynetdicom's timer on the monotonic clock: a step of the wall clock ends no association."""
 
     _start_time: float | None
     _end_time: float | None
 
     @property
     def remaining(self) -> float:
-        """Seconds until it expires."""
+        """Seconds until the timer expires."""
         if self.timeout is None:
             return 1.0
         if self._start_time is None:
@@ -73,37 +74,37 @@ class SteadyTimer(Timer):  # type: ignore[misc]
         return float(self.timeout - (end - self._start_time))
 
     def start(self) -> None:
-        """Begin anew."""
+        """Start, or restart, the timer."""
         self._start_time, self._end_time = time.monotonic(), None
 
     def stop(self) -> None:
-        """Expire no more."""
+        """Stop the timer; `remaining` then stays as it is."""
         self._end_time = time.monotonic()
 
 
 class Connection(AssociationSocket):  # type: ignore[misc]
     """The socket of one association.
 
-    pynetdicom looks a thousand times a second whether something came; here its thread sleeps until the peer sends, or
-    `wake` is called because there is something to send. A PDU is read at once instead of in pieces of 4 KiB; it must be
-    whole within ``timeout_seconds`` and no longer than `MAX_PDU_BYTES`, whatever length the peer announces. The first,
-    A-ASSOCIATE-RQ, must be whole within the association's ``acse_timeout``, counted from the beginning.
+    pynetdicom polls its socket a thousand times a second; here its thread sleeps until the peer sends, or until `wake`
+    is called because there is something to send. A PDU is read in one piece instead of in pieces of 4 KiB; it must be
+    complete within ``timeout_seconds`` and no longer than `MAX_PDU_BYTES`, whatever length the peer announces. The
+    first PDU, A-ASSOCIATE-RQ, must be complete within the association's ``acse_timeout``, counted from the connection.
     """
 
     def __init__(self, association: Association, connection: socket.socket, timeout_seconds: float) -> None:
         super().__init__(association, client_socket=connection)
         self._timeout_seconds = timeout_seconds
-        self._ask_until = time.monotonic() + association.acse_timeout
-        # without it a peer that stops in the middle of a PDU blocks pynetdicom's reader for ever
+        self._request_deadline = time.monotonic() + association.acse_timeout
+        # without a time-out a peer that stops in the middle of a PDU blocks pynetdicom's reader for ever
         connection.settimeout(timeout_seconds)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ear.setblocking(False)
+        self._wake_sender, self._wake_receiver = socket.socketpair()
+        self._wake_sender.setblocking(False)
+        self._wake_receiver.setblocking(False)
 
     @property
     def ready(self) -> bool:
-        """True if the peer sent something; waits a tenth of a second for it, unless woken or with events to act on."""
+        """True if the peer has sent data; waits for it up to 0.1 s, unless woken or with events to handle."""
         if self.socket is None or not self._is_connected:
             time.sleep(_CLOSED_SECONDS)
             return False
@@ -112,28 +113,28 @@ class Connection(AssociationSocket):  # type: ignore[misc]
         poll = select.poll()  # unlike select.select it takes any number of descriptors
         try:
             poll.register(self.socket, select.POLLIN)
-            poll.register(self._ear, select.POLLIN)
+            poll.register(self._wake_receiver, select.POLLIN)
             wait_seconds = _WAIT_SECONDS if self.event_queue.empty() else 0
             awake = {descriptor for descriptor, _ in poll.poll(wait_seconds * 1000)}
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed
             return False
-        if self._ear.fileno() in awake:
+        if self._wake_receiver.fileno() in awake:
             with contextlib.suppress(OSError):
-                self._ear.recv(4096)
+                self._wake_receiver.recv(4096)
         return self.socket is not None and self.socket.fileno() in awake
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """``nr_bytes`` of the peer; fewer if it closed the connection.
+        """``nr_bytes`` from the peer; fewer if the peer closed the connection.
 
         Raises:
-            OSError: they did not come in time, or are more than any PDU may have.
+            OSError: the bytes did not arrive in time, or are more than a PDU may have.
         """
         if nr_bytes > MAX_PDU_BYTES:
             log.warning("pdu_too_large", address=self.assoc.requestor.address, announced_bytes=nr_bytes)
             raise ConnectionError("the announced PDU is too large")
-        has_asked = self.assoc.dul.state_machine.current_state not in _BEFORE_REQUEST
-        deadline = time.monotonic() + self._timeout_seconds if has_asked else self._ask_until
+        has_requested = self.assoc.dul.state_machine.current_state not in _BEFORE_REQUEST
+        deadline = time.monotonic() + self._timeout_seconds if has_requested else self._request_deadline
         content, count = bytearray(nr_bytes), 0
         with memoryview(content) as view:
             while count < nr_bytes:
@@ -151,10 +152,10 @@ class Connection(AssociationSocket):  # type: ignore[misc]
 
     def wake(self) -> None:
         """Let `ready` return at once."""
-        with contextlib.suppress(OSError):  # closed, or already rung so often that the peer's end is full
-            self._bell.send(b"\0")
+        with contextlib.suppress(OSError):  # closed, or the buffer is full because nobody has read it yet
+            self._wake_sender.send(b"\0")
 
-    def close_bell(self) -> None:
-        """Close what `wake` needs, when nobody waits any more."""
-        self._bell.close()
-        self._ear.close()
+    def close_wake_sockets(self) -> None:
+        """Close the sockets that `wake` needs. Call it when the association's threads have ended."""
+        self._wake_sender.close()
+        self._wake_receiver.close()

@@ -1,4 +1,4 @@
-"""The disk that the spool lies on, recognized again: nothing is written into the bare folder below its mount point."""
+"""Recognizes the spool's disk, so that nothing is written into the empty folder of a mount point without its disk."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from node.errors import ConfigError
 
 log = structlog.get_logger()
 
-_NAME_FILE = ".spool-id"
+_ID_FILE = ".spool-id"
 
 
 class SpoolDisk:
-    """Remembers where the spool is once it was found.
+    """Remembers the device of the spool's folder, and recognizes the spool by its ID.
 
-    The spool's folder holds a name of its own, by which it is known again when it is mounted anew. If it is on another
-    disk than the folder around it, that folder holds the name, too: a start before the mount is then told from a first
-    start, and from one after somebody emptied the spool by hand.
+    The spool's folder holds a random ID, by which the spool is recognized when it is mounted again. If the spool is on
+    another disk than its parent folder, the parent holds the ID, too: this tells a start before the mount from a first
+    start, and from a start after somebody emptied the spool by hand.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._device: int | None = None
-        self._name = ""
+        self._spool_id = ""
 
     @property
     def is_found(self) -> bool:
-        """True once the spool was found."""
+        """True once `find` has succeeded."""
         return self._device is not None
 
-    def refuse_bare_folder(self) -> None:
-        """Nothing is changed.
+    def check_mounted(self) -> None:
+        """Check that the spool's disk is mounted; changes nothing.
 
         Raises:
-            ConfigError: the spool was on a disk of its own, which is not there.
+            ConfigError: the spool was on a disk of its own, which is not mounted.
         """
-        record = self._folder.parent / _NAME_FILE
-        name = _read(record)
-        if name and not self._is_apart() and _read(self._folder / _NAME_FILE) != name:
+        record = self._folder.parent / _ID_FILE
+        spool_id = _read(record)
+        if spool_id and not self._is_on_own_disk() and _read(self._folder / _ID_FILE) != spool_id:
             raise ConfigError(
                 f"node.folder: {self._folder} was on a disk of its own, which is not mounted"
                 f" (if it is to be there no longer, delete {record})"
             )
 
     def find(self) -> None:
-        """Make the spool's folder if it is not there, and remember its disk until the process ends.
+        """Create the spool's folder if it does not exist, and remember its device until the process ends.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the folder cannot be created.
         """
         missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -60,32 +60,32 @@ class SpoolDisk:
             sync_folder(created.parent)
         self._device = self._folder.stat().st_dev
 
-    def give_name(self) -> None:
-        """Let the spool be known again by its name, now and at later starts.
+    def ensure_spool_id(self) -> None:
+        """Read or create the spool's ID, and record it in the parent folder if that is on another disk.
 
         Raises:
-            OSError: the disk did not take it.
+            OSError: the disk refuses.
         """
-        self._name = _read(self._folder / _NAME_FILE) or _write(self._folder / _NAME_FILE, uuid.uuid4().hex)
-        if self._is_apart() and _read(self._folder.parent / _NAME_FILE) != self._name:
-            (self._folder.parent / _NAME_FILE).unlink(missing_ok=True)
-            _write(self._folder.parent / _NAME_FILE, self._name)
+        self._spool_id = _read(self._folder / _ID_FILE) or _write(self._folder / _ID_FILE, uuid.uuid4().hex)
+        if self._is_on_own_disk() and _read(self._folder.parent / _ID_FILE) != self._spool_id:
+            (self._folder.parent / _ID_FILE).unlink(missing_ok=True)
+            _write(self._folder.parent / _ID_FILE, self._spool_id)
 
     def check(self) -> None:
-        """To be called before anything is written; until it was found there is nothing to compare.
+        """Check, before each write, that the folder is still the spool; passes if `find` was not called yet.
 
         Raises:
-            OSError: the spool is not where it was found.
+            OSError: the folder is on another device and does not hold the spool's ID.
         """
         device = self._folder.stat().st_dev
         if self._device in (None, device):
             return
-        if not self._name or _read(self._folder / _NAME_FILE) != self._name:
+        if not self._spool_id or _read(self._folder / _ID_FILE) != self._spool_id:
             raise OSError(errno.ESTALE, "the spool's disk is not mounted")
         log.warning("spool_mounted_anew")
         self._device = device
 
-    def _is_apart(self) -> bool:
+    def _is_on_own_disk(self) -> bool:
         return self._folder.exists() and self._folder.stat().st_dev != self._folder.parent.stat().st_dev
 
 
@@ -96,12 +96,12 @@ def _read(file: Path) -> str:
         return ""
 
 
-def _write(file: Path, name: str) -> str:
-    """Write durably, unless another was faster; what the file holds then."""
+def _write(file: Path, spool_id: str) -> str:
+    """Write ``spool_id`` durably unless the file exists; returns the content of the file."""
     written = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
     try:
         with written.open("x", encoding="ascii") as stream:
-            stream.write(name)
+            stream.write(spool_id)
             stream.flush()
             os.fsync(stream.fileno())
         try:
@@ -109,16 +109,16 @@ def _write(file: Path, name: str) -> str:
         except FileExistsError:
             return _read(file)
         sync_folder(file.parent)
-        return name
+        return spool_id
     finally:
         written.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make durable what the folder names.
+    """Make the folder's entries durable.
 
     Raises:
-        OSError: the disk did not take it.
+        OSError: the disk refuses.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,4 +1,4 @@
-"""What the node answers to C-ECHO and C-STORE. The life cycle of associations is in ``server.py``."""
+"""The responses to C-ECHO and C-STORE requests. The life cycle of associations is in ``server.py``."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ STORAGE_SOP_CLASSES = (
 
 
 class StorageHandlers:
-    """C-ECHO and C-STORE of the node's SCP. `begin` takes an instance as it arrives, `handle_store` answers for it.
+    """C-ECHO and C-STORE of the node's SCP. `begin` starts to receive an instance, `handle_store` returns its status.
 
-    ``on_instance_stored(study_instance_uid, series_instance_uid)`` is called after an instance is safe, new or
-    duplicate, and before Success is answered. It must not raise.
+    ``on_instance_stored(study_instance_uid, series_instance_uid)`` is called for each instance, new or duplicate, when
+    it is durable and before the response with Success. It must not raise.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class StorageHandlers:
     ) -> None:
         self._spool = spool
         self._metrics = metrics
-        self._room = FreeSpace(spool.free_bytes, section.watermark_mebibytes << 20)
+        self._free_space = FreeSpace(spool.free_bytes, section.watermark_mebibytes << 20)
         self._max_instance_bytes = section.max_instance_mebibytes << 20
         self._sizes = StudySizes(spool, section.max_study_mebibytes << 20)
         self._on_instance_stored = on_instance_stored
@@ -71,8 +71,8 @@ class StorageHandlers:
         return SUCCESS.code
 
     def begin(self, request: StoreRequest) -> Arrival:
-        """An instance is about to arrive: where it goes, or why nothing of it is kept."""
-        arrival = Arrival(request, self._max_instance_bytes, self._room)
+        """The `Arrival` for an instance whose data set begins to arrive; it may be refused already."""
+        arrival = Arrival(request, self._max_instance_bytes, self._free_space)
         if not (is_valid_uid(request.sop_class_uid) and is_valid_uid(request.sop_instance_uid)):
             arrival.refuse(INVALID_UID, "(0000,0002) or (0000,1000) of the request is not a valid UID")
         elif request.sop_class_uid != request.abstract_syntax or request.sop_class_uid not in STORAGE_SOP_CLASSES:
@@ -81,7 +81,7 @@ class StorageHandlers:
         return arrival
 
     def handle_store(self, event: evt.Event) -> int:
-        """C-STORE (PS3.4 B.2.3): Success only once the instance is durable, else why it was not taken."""
+        """C-STORE (PS3.4 B.2.3): Success only once the instance is durable, else the status that refuses it."""
         arrival: Arrival | None = event.request.DataSet.arrival
         with self._metrics.store_seconds.time():
             if arrival is None:
@@ -113,7 +113,7 @@ class StorageHandlers:
         study_instance_uid, series_instance_uid = identity.study_instance_uid, identity.series_instance_uid
         uids = (study_instance_uid, series_instance_uid, identity.sop_instance_uid)
         try:
-            if not self._sizes.has_room(study_instance_uid, file.size_bytes) and not self._spool.holds(*uids, file):
+            if not self._sizes.fits(study_instance_uid, file.size_bytes) and not self._spool.holds(*uids, file):
                 return self._answer(STUDY_TOO_LARGE, "the study is larger than scp.max_study_mebibytes")
             outcome = self._spool.keep(*uids, file)
         except InstanceRefused as error:
@@ -122,7 +122,7 @@ class StorageHandlers:
             self._sizes.add(study_instance_uid, file.size_bytes)
         self._metrics.instances.labels(outcome.value).inc()
         self._metrics.received_bytes.inc(file.size_bytes)
-        self._note_room()
+        self._note_free_space()
         if outcome is not StoreOutcome.CONFLICT:
             self._on_instance_stored(study_instance_uid, series_instance_uid)
         return SUCCESS
@@ -132,14 +132,14 @@ class StorageHandlers:
             return inflates_beyond(data_set, self._max_instance_bytes)
 
     def _free_bytes(self) -> int | None:
-        """None if the disk does not say."""
+        """Free bytes of the spool's disk; None if they cannot be read."""
         try:
             return self._spool.free_bytes()
         except OSError:
             return None
 
     def _answer(self, status: Status, reason: str) -> Status:
-        """Count and log a refusal."""
+        """Count and log a refusal; returns ``status``."""
         if status is OUT_OF_RESOURCES:
             self._metrics.instances.labels("out_of_resources").inc()
             self._is_full = True
@@ -149,14 +149,14 @@ class StorageHandlers:
             log.warning("instance_refused", status=f"0x{status.code:04X}", reason=reason)
         return status
 
-    def _note_room(self) -> None:
+    def _note_free_space(self) -> None:
         if self._is_full:
             self._is_full = False
             log.info("spool_has_room_again", free_bytes=self._free_bytes())
 
 
 def _mismatch(identity: Identity, request: StoreRequest) -> tuple[Status, str] | None:
-    """Why the data set cannot be what the request said it is; None if it can."""
+    """Status and reason if a UID is missing, or differs between data set and request; None if all agree."""
     for tag, uid in (
         ("(0008,0016) SOP Class UID", identity.sop_class_uid),
         ("(0008,0018) SOP Instance UID", identity.sop_instance_uid),

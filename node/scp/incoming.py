@@ -1,4 +1,4 @@
-"""A file of the spool while its instance arrives."""
+"""The file of one instance during reception."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _GROUP_LENGTH_END = 144  # preamble 128, "DICM" 4, (0002,0000) UL 12 bytes (PS3.
 
 
 def length_of_head(head: bytes) -> int:
-    """Length of preamble and file meta of a DICOM file that begins with ``head``; its data set follows.
+    """Length of preamble and file meta of a DICOM file that begins with ``head``; the data set follows them.
 
     Raises:
-        InstanceRefused: there is no file meta with its group length.
+        InstanceRefused: ``head`` has no file meta with a group length.
     """
     if len(head) < _GROUP_LENGTH_END or head[128:138] != b"DICM\x02\x00\x00\x00UL":
         raise InstanceRefused("(0002,0000) File Meta Information Group Length is missing")
@@ -31,12 +31,12 @@ def length_of_head(head: bytes) -> int:
 
 
 class IncomingFile:
-    """One instance on its way to the disk, never whole in memory; worthless until the spool keeps it. For one thread.
+    """The file that an instance is written to; it counts as received only when the spool keeps it. Not thread-safe.
 
     ``head``: preamble and file meta. ``digest``: hex SHA-256 of the data set written so far.
 
     Raises:
-        OSError: the disk did not take it; nothing of it is left.
+        OSError: the disk did not take ``head``; no file is left.
     """
 
     def __init__(self, path: Path, head: bytes) -> None:
@@ -78,7 +78,7 @@ class IncomingFile:
         return file
 
     def sync(self) -> None:
-        """Write all of it to the disk; it survives a power cut once it has a durable name.
+        """Write the whole file to the disk; the instance survives a power cut once the file has a durable name.
 
         Raises:
             OSError: the disk did not take it.
@@ -87,14 +87,14 @@ class IncomingFile:
         os.fsync(self._file.fileno())
 
     def discard(self) -> None:
-        """Close the file and delete its temporary name. More than once is no error.
+        """Close the file and delete its temporary name. A second call does nothing.
 
-        Nor is a disk that refuses: what is left is worthless, and deleted at a later start.
+        A disk error is logged, not raised: the file was never acknowledged, and a later start deletes it.
         """
         if self._is_discarded:
             return
         self._is_discarded = True
-        with contextlib.suppress(OSError):  # what could not be written is not wanted any more
+        with contextlib.suppress(OSError):  # bytes that could not be written are not needed any more
             self._file.close()
         try:
             self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where one receiver's instances arrive: claimed by it alone, and tidied after a crash."""
+"""The folder in which one receiver writes instances as they arrive; locked by it, and emptied after a crash."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from node.errors import ConfigError
 log = structlog.get_logger()
 
 _LOCK = "lock"
-_STRANGE_SECONDS = 3600.0  # a peer that sends nothing for so long was let go: what a dead receiver left may be deleted
+_LEFTOVER_SECONDS = 3600.0  # a peer silent for so long was disconnected: no association still writes to the file
 
 
 class IncomingPlace:
-    """``<spool>/.incoming/<receiver>``. Its lock is held by the receiver that is at work there."""
+    """``<spool>/.incoming/<receiver>``, which a running receiver holds locked."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock: int | None = None
 
     def make(self) -> None:
-        """Make the folder, but never the spool's own, which may be that of a mount point without its disk.
+        """Create the folder, but never the spool's, whose absence may mean that its disk is not mounted.
 
         Raises:
-            OSError: the disk did not take it.
+            OSError: the folder cannot be created.
         """
         for folder in (self.folder.parent, self.folder):
             folder.mkdir(exist_ok=True)
 
     def claim(self) -> int:
-        """Be the only one here until `release`, and delete what a crash left, which was never acknowledged: how many
-        files. What another receiver of a shared spool is just writing stays.
+        """Lock the folder until `release`, and delete the files that a crash left, which were never acknowledged.
+
+        Returns how many files were deleted. Files that another receiver of a shared spool is writing stay.
 
         Raises:
-            ConfigError: another process is at work here.
+            ConfigError: another process holds the lock.
             OSError: the disk refuses.
         """
         self.make()
@@ -48,24 +49,27 @@ class IncomingPlace:
             raise ConfigError(f"node.folder: the receiver {self.folder.name} runs already, on {self.folder.parents[1]}")
         count = 0
         for folder in sorted(self.folder.parent.iterdir()):
-            with contextlib.suppress(OSError):  # gone, in use, or no folder
+            with contextlib.suppress(OSError):  # deleted meanwhile, in use, or not a folder
                 count += _emptied(folder) if folder == self.folder else _removed_if_dead(folder)
         return count
 
     def release(self) -> None:
-        """Another may work here. More than once is no error."""
+        """Let another process lock the folder. A second call does nothing."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
 def _removed_if_dead(folder: Path) -> int:
-    """Delete a receiver's place if it is gone, except what is young: not every shared disk tells of others' locks."""
+    """Delete old files, then the folder, of a receiver that does not run; returns the number of files deleted.
+
+    Younger files stay because not every shared file system shows the locks of other machines.
+    """
     lock = _locked(folder / _LOCK)
     if lock is None:
         return 0
     try:
-        count = _emptied(folder, _STRANGE_SECONDS)
+        count = _emptied(folder, _LEFTOVER_SECONDS)
         if [path.name for path in folder.iterdir()] == [_LOCK]:
             (folder / _LOCK).unlink()
             folder.rmdir()
@@ -75,7 +79,7 @@ def _removed_if_dead(folder: Path) -> int:
 
 
 def _emptied(folder: Path, least_seconds: float | None = None) -> int:
-    """Delete the files that were not written to for so long; how many."""
+    """Delete the files that were not written to for ``least_seconds``; returns their number."""
     count = 0
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # deleted meanwhile
@@ -86,10 +90,12 @@ def _emptied(folder: Path, least_seconds: float | None = None) -> int:
 
 
 def _locked(file: Path) -> int | None:
-    """Lock a file, made if need be, until the descriptor returned is closed or its process ends; None if it is locked.
+    """Lock a file until the descriptor returned is closed or the process ends; None if another process locked it.
+
+    The file is created if it does not exist.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
@@ -106,4 +112,4 @@ def _locked(file: Path) -> int | None:
                 return descriptor
         except FileNotFoundError:
             pass
-        os.close(descriptor)  # whoever held it deleted the file
+        os.close(descriptor)  # the process that held the lock deleted the file

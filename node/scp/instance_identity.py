@@ -1,4 +1,4 @@
-"""The UIDs of an instance, read from its encoded data set, of which only little is ever in memory."""
+"""Reads the UIDs of an instance from its encoded data set, with a small part of it in memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from node.errors import InstanceRefused
 
 _SERIES_INSTANCE_UID = Tag("SeriesInstanceUID")
-# in the order of Identity's fields
+# in the order of the fields of Identity
 _TAGS: list[BaseTag | int] = [Tag("SOPClassUID"), Tag("SOPInstanceUID"), Tag("StudyInstanceUID"), _SERIES_INSTANCE_UID]
-_MOST_BYTES = 16 << 20  # what may be read until the Series Instance UID; values that are only passed over do not count
-_HEADS_BYTES = (1 << 16, _MOST_BYTES)  # of a deflated data set, in which nothing can be passed over
+_MOST_BYTES = 16 << 20  # limit for reading up to the Series Instance UID; values that are skipped do not count
+_HEADS_BYTES = (1 << 16, _MOST_BYTES)  # first and second try with a deflated data set, whose values cannot be skipped
 _CHUNK_BYTES = 1 << 16
 _NO_END = 0xFFFFFFFF  # the length of a value that a delimiter ends
 
@@ -37,12 +37,12 @@ PARSE_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What pydicom and pynetdicom are seen to raise on bytes that are no data set, and no command set."""
+"""Exceptions of pydicom and pynetdicom on bytes that are no valid data set or command set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The UIDs of one instance, as its data set says; empty where it says nothing."""
+    """The UIDs in the data set of one instance; empty where the data set has none."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -50,15 +50,15 @@ class Identity:
     series_instance_uid: str
 
     @property
-    def is_whole(self) -> bool:
-        """True if each of them is there."""
+    def is_complete(self) -> bool:
+        """True if the data set has all four UIDs."""
         return all((self.sop_class_uid, self.sop_instance_uid, self.study_instance_uid, self.series_instance_uid))
 
 
 class _Encoded:
-    """What pydicom reads an encoded data set from, from where ``file`` stands: bounded, and never past the end.
+    """A file object for pydicom that begins at the position of ``file``, limits reading, and never seeks past the end.
 
-    pydicom takes a short value for a whole one, and an element that ends behind the data set for its last.
+    pydicom itself accepts a value that is cut short, and an element that ends behind the end of the data set.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -78,11 +78,11 @@ class _Encoded:
         return content
 
     def tell(self) -> int:
-        """Where the next byte is read."""
+        """Position of the next byte."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place within the data set."""
+        """Move to a position within the data set; ValueError if it is behind the end."""
         position = offset + self._position if whence == io.SEEK_CUR else offset
         if position > self._end:
             raise ValueError("a value is longer than the data set")
@@ -91,14 +91,14 @@ class _Encoded:
 
 
 def read_identity(data_set: BinaryIO, transfer_syntax: str) -> Identity:
-    """The identity of an encoded data set, which is read up to its Series Instance UID, inflated if need be.
+    """The UIDs of an encoded data set, which is read up to its Series Instance UID, and inflated if it is deflated.
 
-    Private transfer syntaxes are taken as explicit VR little endian unless they look implicit, as pydicom does. Of the
-    data set at most 16 MiB are read, however large it is.
+    A private transfer syntax is read as explicit VR little endian unless the data set looks implicit, as in pydicom. At
+    most 16 MiB of the data set are read, however large it is.
 
     Raises:
         InstanceRefused: the data set cannot be parsed, or ends within a value.
-        OSError: the disk did not give it.
+        OSError: the file cannot be read.
     """
     try:
         if transfer_syntax == DeflatedExplicitVRLittleEndian:
@@ -116,17 +116,17 @@ def _parse_deflated(data_set: BinaryIO) -> Identity:
         is_last = len(head) < limit_bytes or limit_bytes == _HEADS_BYTES[-1]
         try:
             identity = _parse(io.BytesIO(head), DeflatedExplicitVRLittleEndian)
-        except PARSE_ERRORS:  # perhaps only because it is cut
+        except PARSE_ERRORS:  # perhaps only because the head ends within an element
             if is_last:
                 raise
             continue
-        if is_last or identity.is_whole:
+        if is_last or identity.is_complete:
             break
     return identity
 
 
 def _inflated(data_set: BinaryIO, limit_bytes: int) -> bytes:
-    """The beginning of a deflated data set (PS3.5 A.5), however far the rest would inflate."""
+    """The first ``limit_bytes`` of a deflated data set (PS3.5 A.5), inflated; the rest is not inflated."""
     inflater, head = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
     while len(head) < limit_bytes and not inflater.eof:
         chunk = inflater.unconsumed_tail or data_set.read(_CHUNK_BYTES)
@@ -137,14 +137,14 @@ def _inflated(data_set: BinaryIO, limit_bytes: int) -> bytes:
 
 
 def inflates_beyond(data_set: BinaryIO, limit_bytes: int) -> bool:
-    """True if a deflated data set holds more than ``limit_bytes``; they pass by in pieces."""
+    """True if a deflated data set inflates to more than ``limit_bytes``; it is inflated in pieces."""
     inflater, count, chunk = zlib.decompressobj(-zlib.MAX_WBITS), 0, data_set.read(_CHUNK_BYTES)
     try:
         while chunk and count <= limit_bytes and not inflater.eof:
             count += len(inflater.decompress(chunk, _MOST_BYTES))
             chunk = inflater.unconsumed_tail or data_set.read(_CHUNK_BYTES)
     except zlib.error:
-        return False  # broken further on: that shows when the study is read
+        return False  # damaged further on: found when the study is read
     return count > limit_bytes
 
 
@@ -163,8 +163,8 @@ def _parse(data_set: BinaryIO, transfer_syntax: str) -> Identity:
     except OSError as error:
         if error.errno is not None:  # the disk
             raise
-        raise ValueError(str(error)) from None  # pydicom's word for a sequence without its end
-    # raw values: pydicom's own conversion repairs, and repeats in warnings, what is to be refused here
+        raise ValueError(str(error)) from None  # pydicom raises it for a sequence without its end
+    # raw values: pydicom's conversion repairs invalid values, which are to be refused, and repeats them in warnings
     raw = [elements.get_item(tag) if tag in elements else None for tag in _TAGS]
     return Identity(*(_uid(element) if element else "" for element in raw))
 

@@ -1,4 +1,4 @@
-"""Who may connect, and how: addresses, number of connections, TLS. Everything else is the association's."""
+"""Accepts TCP connections: allowed addresses, number of connections, TLS handshake."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ log = structlog.get_logger()
 
 _HANDSHAKE_SECONDS = 10.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_EXHAUSTED_SECONDS = 0.2  # before the next try, for what cannot be taken goes on knocking
+_PAUSE_SECONDS = 0.2  # before the next try: a connection that cannot be accepted stays pending
 
 
 def server_tls_context(section: TlsSection) -> ssl.SSLContext:
-    """TLS 1.2 or newer (PS3.15 B.9) with the node's certificate; with a CA file, peers must show a certificate, too.
+    """TLS 1.2 or newer (PS3.15 B.9) with the node's certificate; with a CA file, peers must send a certificate, too.
 
     Raises:
-        ConfigError: a file is not named, or cannot be used; names the key.
+        ConfigError: a file is not configured, or cannot be used; the message names the key.
     """
     if section.certificate_file is None or section.key_file is None:
         key = "certificate_file" if section.certificate_file is None else "key_file"
@@ -52,7 +52,7 @@ def server_tls_context(section: TlsSection) -> ssl.SSLContext:
 
 
 class ConnectionFilter:
-    """Decides by address and number who may connect. ``open_count`` tells how many connections are open."""
+    """Decides by address and number of connections which peer may connect. ``open_count`` counts open connections."""
 
     def __init__(
         self, allowed_addresses: tuple[str, ...], most_connections: int, open_count: Callable[[], int]
@@ -73,34 +73,34 @@ class ConnectionFilter:
         return None
 
 
-class _Beginning(RequestHandler):  # type: ignore[misc]
-    """Begins one association, or leaves nothing of it."""
+class _AssociationStarter(RequestHandler):  # type: ignore[misc]
+    """Starts the threads of one association; if that fails, nothing of it is left."""
 
     server: Listener
 
     def handle(self) -> None:
-        """As pynetdicom's; its event for this swallows what handlers raise.
+        """Start the association. pynetdicom's event for this step would hide what `prepare_association` raises.
 
         Raises:
             OSError, RuntimeError: there are no more descriptors, or threads.
         """
         association = self._create_association()
-        self.server.prepare(association)
+        self.server.prepare_association(association)
         try:
             association.dul.start()
-            association._started_dul = True  # else it would start it itself, where nobody catches what that raises
+            association._started_dul = True  # else pynetdicom starts it in a thread, where its error is not caught
             association.start()
         except RuntimeError:
-            self.server.forget(association)
+            self.server.discard_association(association)
             raise
 
 
 class Listener(ThreadedAssociationServer):  # type: ignore[misc]
-    """pynetdicom's server behind a `ConnectionFilter`.
+    """pynetdicom's server, for connections that a `ConnectionFilter` allows.
 
-    It has room for a whole scanner fleet to connect at once (pynetdicom's default is 5), and a TLS handshake holds up
-    nobody else. ``on_tick`` is called several times a second while it listens, ``prepare`` for each association before
-    its threads start, ``forget`` if one does not.
+    Its backlog lets all scanners of a hospital connect at once (pynetdicom's default is 5), and a TLS handshake delays
+    no other connection. ``on_tick`` is called several times a second, ``prepare_association`` for each association
+    before its threads start, ``discard_association`` if a thread does not start.
     """
 
     request_queue_size = 128
@@ -111,17 +111,17 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         connection_filter: ConnectionFilter,
         tls: ssl.SSLContext | None,
         on_tick: Callable[[], None],
-        prepare: Callable[[Association], None],
-        forget: Callable[[Association], None],
+        prepare_association: Callable[[Association], None],
+        discard_association: Callable[[Association], None],
         **keywords: Any,
     ) -> None:
-        self._doorkeeper = connection_filter
+        self._connection_filter = connection_filter
         self._tls = tls
         self._on_tick = on_tick
-        self.prepare, self.forget = prepare, forget
+        self.prepare_association, self.discard_association = prepare_association, discard_association
         self._is_exhausted = False
         self._handshakes: set[ssl.SSLSocket] = set()
-        super().__init__(*arguments, request_handler=_Beginning, **keywords)
+        super().__init__(*arguments, request_handler=_AssociationStarter, **keywords)
 
     @property
     def handshake_count(self) -> int:
@@ -129,10 +129,10 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         return len(self._handshakes)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Take the next connection.
+        """Accept the next connection.
 
         Raises:
-            OSError: it cannot be taken now. Without descriptors this takes a moment, so that a core is not lost, too.
+            OSError: it cannot be accepted now; raised after a pause if descriptors ran out, to keep the CPU free.
         """
         try:
             taken: tuple[socket.socket, Any] = super().get_request()
@@ -141,25 +141,25 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
                 if not self._is_exhausted:
                     log.error("connections_cannot_be_taken", reason=error.strerror)
                 self._is_exhausted = True
-                time.sleep(_EXHAUSTED_SECONDS)
+                time.sleep(_PAUSE_SECONDS)
             raise
         self._is_exhausted = False
         return taken
 
     def verify_request(self, _request: Any, client_address: Any) -> bool:
-        """True if the peer may connect; otherwise its connection is closed without a word."""
-        reason = self._doorkeeper.reason_to_refuse(client_address[0])
+        """True if the peer may connect; otherwise its connection is closed without a response."""
+        reason = self._connection_filter.reason_to_refuse(client_address[0])
         if reason:
             log.warning("connection_refused", address=client_address[0], reason=reason)
         return reason is None
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Begin an association, after the TLS handshake if there is one. In a thread of its own."""
-        connection = self._shake_hands(request, client_address[0]) if self._tls else request
+        """Start an association, after the TLS handshake if TLS is on. Runs in a thread of its own."""
+        connection = self._do_handshake(request, client_address[0]) if self._tls else request
         if connection is not None:
             super().finish_request(connection, client_address)
 
-    def _shake_hands(self, request: socket.socket, address: str) -> ssl.SSLSocket | None:
+    def _do_handshake(self, request: socket.socket, address: str) -> ssl.SSLSocket | None:
         assert self._tls is not None
         request.settimeout(_HANDSHAKE_SECONDS)
         try:
@@ -170,7 +170,7 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         self._handshakes.add(connection)
         try:
             connection.do_handshake()
-        except OSError as error:  # ssl.SSLError and TimeoutError are such
+        except OSError as error:  # ssl.SSLError and TimeoutError included
             reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
             log.warning("tls_handshake_failed", address=address, reason=reason)
             self.shutdown_request(connection)
@@ -180,16 +180,16 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         return connection
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
-        """An association could not be begun: log it, where socketserver prints."""
+        """Log that an association could not be started; socketserver would print it."""
         log.error("connection_failed", address=client_address[0], reason=type(sys.exception()).__name__)
 
     def service_actions(self) -> None:
-        """Between two connections."""
+        """Call ``on_tick``; socketserver calls this method between two connections."""
         super().service_actions()
         self._on_tick()
 
     def shutdown(self) -> None:
-        """Stop listening. pynetdicom's own expects to have been started by ``AE.start_server``."""
+        """Stop listening. pynetdicom's own method works only after ``AE.start_server``."""
         BaseServer.shutdown(self)
         for connection in list(self._handshakes):
             with contextlib.suppress(OSError):

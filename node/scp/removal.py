@@ -1,13 +1,13 @@
-"""Deleting a study's inputs so that neither an instance that arrives meanwhile nor a kill at any moment loses one.
+"""Deletes a study from the spool without losing an instance that arrives meanwhile, even if the process is killed.
 
 ::
 
-    spool/.deleting/<study>            taken out of the way, not yet looked at again: put back if it is found there
-    spool/.deleting/<study>.decided    looked at, its deletion is begun: finished if it is found there
+    spool/.deleting/<study>            moved away, not checked yet: `take_up_leftovers` moves it back
+    spool/.deleting/<study>.decided    checked, its deletion has begun: `take_up_leftovers` ends it
 
-The receiver answers Success only once its folder is still in place after its link: a study that was renamed meanwhile
-makes it answer out of resources, and the instance is sent again. Only files that were looked at are deleted, one by
-one; what else lies there goes back.
+The receiver responds with Success only if the study's folder is still in place after the instance is linked: if the
+folder was moved meanwhile, it responds with out of resources, and the instance is sent again. Only files that were
+counted in the check are deleted, one by one; all others are moved back.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What there is of a study: its instances, those kept aside included.
+    """The instances of a study in the spool, conflicts included.
 
-    ``arrived``: when the latest one was written; None: there is none. ``changed``: when the latest
-    one of the study itself got its place; None: there is nothing but what was kept aside.
+    ``arrived``: when the latest instance was written; None: there is none. ``changed``: when the latest instance that
+    is no conflict was linked into the study; None: there are none but conflicts.
     """
 
     instances: int
@@ -46,28 +46,28 @@ class Contents:
 
 
 def studies_held(spool_folder: Path) -> list[str]:
-    """Study Instance UIDs of which anything lies in the spool, or aside, or out of the way; sorted."""
+    """Study Instance UIDs with a folder in the spool, in its conflicts or in its deletions; sorted."""
     folders = (spool_folder, spool_folder / _CONFLICTS, spool_folder / DELETING)
     return sorted({entry.name for folder in folders for entry in _entries(folder) if is_valid_uid(entry.name)})
 
 
 def is_held(spool_folder: Path, study_instance_uid: str) -> bool:
-    """True if anything of the study may still lie in the spool."""
+    """True if the spool may still hold a file of the study."""
     return any(folder.exists() for folder in _folders(spool_folder, study_instance_uid))
 
 
 def is_out_of_the_way(spool_folder: Path, study_instance_uid: str) -> bool:
-    """True while it is looked at once more whether the study may go: it may come back."""
+    """True while the study is moved away and checked before its deletion; it may be moved back."""
     return (spool_folder / DELETING / study_instance_uid).exists()
 
 
 def contents(spool_folder: Path, study_instance_uid: str) -> Contents:
-    """Count what there is of the study."""
-    home, away, aside = _folders(spool_folder, study_instance_uid)
-    main = [_status(file) for folder in (home, away) for file in _files(folder)]
-    found = [status for status in (*main, *map(_status, _files(aside))) if status is not None]
-    # a folder's time is that of the latest link into it, which may be later than the file's own
-    series = [_status(entry) for folder in (home, away) for entry in _entries(folder) if entry.is_dir()]
+    """Count the instances of the study."""
+    study_folder, away, conflicts = _folders(spool_folder, study_instance_uid)
+    main = [_status(file) for folder in (study_folder, away) for file in _files(folder)]
+    found = [status for status in (*main, *map(_status, _files(conflicts))) if status is not None]
+    # the folder's time is that of the latest link, which may be later than the file's own time
+    series = [_status(entry) for folder in (study_folder, away) for entry in _entries(folder) if entry.is_dir()]
     changed = [status.st_mtime for status in (*main, *series) if status is not None]
     return Contents(
         instances=len(found),
@@ -80,28 +80,28 @@ def contents(spool_folder: Path, study_instance_uid: str) -> Contents:
 def remove_study(
     spool_folder: Path, study_instance_uid: str, expected: Contents, is_needed: Callable[[str], bool]
 ) -> bool:
-    """Delete the study; False if by now it holds other than ``expected`` or is needed (then it is back in its place).
+    """Delete the study. False, with the study moved back, if its contents are not ``expected`` or it is needed.
 
-    ``is_needed`` is asked with the UID when the study is out of the way: whoever orders it later finds nothing.
+    ``is_needed`` is called with the UID when the study is moved away: a request created later finds no instance.
 
     Raises:
-        OSError: the file system refused; what is left is taken up by `take_up_leftovers`.
+        OSError: the file system refused; `take_up_leftovers` finishes or undoes the deletion.
     """
-    home, away, aside = _folders(spool_folder, study_instance_uid)
-    if home.is_dir():
+    study_folder, away, conflicts = _folders(spool_folder, study_instance_uid)
+    if study_folder.is_dir():
         away.parent.mkdir(exist_ok=True)
-        home.rename(away)
+        study_folder.rename(away)
         _sync(spool_folder, away.parent)
-    # listed before they are counted: what comes later is not in the list
-    judged = [file.relative_to(away) for file in _files(away)]
-    judged_aside = _files(aside)
+    # listed before they are counted: a file that comes later is not in the list
+    checked = [file.relative_to(away) for file in _files(away)]
+    checked_conflicts = _files(conflicts)
     found = contents(spool_folder, study_instance_uid)
     is_same = (found.instances, found.bytes, found.arrived) == (expected.instances, expected.bytes, expected.arrived)
     is_kept = True
     try:
         is_kept = not is_same or is_needed(study_instance_uid)
     finally:
-        if is_kept:  # also if it could not be asked
+        if is_kept:  # also if is_needed raised
             _put_back(away, spool_folder, study_instance_uid)
     if is_kept:
         return False
@@ -109,16 +109,16 @@ def remove_study(
         decided = away.with_name(away.name + _DECIDED)
         away.rename(decided)
         _sync(away.parent)
-        _finish(decided, [decided / file for file in judged], spool_folder, study_instance_uid)
-    _delete(aside, judged_aside)
+        _finish(decided, [decided / file for file in checked], spool_folder, study_instance_uid)
+    _delete(conflicts, checked_conflicts)
     return True
 
 
 def take_up_leftovers(spool_folder: Path) -> int:
-    """Finish what a kill interrupted, or undo it if nothing was decided; how many studies.
+    """Finish each deletion that a crash interrupted, or undo it if it was not decided; returns the number of studies.
 
     Raises:
-        OSError: the file system refused one or more; the others are settled.
+        OSError: the file system refused for one or more studies; the others are done.
     """
 
     def settle(entry: Path) -> None:
@@ -134,7 +134,7 @@ def take_up_leftovers(spool_folder: Path) -> int:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder that nobody writes to as if at once: a kill leaves it whole, or out of the way."""
+    """Delete a folder that no process writes to. A crash leaves it complete, or moved away for `remove_rest`."""
     away = folder.parent / DELETING / folder.name
     away.parent.mkdir(exist_ok=True)
     if away.exists():
@@ -144,16 +144,16 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_rest(parent: Path) -> None:
-    """Delete what a kill in `remove_folder` left.
+    """Delete the folders that a crash in `remove_folder` left.
 
     Raises:
-        OSError: the file system refused one or more; the others are gone.
+        OSError: the file system refused for one or more folders; the others are deleted.
     """
     _each(shutil.rmtree, _entries(parent / DELETING))
 
 
 def _each(settle: Callable[[Path], object], entries: Iterable[Path]) -> None:
-    """One that the file system refuses does not hold up the others; the last such refusal is raised."""
+    """Call ``settle`` for each entry; the last OSError is raised when all entries were tried."""
     refusal = None
     for entry in entries:
         try:
@@ -182,7 +182,7 @@ def _files(folder: Path) -> list[Path]:
 def _status(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except FileNotFoundError:  # moved meanwhile
+    except FileNotFoundError:  # moved or deleted meanwhile
         return None
 
 
@@ -200,7 +200,7 @@ def _sync(*folders: Path) -> None:
 
 
 def _delete(folder: Path, files: Iterable[Path]) -> None:
-    """Delete ``files``, then the folders below and with ``folder`` that are empty."""
+    """Delete ``files``, then ``folder`` and the folders in it as far as they are empty."""
     for file in files:
         file.unlink(missing_ok=True)
     for parent, _, _ in os.walk(folder, topdown=False):
@@ -211,32 +211,32 @@ def _delete(folder: Path, files: Iterable[Path]) -> None:
                 raise
 
 
-def _finish(decided: Path, judged: Iterable[Path], spool_folder: Path, uid: str) -> None:
-    _delete(decided, judged)
-    if decided.exists():  # an instance got its place here after all
+def _finish(decided: Path, checked: Iterable[Path], spool_folder: Path, uid: str) -> None:
+    _delete(decided, checked)
+    if decided.exists():  # an instance was linked into it meanwhile
         _put_back(decided, spool_folder, uid)
 
 
 def _put_back(away: Path, spool_folder: Path, uid: str) -> None:
-    """Move what lies in ``away`` to its place; nothing that is there by now is replaced."""
-    home, _, aside = _folders(spool_folder, uid)
+    """Move the files of ``away`` back into the study; a file that exists there is not replaced."""
+    study_folder, _, conflicts = _folders(spool_folder, uid)
     try:
-        away.rename(home)
+        away.rename(study_folder)
     except FileNotFoundError:
         return
     except OSError as error:
         if error.errno not in _NOT_EMPTY:
             raise
         for file in _files(away):
-            _put_file_back(file, home / file.relative_to(away), aside / file.relative_to(away))
+            _put_file_back(file, study_folder / file.relative_to(away), conflicts / file.relative_to(away))
         _delete(away, ())
     _sync(spool_folder, away.parent)
 
 
-def _put_file_back(file: Path, final: Path, aside: Path) -> None:
+def _put_file_back(file: Path, final: Path, conflict: Path) -> None:
     if not _linked(file, final) and _digest(file) != _digest(final):
-        # other bytes came under the same UID: both are kept, as the receiver does
-        _linked(file, aside.with_suffix(f".{_digest(file)[:16]}.dcm"))
+        # a conflict: other bytes under the same UID are both kept, as in the receiver
+        _linked(file, conflict.with_suffix(f".{_digest(file)[:16]}.dcm"))
     file.unlink()
 
 

@@ -21,26 +21,27 @@ from node.errors import ConfigError
 from node.metrics import Metrics
 from node.scp.arrival import StreamingProvider
 from node.scp.commitment import CommitmentHandler, commitment_context
-from node.scp.connection import Connection, ForgivingStateMachine, SteadyTimer, WakingQueue
+from node.scp.connection import ClosingStateMachine, Connection, MonotonicTimer, WakingQueue
 from node.scp.handlers import STORAGE_SOP_CLASSES, StorageHandlers
 from node.scp.listener import ConnectionFilter, Listener, server_tls_context
 
 log = structlog.get_logger()
 
 _POLL_SECONDS = 0.1
-_STOP_SECONDS = 3.0  # how long open associations get to end in good order before they are cut ...
-_GIVE_UP_SECONDS = 10.0  # ... and before a thread that hangs in the disk is left behind
-REQUEST_SECONDS = 10.0  # until a connection has asked for its association; scp.network_timeout_seconds if less
+_STOP_SECONDS = 3.0  # time for open associations to end before their connections are cut ...
+_GIVE_UP_SECONDS = 10.0  # ... and before a thread that waits for the disk is left running
+REQUEST_SECONDS = 10.0  # for A-ASSOCIATE-RQ on a new connection; scp.network_timeout_seconds if less
 _LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)  # PS3.8 9.3.4: rejected-transient, by the provider, local-limit-exceeded
-_SPARE_CONNECTIONS = 64  # beyond max_associations, so that a peer too many is told so instead of being cut
+_SPARE_CONNECTIONS = 64  # beyond max_associations, so that one peer too many gets an A-ASSOCIATE-RJ
 
 
 def _support_what_is_proposed(association: Association, others: list[PresentationContext]) -> None:
-    """Accept each storage context in the first transfer syntax proposed, private ones included.
+    """Accept each storage presentation context in the first transfer syntax proposed, a private one included.
 
-    pynetdicom has fixed lists of transfer syntaxes, and the acceptor's order wins. Here, before the negotiation of one
-    association, each proposal is cut to its first transfer syntax and the supported contexts are made to match. The
-    instances are kept undecoded, so nothing needs to be understood. ``others``: what is supported besides storage.
+    pynetdicom has fixed lists of transfer syntaxes, and applies the acceptor's order. Here, before the negotiation of
+    one association, each proposal is cut to its first transfer syntax and the supported contexts are set to match. The
+    node stores instances without decoding them, so any transfer syntax will do. ``others``: the supported presentation
+    contexts besides storage.
     """
     first_proposed: dict[UID, list[UID]] = {}
     for context in association.requestor.primitive.presentation_context_definition_list:
@@ -61,7 +62,8 @@ def _is_under_way(association: Association) -> bool:
 class Receiver:
     """The storage SCP, from `start` to `stop`; also a context manager.
 
-    ``tls``: its files, if ``section.tls``. ``commitment``: who takes reports of storage commitment; None: nobody.
+    ``tls``: the TLS files, if ``section.tls``. ``commitment``: handles storage commitment reports; None: their
+    presentation context is rejected.
     """
 
     def __init__(
@@ -79,10 +81,10 @@ class Receiver:
         self._commitment = commitment
         self._server: Listener | None = None
         self._thread: threading.Thread | None = None
-        # pynetdicom forgets to close a socket whose peer was faster: what an association holds is put away here
+        # pynetdicom does not close a socket that the peer closed first: `_clean_up` closes the sockets listed here
         self._open: dict[Association, tuple[socket.socket, Connection]] = {}
-        self._places = threading.Lock()
-        self._placed: set[Association] = set()
+        self._accept_lock = threading.Lock()
+        self._accepted: set[Association] = set()
 
     def __enter__(self) -> Receiver:
         self.start()
@@ -97,14 +99,14 @@ class Receiver:
         """Bind and listen.
 
         Raises:
-            ConfigError: the address cannot be listened on, or a TLS file cannot be used; names the key.
+            ConfigError: the address cannot be listened on, or a TLS file cannot be used; the message names the key.
         """
         section = self._section
         ae = AE(section.ae_title)
         ae.require_called_aet = True
         ae.require_calling_aet = list(section.calling_ae_titles)
         most_connections = section.max_associations + _SPARE_CONNECTIONS
-        ae.maximum_associations = 2 * most_connections  # never reached: pynetdicom would count silent connections, too
+        ae.maximum_associations = 2 * most_connections  # never reached, as it counts silent connections, too
         ae.maximum_pdu_size = section.max_pdu_bytes
         ae.dimse_timeout = ae.network_timeout = section.network_timeout_seconds
         ae.acse_timeout = min(section.network_timeout_seconds, REQUEST_SECONDS)
@@ -127,9 +129,9 @@ class Receiver:
                 server_class=Listener,
                 connection_filter=ConnectionFilter(section.allowed_addresses, most_connections, self._connection_count),
                 tls=tls,
-                on_tick=self._put_away_ended,
-                prepare=self._prepare,
-                forget=self._forget,
+                on_tick=self._clean_up_ended,
+                prepare_association=self._prepare,
+                discard_association=self._discard,
             )
         except OSError as error:
             key = "scp.port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "scp.host"
@@ -141,18 +143,18 @@ class Receiver:
 
     @property
     def is_alive(self) -> bool:
-        """True while connections are taken."""
+        """True while connections are accepted."""
         return self._thread is not None and self._thread.is_alive()
 
     def _serve(self, server: Listener) -> None:
         try:
             server.serve_forever(_POLL_SECONDS)
         finally:
-            if self._server is server:  # nobody asked it to stop
+            if self._server is server:  # `stop` was not called
                 log.error("receiver_deaf")
 
     def stop(self) -> None:
-        """Stop listening, abort open associations, wait for their threads. Senders repeat what was not answered."""
+        """Stop listening, abort open associations, wait for their threads. Peers repeat requests without response."""
         server, thread = self._server, self._thread
         if server is None or thread is None:
             return
@@ -161,11 +163,11 @@ class Receiver:
         thread.join()
         self._end_associations(server)
         for association in list(self._open):
-            self._put_away(association)
+            self._clean_up(association)
         log.info("receiver_stopped")
 
     def _end_associations(self, server: Listener) -> None:
-        """Abort what is established; cut connections that never asked for an association, or do not end in time."""
+        """Abort established associations; cut connections without an A-ASSOCIATE-RQ, or that do not end in time."""
         started = time.monotonic()
         while associations := server.active_associations:
             elapsed_seconds = time.monotonic() - started
@@ -186,63 +188,63 @@ class Receiver:
         association.dul.to_user_queue.put(None)
 
     def _prepare(self, association: Association) -> None:
-        """Give the association our own connection, timers and DIMSE provider, before its threads start."""
+        """Replace the association's connection, timers and DIMSE provider by the node's, before its threads start."""
         dul, plain = association.dul, association.dul.socket.socket
         try:
             connection = Connection(association, plain, self._section.network_timeout_seconds)
-        except OSError:  # out of descriptors, or the peer is gone
+        except OSError:  # no descriptors left, or the peer is gone
             plain.close()
             raise
-        dul.event_queue.get_nowait()  # the connection was announced twice, the second time by the one in its place
+        dul.event_queue.get_nowait()  # both connections put their event; one is enough
         association.dimse = StreamingProvider(association, self._handlers.begin)
         dul.socket = connection
-        dul.state_machine = ForgivingStateMachine(dul)
-        dul.artim_timer = SteadyTimer(association.acse_timeout)
-        dul._idle_timer = SteadyTimer(association.network_timeout)
+        dul.state_machine = ClosingStateMachine(dul)
+        dul.artim_timer = MonotonicTimer(association.acse_timeout)
+        dul._idle_timer = MonotonicTimer(association.network_timeout)
         dul.to_provider_queue = WakingQueue(connection.wake)
         dul.to_user_queue = WakingQueue(association.dimse.wake)
         dul._run_loop_delay = 0  # Connection.ready waits
         self._open[association] = (plain, connection)
 
-    def _forget(self, association: Association) -> None:
-        """Its threads could not be started, or only one of the two."""
+    def _discard(self, association: Association) -> None:
+        """Clean up an association whose threads did not start, or only one of the two."""
         association.dul.kill_dul()
         self._cut(association)
         if association.dul.ident is not None:
             association.dul.join()
-        self._put_away(association)
+        self._clean_up(association)
 
-    def _put_away_ended(self) -> None:
+    def _clean_up_ended(self) -> None:
         for association in list(self._open):
             dul = association.dul
             if association.ident is None:  # about to start
                 continue
             if not association.is_alive():
-                if dul.is_alive():  # nobody is left who would end it
+                if dul.is_alive():  # the association's thread has ended and cannot stop it
                     dul.kill_dul()
                 else:
-                    self._put_away(association)
+                    self._clean_up(association)
             elif not dul.is_alive():
-                # it may wait for an A-ASSOCIATE-RQ, which will not come; None is what a time-out gives
+                # it may wait for an A-ASSOCIATE-RQ that cannot come; None has the effect of a time-out
                 dul.to_user_queue.put(None)
 
-    def _put_away(self, association: Association) -> None:
+    def _clean_up(self, association: Association) -> None:
         plain, connection = self._open.pop(association)
-        self._placed.discard(association)
+        self._accepted.discard(association)
         with contextlib.suppress(OSError):
             plain.close()
-        connection.close_bell()
+        connection.close_wake_sockets()
         association.dimse.discard_arrivals()
 
     def _association_requested(self, event: evt.Event, others: list[PresentationContext]) -> None:
-        """Give the association a place, of which there are ``max_associations``, or reject it for now."""
+        """Accept the association, or reject it (transient) if ``max_associations`` are open."""
         association = event.assoc
-        with self._places:
-            taken = sum(_is_under_way(each) for each in self._placed.copy())
-            has_place = taken < self._section.max_associations
-            if has_place:
-                self._placed.add(association)
-        if has_place:
+        with self._accept_lock:
+            count = sum(_is_under_way(each) for each in self._accepted.copy())
+            is_accepted = count < self._section.max_associations
+            if is_accepted:
+                self._accepted.add(association)
+        if is_accepted:
             _support_what_is_proposed(association, others)
             return
         association.acse.send_reject(*_LOCAL_LIMIT_EXCEEDED)

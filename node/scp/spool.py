@@ -1,13 +1,13 @@
-"""The spool: instances as received, on disk, durable before they are acknowledged.
+"""The spool: instances on disk as received, durable before they are acknowledged.
 
 ::
 
     <folder>/<study>/<series>/<sop>.dcm                          each instance once
     <folder>/.conflicts/<study>/<series>/<sop>.<sha256[:16]>.dcm   other bytes under a UID that was already there
-    <folder>/.incoming/<receiver>/                               being written; worthless after a crash
-    <folder>/.spool-id                                           by which a receiver knows it again
+    <folder>/.incoming/<receiver>/                               being written; deleted after a crash
+    <folder>/.spool-id                                           random ID, by which a receiver recognizes the spool
 
-The spool is the truth about what was received: nothing else needs to survive a restart.
+The spool alone records which instances were received: nothing else needs to survive a restart.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOST_FOLDERS_KNOWN = 4096
 
 
 class StoreOutcome(StrEnum):
-    """What became of an instance; in each case its bytes are on disk when it is returned."""
+    """The result of `Spool.keep`; in each case the instance is on disk when it is returned."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
@@ -43,10 +43,10 @@ class StoreOutcome(StrEnum):
 
 
 def data_set_digest(path: Path) -> str:
-    """Hex SHA-256 of the data set of a DICOM file; its file meta may name another sender and does not count.
+    """Hex SHA-256 of the data set of a DICOM file, without its file meta, which differs from sender to sender.
 
     Raises:
-        InstanceRefused: there is no file meta with its group length.
+        InstanceRefused: the file has no file meta with a group length.
     """
     with path.open("rb") as file:
         file.seek(length_of_head(file.read(144)))
@@ -56,15 +56,15 @@ def data_set_digest(path: Path) -> str:
 def _holds_data_set(path: Path, digest: str) -> bool:
     try:
         return data_set_digest(path) == digest
-    except InstanceRefused:  # what lies there is no instance
+    except InstanceRefused:  # the file is no DICOM instance
         return False
 
 
 class Spool:
-    """Instances by study and series. Safe for use by many threads, and by many processes on one file system.
+    """Instances by study and series. Safe for many threads, and for many processes on one file system.
 
-    ``receiver`` names the one that writes, where several share the folder: each has its own place in ``.incoming``.
-    Whoever only reads changes nothing, and finds an absent spool empty.
+    ``receiver`` names the receiver that writes, because several may share the folder: each has its own folder in
+    ``.incoming``. Methods that only read change nothing, and treat an absent spool as empty.
     """
 
     def __init__(self, folder: Path, receiver: str = "receiver") -> None:
@@ -75,29 +75,29 @@ class Spool:
         self._durable_folders: set[Path] = set()
 
     def begin(self) -> int:
-        """Get ready to receive, until `end`: how many files a crash had left, which were never acknowledged.
+        """Prepare the spool for receiving, until `end`; returns how many files of a crashed receiver were deleted.
 
         Raises:
             ConfigError: the spool's disk is not mounted, or this receiver runs already.
             OSError: the disk refuses.
         """
-        self._disk.refuse_bare_folder()
+        self._disk.check_mounted()
         self._disk.find()
-        self._disk.give_name()
+        self._disk.ensure_spool_id()
         return self._incoming.claim()
 
     def end(self) -> None:
-        """Another may receive in this one's place. More than once is no error."""
+        """Let another process receive under this name. A second call does nothing."""
         self._incoming.release()
 
     def rehearse(self) -> None:
-        """Try what receiving needs of the disk, and leave nothing of it but folders.
+        """Try the operations that receiving needs on the disk; leaves folders, but no file.
 
         Raises:
             ConfigError: the spool's disk is not mounted.
             OSError: the disk refuses.
         """
-        self._disk.refuse_bare_folder()
+        self._disk.check_mounted()
         self._disk.find()
         self._incoming.make()
         written = self._incoming.folder / uuid.uuid4().hex
@@ -110,10 +110,10 @@ class Spool:
                 path.unlink(missing_ok=True)
 
     def open_incoming(self, head: bytes) -> IncomingFile:
-        """A new file of this receiver for an instance that is arriving. ``head``: its preamble and file meta.
+        """A new file for an instance that begins to arrive. ``head``: its preamble and file meta.
 
         Raises:
-            OSError: the disk did not take it, or is not there; nothing of it is left.
+            OSError: the disk did not take the file, or is not mounted; no file is left.
         """
         if not self._disk.is_found:
             self._disk.find()
@@ -121,18 +121,20 @@ class Spool:
         path = self._incoming.folder / uuid.uuid4().hex
         try:
             return IncomingFile(path, head)
-        except FileNotFoundError:  # not there yet, or tidied away by another receiver
+        except FileNotFoundError:  # not created yet, or deleted by another receiver
             self._incoming.make()
             return IncomingFile(path, head)
 
     def keep(
         self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, incoming: IncomingFile
     ) -> StoreOutcome:
-        """Give a written file its place; when this returns, it survives a power cut. The caller discards ``incoming``.
+        """Link a complete file into its study; when this returns, the instance survives a power cut.
+
+        The caller discards ``incoming``.
 
         Raises:
-            InstanceRefused: a UID is invalid (the tag is named).
-            OSError: the disk did not take it, or is not there.
+            InstanceRefused: a UID is invalid; the message names its tag.
+            OSError: the disk did not take the file, or is not mounted.
         """
         final = self._instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
         self._disk.check()
@@ -141,7 +143,7 @@ class Spool:
             return StoreOutcome.STORED
         if _holds_data_set(final, incoming.digest):
             return StoreOutcome.DUPLICATE
-        # the name carries the digest: if it is taken, these bytes are already kept
+        # the name holds the digest: if the file exists, these bytes are kept already
         aside = f"{sop_instance_uid}.{incoming.digest[:16]}.dcm"
         self._link(incoming.path, self._conflicts / study_instance_uid / series_instance_uid / aside)
         log.warning(
@@ -155,10 +157,10 @@ class Spool:
     def holds(
         self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, incoming: IncomingFile
     ) -> bool:
-        """True if the same data set already lies in the spool under these UIDs.
+        """True if the spool already holds the same data set under these UIDs.
 
         Raises:
-            InstanceRefused: a UID is invalid (the tag is named).
+            InstanceRefused: a UID is invalid; the message names its tag.
         """
         final = self._instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
         return final.exists() and _holds_data_set(final, incoming.digest)
@@ -174,7 +176,7 @@ class Spool:
         return self.folder / study_instance_uid / series_instance_uid / f"{sop_instance_uid}.dcm"
 
     def _link(self, incoming: Path, final: Path) -> bool:
-        """Give the finished file its name, durably; False if it is taken. Unlike a rename, a link never replaces."""
+        """Link the file to ``final``, durably; False if that exists. Unlike a rename, a link never replaces a file."""
         self._make_durable_folder(final.parent)
         try:
             os.link(incoming, final)
@@ -182,7 +184,7 @@ class Spool:
             is_new = False
         else:
             is_new = True
-        # also when taken: whoever took the name may not have synced the folder yet
+        # also if the file existed: its writer may not have synced the folder yet
         sync_folder(final.parent)
         return is_new
 
@@ -202,12 +204,12 @@ class Spool:
             self._durable_folders.add(folder)
 
     def studies(self) -> list[str]:
-        """Study Instance UIDs of what was received, sorted."""
+        """Study Instance UIDs of the received studies, sorted."""
         entries = self.folder.iterdir() if self.folder.is_dir() else iter(())
         return sorted(entry.name for entry in entries if entry.is_dir() and is_valid_uid(entry.name))
 
     def study_folder(self, study_instance_uid: str) -> Path:
-        """Where the study lies, whether or not anything of it was received.
+        """The folder of the study, whether or not an instance of it was received.
 
         Raises:
             InstanceRefused: the UID is invalid.
@@ -217,26 +219,28 @@ class Spool:
         return self.folder / study_instance_uid
 
     def series_folders(self, study_instance_uid: str) -> list[Path]:
-        """Folders of the study's series, named by Series Instance UID, sorted; empty if nothing was received."""
+        """Folders of the study's series, named by Series Instance UID, sorted; empty if no instance was received."""
         folder = self.study_folder(study_instance_uid)
         return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
     def changes(self, study_instance_uid: str) -> dict[str, int]:
-        """For each series a number that differs once any receiver gave an instance its place; no clock is asked.
+        """For each series a number that changes whenever any receiver links an instance into it.
+
+        The numbers are to be compared with each other, never with a clock. An absent folder has no series.
 
         Raises:
             InstanceRefused: the UID is invalid.
-            OSError: the folder cannot be read; one that is not there has no series.
+            OSError: the folder cannot be read.
         """
         found = {}
         with contextlib.suppress(FileNotFoundError), os.scandir(self.study_folder(study_instance_uid)) as entries:
             for entry in entries:
                 if is_valid_uid(entry.name):
-                    found[entry.name] = entry.stat().st_mtime_ns  # each link into it changes a folder's time
+                    found[entry.name] = entry.stat().st_mtime_ns  # each new link changes the folder's modification time
         return found
 
     def study_bytes(self, study_instance_uid: str) -> int:
-        """Bytes of all that was received of the study, what is kept aside included.
+        """Bytes of all received files of the study, conflicts included.
 
         Raises:
             InstanceRefused: the UID is invalid.
@@ -252,7 +256,7 @@ class Spool:
         """Free bytes of the spool's disk, as an unprivileged process may use them.
 
         Raises:
-            OSError: the disk does not say, or the one that was received to is not there.
+            OSError: the free space cannot be read, or the spool's disk is not mounted any more.
         """
         if self._disk.is_found:
             self._disk.check()

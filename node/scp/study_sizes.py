@@ -1,4 +1,4 @@
-"""How much of each study the spool holds, so that no study grows without end."""
+"""The size of each study in the spool, so that no study grows without limit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _MOST_STUDIES_KNOWN = 1024
 
 
 class StudySizes:
-    """Bytes held of each study. Safe for use by many threads.
+    """Bytes in the spool of each study. Thread-safe.
 
-    A study is measured on the disk when it is first asked for after a start, and again before it is refused: by then
-    some of it may have been deleted. What another receiver of a shared spool writes counts from then on.
+    A study is measured on the disk at the first instance after a start, and again before an instance of it is refused,
+    because files may have been deleted since. What another receiver of a shared spool writes counts once it is
+    measured.
     """
 
     def __init__(self, spool: Spool, limit_bytes: int) -> None:
@@ -23,8 +24,8 @@ class StudySizes:
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
 
-    def has_room(self, study_instance_uid: str, more_bytes: int) -> bool:
-        """True if the study stays within the limit with so much more.
+    def fits(self, study_instance_uid: str, more_bytes: int) -> bool:
+        """True if the study stays within the limit with ``more_bytes`` more.
 
         Raises:
             InstanceRefused: the UID is invalid.
@@ -41,7 +42,7 @@ class StudySizes:
         return measured + more_bytes <= self._limit_bytes
 
     def add(self, study_instance_uid: str, more_bytes: int) -> None:
-        """So much more of the study was kept."""
+        """Note that ``more_bytes`` of the study were stored."""
         with self._lock:
             if study_instance_uid in self._sizes:
                 self._sizes[study_instance_uid] += more_bytes

@@ -1,4 +1,4 @@
-"""The sender's associations: plain or TLS, opened and closed. What is said on them is in the other ``scu`` files."""
+"""Opens and closes the sender's associations, plain or TLS. The other files of ``scu`` send requests on them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from node.study import Destination, TlsFiles
 class TlsContext(ssl.SSLContext):
     """DICOM TLS (PS3.15 B.9, BCP 195): TLS 1.2 or newer, the peer's certificate and name are checked.
 
-    ``trouble`` says why no connection came about, which pynetdicom only logs.
+    ``failure_reason`` says why a TLS handshake failed, which pynetdicom only logs.
     """
 
-    trouble: str | None = None
+    failure_reason: str | None = None
 
     @classmethod
     def of(cls, files: TlsFiles) -> TlsContext:
-        """The context for ``files``; without ``ca_file`` the system's authorities count.
+        """The context for ``files``; without ``ca_file`` it trusts the system's certificate authorities.
 
         Raises:
-            DeliveryError: a file cannot be used; names its key.
+            DeliveryError: a file cannot be used; the message names its key.
         """
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -43,7 +43,7 @@ class TlsContext(ssl.SSLContext):
             raise DeliveryError(f"tls.ca_file: {_tls_reason(error)}") from None
         if files.certificate_file:
             try:
-                # the empty pass phrase: a key that needs one must not make the library ask on a terminal
+                # an empty pass phrase, so that the library does not ask for one on a terminal
                 context.load_cert_chain(files.certificate_file, files.key_file, password="")
             except OSError as error:
                 raise DeliveryError(f"tls.certificate_file or tls.key_file: {_tls_reason(error)}") from None
@@ -51,14 +51,14 @@ class TlsContext(ssl.SSLContext):
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """Remembers why it could not connect, and closes itself then; pynetdicom does neither."""
+    """A socket that records why it could not connect, and closes itself then; pynetdicom does neither."""
 
     def connect(self, address: Any) -> None:
         assert isinstance(self.context, TlsContext)
         try:
             super().connect(address)
         except ssl.SSLError as error:
-            self.context.trouble = f"TLS: {_tls_reason(error)}"
+            self.context.failure_reason = f"TLS: {_tls_reason(error)}"
             self.close()
             raise
         except OSError:
@@ -74,12 +74,12 @@ def _tls_reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _give_stolen_responses_back(association: Association) -> None:
+def _put_dropped_responses_back(association: Association) -> None:
     """Work around a race of pynetdicom 3.0.4, which `pyproject.toml` pins for this reason.
 
-    Its reactor thread says that it is paused before it is: it may still take one message off the queue, and a response
-    taken so is dropped as "unexpected" while the sender waits for it until the time-out. Here such a response goes back
-    to the front of the queue, for C-FIND has several. The reactor, now really paused, takes no second one.
+    Its reactor thread reports that it is paused too early: it may still take one message from the queue, and drops a
+    response as "unexpected" while the sender waits for it until the time-out. Here such a response is put back at the
+    front of the queue, because a C-FIND has several responses. The reactor, paused by then, takes no second message.
     """
     serve_request = association._serve_request
 
@@ -103,9 +103,9 @@ def associate(
     timeout_seconds: float,
     handlers: Sequence[Any] = (),
 ) -> Iterator[Association]:
-    """An association, established or not; released and its socket closed on leaving.
+    """An association, established or not; at the end of the block it is released and its socket is closed.
 
-    ``handlers``: pairs of event and handler, for what the peer may ask on this association.
+    ``handlers``: pairs of event and handler, for requests of the peer on this association.
 
     Raises:
         DeliveryError: the host has no address, or the TLS files cannot be used.
@@ -113,15 +113,15 @@ def associate(
     connections: list[socket.socket] = []
 
     def keep_socket(event: evt.Event) -> None:
-        # before the connection is tried: if it fails, pynetdicom forgets to close the socket
+        # called before the connection is made: if that fails, pynetdicom does not close the socket
         if not connections:
             connections.append(event.assoc.dul.socket.socket)
 
     def set_up_socket(event: evt.Event) -> None:
         connection = event.assoc.dul.socket.socket
-        # with TLS, another than before; pynetdicom forgets to close it if the peer was faster
+        # with TLS a new socket; pynetdicom does not close it if the peer closes the connection first
         connections.append(connection)
-        # without it a peer that stops reading blocks pynetdicom's sender for ever
+        # without a time-out a peer that stops reading blocks pynetdicom's sender for ever
         connection.settimeout(timeout_seconds)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -140,9 +140,9 @@ def associate(
     except OSError as error:
         raise DeliveryError(f"{destination.host}: {error.strerror}") from None
     try:
-        if tls and tls.trouble:
-            raise DeliveryError(f"{_address(destination)}: {tls.trouble}")
-        _give_stolen_responses_back(association)
+        if tls and tls.failure_reason:
+            raise DeliveryError(f"{_address(destination)}: {tls.failure_reason}")
+        _put_dropped_responses_back(association)
         yield association
     finally:
         if association.is_established:
@@ -158,7 +158,7 @@ def _address(destination: Destination) -> str:
 
 
 def why_not_established(association: Association, destination: Destination) -> str:
-    """In words, for an association that was rejected or never came about."""
+    """The reason why an association was rejected or not established."""
     where = _address(destination)
     if association.is_rejected:
         return f"{where} rejected the association: {association.acceptor.primitive.reason_str}"

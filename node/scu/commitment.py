@@ -1,4 +1,4 @@
-"""The sender's request for storage commitment (PS3.4 J): N-ACTION, and a report that comes on the same association."""
+"""The sender's request for storage commitment (PS3.4 J): N-ACTION, and a report on the same association."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from node.scu.association import associate, why_not_established
 from node.study import Destination
 
 _ACTION_TYPE_ID = 1  # request storage commitment, PS3.4 J.3.2
-SAME_ASSOCIATION_SECONDS = 2.0  # how long the association stays open for peers that report on it
+SAME_ASSOCIATION_SECONDS = 2.0  # the association stays open so long for peers that send the report on it
 
-# what asking again cannot mend: PS3.7 10.1.4.1.10
+# statuses that remain if the request is repeated (PS3.7 10.1.4.1.10)
 _REFUSALS = {
     0x0112: "no such SOP instance",
     0x0117: "invalid SOP instance",
@@ -33,21 +33,21 @@ _REFUSALS = {
     0x0124: "not authorized",
     0x0211: "unrecognized operation",
 }
-_DUPLICATES = (0x0131, 0x0210)  # this transaction is under way: a request that was repeated after a restart
+_DUPLICATES = (0x0131, 0x0210)  # the peer has this request already: it was repeated after a restart
 
 
 class CommitmentState(StrEnum):
-    """What became of a request."""
+    """The result of a request for storage commitment."""
 
-    ASKED = "asked"  # the report will come
-    REPORTED = "reported"  # it is here
-    UNSUPPORTED = "unsupported"  # the peer does not commit
-    UNANSWERED = "unanswered"  # ask again
+    ASKED = "asked"  # accepted; the report is still to come
+    REPORTED = "reported"  # the report came on the same association
+    UNSUPPORTED = "unsupported"  # the peer does not offer storage commitment
+    UNANSWERED = "unanswered"  # to be repeated
 
 
 @dataclass(frozen=True, slots=True)
 class CommitmentOutcome:
-    """A request's state; ``report`` if it came on the same association, ``reason`` if there is none to wait for."""
+    """The state of a request; ``report`` if it came on the same association; ``reason`` if no report will come."""
 
     state: CommitmentState
     reason: str | None = None
@@ -61,9 +61,9 @@ def request_commitment(
     instances: Sequence[Outgoing],
     timeout_seconds: float,
 ) -> CommitmentOutcome:
-    """Ask ``destination`` to commit to ``instances``. Asking again under one Transaction UID does no harm.
+    """Ask ``destination`` to commit to ``instances``. Repeating a request under its Transaction UID is safe.
 
-    Trouble on the network is an outcome, never an exception.
+    A network error is a state of the outcome, never an exception.
     """
     reports: list[CommitmentReport] = []
     answered = threading.Event()
@@ -80,16 +80,16 @@ def request_commitment(
         reports.append(report)
         return 0x0000, None
 
-    def tell_when_answered(_event: evt.Event) -> None:
-        # not earlier: the association must not be released before the response to the report is sent
+    def set_when_answered(_event: evt.Event) -> None:
+        # only now: the association must not be released before the response to the report is sent
         if reports:
             answered.set()
 
-    handlers = [(evt.EVT_N_EVENT_REPORT, take_report), (evt.EVT_DATA_SENT, tell_when_answered)]
+    handlers = [(evt.EVT_N_EVENT_REPORT, take_report), (evt.EVT_DATA_SENT, set_when_answered)]
     contexts = [build_context(StorageCommitmentPushModel)]
     try:
         with associate(destination, calling_ae_title, contexts, timeout_seconds, handlers) as association:
-            outcome = _ask(association, destination, _action_information(transaction_uid, instances))
+            outcome = _request(association, destination, _action_information(transaction_uid, instances))
             if outcome.state is CommitmentState.ASKED:
                 answered.wait(SAME_ASSOCIATION_SECONDS)
     except DeliveryError as error:
@@ -98,7 +98,7 @@ def request_commitment(
 
 
 def _action_information(transaction_uid: str, instances: Sequence[Outgoing]) -> Dataset:
-    """PS3.4 Table J.3-1."""
+    """The Action Information of the request (PS3.4 Table J.3-1)."""
     information = Dataset()
     information.TransactionUID = transaction_uid
     information.ReferencedSOPSequence = []
@@ -110,7 +110,7 @@ def _action_information(transaction_uid: str, instances: Sequence[Outgoing]) -> 
     return information
 
 
-def _ask(association: Association, destination: Destination, information: Dataset) -> CommitmentOutcome:
+def _request(association: Association, destination: Destination, information: Dataset) -> CommitmentOutcome:
     if not association.is_established:
         is_refused = bool(association.rejected_contexts) and not association.is_rejected
         state = CommitmentState.UNSUPPORTED if is_refused else CommitmentState.UNANSWERED
@@ -121,7 +121,7 @@ def _ask(association: Association, destination: Destination, information: Datase
             information, _ACTION_TYPE_ID, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
     except RuntimeError:
-        # what pynetdicom raises if the association is over, which may happen at any moment
+        # pynetdicom raises it if the association has ended, which may happen at any moment
         return CommitmentOutcome(CommitmentState.UNANSWERED, f"{destination.ae_title} ended the association")
     if "Status" not in answer:
         return CommitmentOutcome(CommitmentState.UNANSWERED, f"{destination.ae_title} aborted or did not answer")

@@ -1,4 +1,4 @@
-"""The sender's question which instances a peer holds: C-FIND, Study Root, IMAGE level (PS3.4 C)."""
+"""The sender's query for the instances that a peer holds: C-FIND, Study Root, IMAGE level (PS3.4 C)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from node.scu.association import associate, why_not_established
 from node.study import Destination
 
 _PENDING = (0xFF00, 0xFF01)
-_PASSING = (0x0110, 0x0210, 0x0213, 0xA700, 0xFE00)  # PS3.4 C.4.1.1.4: failures that may pass
+_TEMPORARY = (0x0110, 0x0210, 0x0213, 0xA700, 0xFE00)  # PS3.4 C.4.1.1.4: failures that may be temporary
 
 
 class QueryState(StrEnum):
-    """What became of a query."""
+    """The result of a query."""
 
     ANSWERED = "answered"
     UNSUPPORTED = "unsupported"
-    UNANSWERED = "unanswered"  # ask again
+    UNANSWERED = "unanswered"  # to be repeated
 
 
 @dataclass(frozen=True, slots=True)
 class QueryOutcome:
-    """A query's state, the SOP Instance UIDs the peer listed, and the reason if it did not answer in full."""
+    """The state of a query, the SOP Instance UIDs that the peer listed, and the reason if the answer is incomplete."""
 
     state: QueryState
     held: frozenset[str] = frozenset()
@@ -40,9 +40,9 @@ class QueryOutcome:
 def find_instances(
     destination: Destination, calling_ae_title: str, instances: Sequence[Outgoing], timeout_seconds: float
 ) -> QueryOutcome:
-    """Which of ``instances`` the peer says it holds; one query for each, on one association.
+    """Query which of ``instances`` the peer holds; one C-FIND request for each, on one association.
 
-    Trouble on the network is an outcome, never an exception.
+    A network error is a state of the outcome, never an exception.
     """
     contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
     held: set[str] = set()
@@ -75,18 +75,18 @@ def _find(association: Association, destination: Destination, instance: Outgoing
     held = set()
     status = None
     try:
-        # to its end: pynetdicom's reactor sleeps until the last response is taken
+        # read all responses: pynetdicom's reactor sleeps until the last one is taken
         for answer, match in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind, message_id):
             status = answer.get("Status")
             if status in _PENDING and match is not None:
                 held.add(str(match.get("SOPInstanceUID", "")))
     except RuntimeError:
-        # what pynetdicom raises if the association is over, which may happen at any moment
+        # pynetdicom raises it if the association has ended, which may happen at any moment
         return QueryOutcome(QueryState.UNANSWERED, reason=f"{destination.ae_title} ended the association")
     if status is None:
         return QueryOutcome(QueryState.UNANSWERED, reason=f"{destination.ae_title} aborted or did not answer")
     if status == 0x0000:
-        # a peer that ignores a key lists more than was asked for
+        # a peer that ignores a key lists other instances, too
         return QueryOutcome(QueryState.ANSWERED, frozenset(held & {instance.sop_instance_uid}))
-    state = QueryState.UNANSWERED if status in _PASSING else QueryState.UNSUPPORTED
+    state = QueryState.UNANSWERED if status in _TEMPORARY else QueryState.UNSUPPORTED
     return QueryOutcome(state, reason=f"{destination.ae_title} answered 0x{status:04X} to the query")

@@ -1,4 +1,4 @@
-"""Sends files once to a destination, whichever protocol it speaks."""
+"""Sends files once to a destination, by its protocol: C-STORE or STOW-RS."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def send_results(
     """Send ``files`` once, by C-STORE or STOW-RS; one delivery per file, in their order.
 
     Raises:
-        InstanceRefused: a file has no file meta that names its SOP class, SOP instance and transfer syntax.
+        InstanceRefused: the file meta of a file lacks the SOP class, the SOP instance or the transfer syntax.
         OSError: a file cannot be read.
     """
     if isinstance(destination, WebDestination):
-        # most nodes have no such destination: the HTTP client is not loaded for nothing
+        # most nodes have no such destination, and need not load the HTTP client
         from node.scu.stow import store_instances
 
         return store_instances(destination, files, timeout_seconds)

@@ -1,6 +1,6 @@
-"""The sender: C-STORE and C-ECHO to a destination, every answer read and classified.
+"""The sender: C-STORE and C-ECHO to a destination; each response is classified.
 
-Trouble on the network is an outcome here, never an exception: the pipeline decides when to try again.
+A network error is a result here, never an exception: the pipeline decides when to retry.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from node.study import Destination, InstanceDelivery
 
 log = structlog.get_logger()
 
-_SLOWEST_LINK_BYTES_PER_SECOND = 125_000  # 1 Mbit/s: what a large instance adds to the time-out of its response
+_SLOWEST_LINK_BYTES_PER_SECOND = 125_000  # 1 Mbit/s: the time-out of a response grows with the size of its instance
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
-    """A range of DIMSE statuses, and what they mean for a result."""
+class _StatusRange:
+    """A range of DIMSE statuses, and what they mean for the instance that was sent."""
 
     first: int
     last: int
@@ -36,43 +36,43 @@ class _Answers:
     meaning: str
 
 
-# The first that fits counts. PS3.4 B.2.3, and PS3.7 Annex C: a status of class Warning means that it was stored.
-# Permanent is what the same bytes will meet with again. What is not listed may pass: tried again.
-_ANSWERS = (
-    _Answers(0x0000, 0x0000, True, False, "stored"),
-    _Answers(0xB000, 0xB000, True, False, "stored, data elements coerced"),
-    _Answers(0xB006, 0xB006, True, False, "stored, elements discarded"),
-    _Answers(0xB007, 0xB007, True, False, "stored, data set does not match its SOP class"),
-    _Answers(0x0001, 0x0001, True, False, "stored, with a warning"),
-    _Answers(0x0107, 0x0107, True, False, "stored, with a warning about attributes"),
-    _Answers(0x0116, 0x0116, True, False, "stored, with a warning about a value"),
-    _Answers(0xB001, 0xBFFF, True, False, "stored, with a warning"),
-    _Answers(0x0111, 0x0111, True, False, "stored before"),
-    _Answers(0x0106, 0x0106, False, True, "invalid attribute value"),
-    _Answers(0x0117, 0x0117, False, True, "invalid SOP instance"),
-    _Answers(0x0118, 0x0118, False, True, "no such SOP class"),
-    _Answers(0x0119, 0x0119, False, True, "class and instance conflict"),
-    _Answers(0x0120, 0x0120, False, True, "missing attribute"),
-    _Answers(0x0121, 0x0121, False, True, "missing attribute value"),
-    _Answers(0x0122, 0x0122, False, True, "SOP class not supported"),
-    _Answers(0x0211, 0x0211, False, True, "unrecognized operation"),
-    _Answers(0x0212, 0x0212, False, True, "mistyped argument"),
-    _Answers(0x0110, 0x0110, False, False, "processing failure"),
-    _Answers(0x0124, 0x0124, False, False, "not authorized"),
-    _Answers(0x0210, 0x0210, False, False, "duplicate invocation"),
-    _Answers(0x0213, 0x0213, False, False, "resource limitation"),
-    _Answers(0xA700, 0xA7FF, False, False, "out of resources"),
-    _Answers(0xA900, 0xA9FF, False, True, "data set does not match its SOP class"),
-    _Answers(0xC000, 0xCFFF, False, True, "cannot understand"),
+# The first range with the status counts. PS3.4 B.2.3, and PS3.7 Annex C: a status of class Warning means that the
+# instance was stored. A permanent status remains if the same bytes are sent again. A status not listed is retried.
+_STATUS_RANGES = (
+    _StatusRange(0x0000, 0x0000, True, False, "stored"),
+    _StatusRange(0xB000, 0xB000, True, False, "stored, data elements coerced"),
+    _StatusRange(0xB006, 0xB006, True, False, "stored, elements discarded"),
+    _StatusRange(0xB007, 0xB007, True, False, "stored, data set does not match its SOP class"),
+    _StatusRange(0x0001, 0x0001, True, False, "stored, with a warning"),
+    _StatusRange(0x0107, 0x0107, True, False, "stored, with a warning about attributes"),
+    _StatusRange(0x0116, 0x0116, True, False, "stored, with a warning about a value"),
+    _StatusRange(0xB001, 0xBFFF, True, False, "stored, with a warning"),
+    _StatusRange(0x0111, 0x0111, True, False, "stored before"),
+    _StatusRange(0x0106, 0x0106, False, True, "invalid attribute value"),
+    _StatusRange(0x0117, 0x0117, False, True, "invalid SOP instance"),
+    _StatusRange(0x0118, 0x0118, False, True, "no such SOP class"),
+    _StatusRange(0x0119, 0x0119, False, True, "class and instance conflict"),
+    _StatusRange(0x0120, 0x0120, False, True, "missing attribute"),
+    _StatusRange(0x0121, 0x0121, False, True, "missing attribute value"),
+    _StatusRange(0x0122, 0x0122, False, True, "SOP class not supported"),
+    _StatusRange(0x0211, 0x0211, False, True, "unrecognized operation"),
+    _StatusRange(0x0212, 0x0212, False, True, "mistyped argument"),
+    _StatusRange(0x0110, 0x0110, False, False, "processing failure"),
+    _StatusRange(0x0124, 0x0124, False, False, "not authorized"),
+    _StatusRange(0x0210, 0x0210, False, False, "duplicate invocation"),
+    _StatusRange(0x0213, 0x0213, False, False, "resource limitation"),
+    _StatusRange(0xA700, 0xA7FF, False, False, "out of resources"),
+    _StatusRange(0xA900, 0xA9FF, False, True, "data set does not match its SOP class"),
+    _StatusRange(0xC000, 0xCFFF, False, True, "cannot understand"),
 )
 
 
 def classify_status(sop_instance_uid: str, status: int) -> InstanceDelivery:
-    """What an answered C-STORE ``status`` means for the instance."""
-    for answers in _ANSWERS:
-        if answers.first <= status <= answers.last:
-            reason = f"0x{status:04X} {answers.meaning}"
-            return InstanceDelivery(sop_instance_uid, status, answers.is_delivered, answers.is_permanent, reason)
+    """What the ``status`` of a C-STORE response means for the instance."""
+    for entry in _STATUS_RANGES:
+        if entry.first <= status <= entry.last:
+            reason = f"0x{status:04X} {entry.meaning}"
+            return InstanceDelivery(sop_instance_uid, status, entry.is_delivered, entry.is_permanent, reason)
     return InstanceDelivery(sop_instance_uid, status, False, False, f"0x{status:04X} refused")
 
 
@@ -85,14 +85,14 @@ def send_instances(
 ) -> list[InstanceDelivery]:
     """Send ``files`` on one association, their data sets byte for byte, one after the other.
 
-    Returns one delivery per file, in the order of ``files``. No answer, an abort or a rejected association leaves this
-    instance and those after it retryable. A rejected presentation context is permanent.
+    Returns one delivery per file, in the order of ``files``. After a missing response, an abort or a rejected
+    association, this instance and those after it are retryable. A rejected presentation context is permanent.
 
     Raises:
-        InstanceRefused: a file has no file meta that names its SOP class, SOP instance and transfer syntax.
+        InstanceRefused: the file meta of a file lacks the SOP class, the SOP instance or the transfer syntax.
     """
     outgoing = [read_outgoing(path) for path in files]
-    # read by send_c_store: files are sent as they are instead of decoded and encoded again
+    # setting of send_c_store: files are sent as they are, without decoding and encoding
     _config.STORE_SEND_CHUNKED_DATASET = True
     proposed = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for item in outgoing)
     contexts = [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in proposed]
@@ -121,13 +121,13 @@ def _send(
         return InstanceDelivery(item.sop_instance_uid, None, is_delivered=False, is_permanent=True, reason=reason)
     if not (association.is_established or association.accepted_contexts):
         return _unanswered(item.sop_instance_uid, why_not_established(association, destination))
-    # the time-out runs from the first byte queued, not from the last one sent
+    # the time-out starts when the first byte is queued, not when the last one is sent
     transfer_seconds = item.path.stat().st_size / _SLOWEST_LINK_BYTES_PER_SECOND
     association.dimse_timeout = timeout_seconds + transfer_seconds
     try:
         answer = association.send_c_store(item.path)
     except RuntimeError:
-        # what pynetdicom raises if the association is over, which may happen at any moment
+        # pynetdicom raises it if the association has ended, which may happen at any moment
         return _unanswered(item.sop_instance_uid, f"{destination.ae_title} ended the association")
     if "Status" not in answer:
         return _unanswered(item.sop_instance_uid, f"{destination.ae_title} aborted or did not answer")
@@ -135,7 +135,7 @@ def _send(
 
 
 def echo(destination: Destination, calling_ae_title: str, timeout_seconds: float) -> str | None:
-    """C-ECHO (PS3.4 A). None if all is well, else the reason in words."""
+    """C-ECHO (PS3.4 A). None if the destination responded with Success, else the reason."""
     try:
         with associate(destination, calling_ae_title, [build_context(Verification)], timeout_seconds) as association:
             if not association.is_established:

@@ -1,7 +1,7 @@
-"""The sender by DICOMweb: STOW-RS (PS3.18 10.5), every answer read and classified.
+"""The sender by DICOMweb: STOW-RS (PS3.18 10.5); each response is read and classified.
 
-Trouble on the network is an outcome here, never an exception. Reasons name the destination's host, never a URL, a
-credential, or a value of a data set.
+A network error is a result here, never an exception. Reasons name the destination's host, never a URL, a credential, or
+a value of a data set.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from node.study import InstanceDelivery, WebDestination
 log = structlog.get_logger()
 
 _JSON = "application/dicom+json"
-_UNKNOWN_STUDY = "2.25.0"  # a query for it says whether the service answers, and brings nobody's data
-# what the same request will meet with again; all else (no login, not found, server trouble) others may mend meanwhile
+_UNKNOWN_STUDY = "2.25.0"  # a study that does not exist: a query for it returns no patient's data
+# statuses that remain if the same request is repeated; any other (no login, not found, server error) may be temporary
 PERMANENT = frozenset(
     {
         HTTPStatus.BAD_REQUEST,
@@ -45,7 +45,7 @@ PERMANENT = frozenset(
         HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
     }
 )
-# what the client and pydicom are seen to raise on an answer that is not DICOM JSON or XML
+# exceptions of the client and of pydicom on a response that is not DICOM JSON or XML
 _PARSE_ERRORS = (AttributeError, LookupError, SyntaxError, TypeError, ValueError)
 
 
@@ -56,19 +56,20 @@ class _Bearer(requests.auth.AuthBase):
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the header."""
+        """Add the Authorization header."""
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
 
 
 class _Session(requests.Session):
-    """Follows no redirect, for it would turn the POST into a GET, whose answer looks like a success.
+    """Follows no redirect, because it would turn the POST into a GET, whose response looks like a success.
 
-    The client's own Host header lacks the port, and its parser knows media types without parameters only.
+    Removes the client's Host header, which lacks the port, and the parameters of the response's media type, which the
+    client cannot parse.
     """
 
     def request(self, method: str, url: str | bytes, *arguments: Any, **options: Any) -> requests.Response:
-        """One request."""
+        """Send one request; HTTPError for a redirect."""
         options["allow_redirects"] = False
         options["headers"] = {key: value for key, value in (options.get("headers") or {}).items() if key != "Host"}
         response = super().request(method, url, *arguments, **options)
@@ -79,7 +80,7 @@ class _Session(requests.Session):
         return response
 
 
-def _where(destination: WebDestination) -> str:
+def _address(destination: WebDestination) -> str:
     parts = urlsplit(destination.url)
     return f"{destination.name} at {parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
@@ -89,15 +90,15 @@ def _read(destination: WebDestination, key: str, file: Path) -> str:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise DeliveryError(f"{_where(destination)}: {key} cannot be read: {reason}") from None
+        raise DeliveryError(f"{_address(destination)}: {key} cannot be read: {reason}") from None
 
 
 @contextmanager
 def _client(destination: WebDestination, timeout_seconds: float) -> Iterator[DICOMwebClient]:
-    """A client whose settings come from the config only: no proxy, .netrc or certificate of the environment.
+    """A client with the settings of the config only: no proxy, .netrc or certificate of the environment.
 
     Raises:
-        DeliveryError: a file that it needs cannot be read.
+        DeliveryError: a credential or CA file cannot be read.
     """
     with _Session() as session:
         session.trust_env = False
@@ -113,7 +114,7 @@ def _client(destination: WebDestination, timeout_seconds: float) -> Iterator[DIC
             )
             session.auth = requests.auth.HTTPBasicAuth(destination.user.encode(), password.encode())
         url = destination.url.rstrip("/")
-        # in one piece, with its length: not every server takes chunks
+        # in one piece, with a Content-Length: not every server accepts chunks
         client = DICOMwebClient(url, session, chunk_size=sys.maxsize, timeout=timeout_seconds)
         client.set_http_retry_params(retry=False)
         yield client
@@ -124,11 +125,11 @@ def store_instances(
 ) -> list[InstanceDelivery]:
     """Send ``files``, one request each, in their order; one delivery per file.
 
-    What a successful answer does not list is asked for (QIDO-RS) before it counts as delivered. If the service cannot
-    be reached, those after it are not tried.
+    An instance that a successful response does not list counts as delivered only if a query (QIDO-RS) finds it. If the
+    service cannot be reached, the files that follow are not sent.
 
     Raises:
-        InstanceRefused: a file has no file meta that names its SOP class, SOP instance and transfer syntax.
+        InstanceRefused: the file meta of a file lacks the SOP class, the SOP instance or the transfer syntax.
         OSError: a file cannot be read.
     """
     outgoing = [read_outgoing(path) for path in files]
@@ -138,8 +139,8 @@ def store_instances(
             for item in outgoing:
                 deliveries.append(_store(client, destination, item))
     except DeliveryError as error:
-        left = outgoing[len(deliveries) :]
-        deliveries += [_undelivered(item, str(error), is_permanent=False) for item in left]
+        unsent = outgoing[len(deliveries) :]
+        deliveries += [_undelivered(item, str(error), is_permanent=False) for item in unsent]
     for delivery in deliveries:
         if not delivery.is_delivered:
             log.warning(
@@ -156,10 +157,10 @@ def _undelivered(item: Outgoing, reason: str, is_permanent: bool) -> InstanceDel
 
 
 def _store(client: DICOMwebClient, destination: WebDestination, item: Outgoing) -> InstanceDelivery:
-    """One instance.
+    """Send one instance.
 
     Raises:
-        DeliveryError: the service cannot be reached or does not answer.
+        DeliveryError: the service cannot be reached or does not respond.
     """
     data_set = pydicom.dcmread(item.path)
     try:
@@ -169,13 +170,13 @@ def _store(client: DICOMwebClient, destination: WebDestination, item: Outgoing) 
     except requests.exceptions.JSONDecodeError:
         answer = Dataset()
     except requests.RequestException as error:
-        raise DeliveryError(f"{_where(destination)}: {_trouble(error)}") from None
+        raise DeliveryError(f"{_address(destination)}: {_network_error(error)}") from None
     except _PARSE_ERRORS:
         answer = Dataset()
     delivery = _listed(item, answer)
-    if delivery is None and _is_held(client, item):
+    if delivery is None and _is_stored(client, item):
         return classify_status(item.sop_instance_uid, 0x0000)
-    return delivery or _undelivered(item, f"{_where(destination)} did not say that it stored it", is_permanent=False)
+    return delivery or _undelivered(item, f"{_address(destination)} did not say that it stored it", is_permanent=False)
 
 
 def _refused(
@@ -184,12 +185,12 @@ def _refused(
     delivery = _listed(item, _parsed(response))
     if delivery and delivery.is_delivered:
         return delivery
-    # services are seen to answer "conflict" to an instance that they stored before
-    if response.status_code == HTTPStatus.CONFLICT and _is_held(client, item):
+    # some services respond with Conflict to an instance that they have stored before
+    if response.status_code == HTTPStatus.CONFLICT and _is_stored(client, item):
         return classify_status(item.sop_instance_uid, 0x0111)
     if delivery:
         return delivery
-    reason = f"{_where(destination)} answered HTTP {_named(response.status_code)}"
+    reason = f"{_address(destination)} answered HTTP {_named(response.status_code)}"
     return _undelivered(item, reason, response.status_code in PERMANENT)
 
 
@@ -213,7 +214,7 @@ def _parsed(response: requests.Response) -> Dataset:
 
 
 def _listed(item: Outgoing, answer: Dataset) -> InstanceDelivery | None:
-    """What the Store Instances Response Module (PS3.18 I.2) says about the instance; None: nothing."""
+    """The delivery by the Store Instances Response Module (PS3.18 I.2); None if it does not list the instance."""
     try:
         for failed in answer.get("FailedSOPSequence") or ():
             if failed.get("ReferencedSOPInstanceUID", item.sop_instance_uid) == item.sop_instance_uid:
@@ -226,8 +227,8 @@ def _listed(item: Outgoing, answer: Dataset) -> InstanceDelivery | None:
     return None
 
 
-def _is_held(client: DICOMwebClient, item: Outgoing) -> bool:
-    """True if the service lists the instance; False if not, or if it says nothing."""
+def _is_stored(client: DICOMwebClient, item: Outgoing) -> bool:
+    """True if a query finds the instance; False if not, or if the query fails."""
     try:
         found = client.search_for_instances(
             item.study_instance_uid, item.series_instance_uid, search_filters={"SOPInstanceUID": item.sop_instance_uid}
@@ -238,8 +239,8 @@ def _is_held(client: DICOMwebClient, item: Outgoing) -> bool:
     return item.sop_instance_uid in uids
 
 
-def _trouble(error: requests.RequestException) -> str:
-    # its text would hold the URL
+def _network_error(error: requests.RequestException) -> str:
+    # not the error's text, which holds the URL
     if isinstance(error, requests.exceptions.SSLError):
         return "TLS: the certificate or the encryption is not accepted"
     if isinstance(error, requests.Timeout):
@@ -250,19 +251,19 @@ def _trouble(error: requests.RequestException) -> str:
 
 
 def probe(destination: WebDestination, timeout_seconds: float) -> str | None:
-    """Whether the service answers (a query for a study that cannot be). None if all is well, else the reason."""
+    """Query for a study that does not exist. None if the service responds well, else the reason."""
     try:
         with _client(destination, timeout_seconds) as client:
             client.search_for_studies(search_filters={"StudyInstanceUID": _UNKNOWN_STUDY}, limit=1)
     except requests.HTTPError as error:
         code = _response(error).status_code
-        # a service that only stores answers no queries
+        # a service that only stores does not support queries
         is_store_only = code in (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
         return None if is_store_only else f"answered HTTP {_named(code)}"
     except requests.exceptions.JSONDecodeError:
         return "did not answer in DICOM JSON"
     except requests.RequestException as error:
-        return _trouble(error)
+        return _network_error(error)
     except DeliveryError as error:
         return str(error)
     except _PARSE_ERRORS:

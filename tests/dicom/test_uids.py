@@ -1,4 +1,4 @@
-"""UIDs in texts: what is taken for one, and how it is shortened."""
+"""UIDs in texts: which digits are recognized as a UID, and how a UID is shortened."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from node.dicom.uids import derived_uid, shortened
     ],
 )
 def test_uids_are_shortened_and_nothing_else(text: str, shown: str) -> None:
-    """Dotted digits of three components and more are, wherever they stand; numbers, moments and addresses are not."""
+    """Three or more dotted numbers are a UID anywhere in a text; decimal numbers, times and IPv4 addresses are none."""
     assert shortened(text) == shown
 
 
 def test_own_uids_are_shortened() -> None:
-    """Those that are derived, too."""
+    """A derived UID is shortened, too."""
     uid = derived_uid("a", "b")
     assert shortened(f"replaces the report ({uid})") == f"replaces the report (…{uid[-4:]})"

@@ -1,4 +1,4 @@
-"""When studies are due: a timing table on a clock of its own, and the loop that hands them over."""
+"""When studies are due: a table of timings on a simulated clock, and the loop that hands the studies over."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECTION = AssemblySection(stable_seconds=60, series_stable_seconds=15, ceiling_s
 
 
 def due_times(arrivals, complete_from=None, until=2000, section=SECTION):
-    """The whole seconds at which study "1.2" is due, and is judged, for ``arrivals`` as (second, series)."""
+    """The whole seconds at which study "1.2" is due, and is checked, for ``arrivals`` as (second, series)."""
     now, judged = 0, []
 
     def is_complete(_study, _quiet_series):
@@ -55,7 +55,7 @@ def due_times(arrivals, complete_from=None, until=2000, section=SECTION):
     ],
 )
 def test_timing(arrivals, complete_from, due):
-    """A study is due when stable, when complete, at the ceiling, and once more if others arrived since complete."""
+    """A study is due when stable, complete or at the ceiling, and once more if instances came after it was complete."""
     assert due_times(arrivals, complete_from)[0] == due
 
 
@@ -65,12 +65,12 @@ def test_completeness_is_judged_once_per_change():
 
 
 def test_a_series_that_went_on_is_judged_again():
-    """A series judged when quiet, that received more, is judged anew when it is quiet again."""
+    """A series that receives more instances after its check is checked again when it is quiet again."""
     assert due_times([(0, "a"), (20, "a")], None)[1] == [15, 35]
 
 
 def test_completeness_is_asked_of_the_quiet_series_alone():
-    """A series that still arrives is neither asked about nor handed over, and the rest does not wait for it."""
+    """A series that still arrives is neither checked nor handed over, and delays none of the quiet series."""
     asked = []
     assembly = Assembly(SECTION, lambda study, quiet: asked.append((study, quiet)) or len(quiet) == 2)
     for second, series in ((0, "a"), (4, "b"), (9, "c")):
@@ -83,7 +83,7 @@ def test_completeness_is_asked_of_the_quiet_series_alone():
 
 
 def test_study_timer_shorter_than_the_series_timer():
-    """A study timer shorter than the series timer decides alone."""
+    """If stable_seconds is shorter than series_stable_seconds, it alone decides."""
     section = AssemblySection(stable_seconds=10, series_stable_seconds=15, ceiling_seconds=600)
     assert due_times([(0, "a")], 0, section=section) == ([10], [])
 
@@ -98,7 +98,7 @@ def test_studies_do_not_disturb_each_other():
 
 
 def test_timers_start_anew_after_a_restart():
-    """What the spool holds at the start is due after a full quiet time of listening, or once complete."""
+    """A study in the spool at the start is due after a full quiet time of listening, or once complete."""
     assembly = Assembly(SECTION, lambda study, _quiet: study == "1.3")
     assembly.resume({"1.2": ["a", "b"], "1.3": ["c"]}, 1000)
     assert assembly.due(1014) == []
@@ -108,7 +108,7 @@ def test_timers_start_anew_after_a_restart():
 
 
 def test_offered_again_after_the_quiet_time():
-    """A study that could not be handed over is due again after stable_seconds, without being judged."""
+    """A study whose hand-over failed is due again after stable_seconds, without a completeness check."""
     assembly = Assembly(SECTION, lambda _study, _quiet: True)
     assembly.offer_again("1.2", 100)
     assert assembly.due(159) == []
@@ -117,7 +117,7 @@ def test_offered_again_after_the_quiet_time():
 
 
 def test_offered_again_does_not_hide_a_new_round():
-    """An instance that came meanwhile keeps its own round; the study is due once."""
+    """A study whose hand-over failed while new instances arrived is due once, by the timer of those instances."""
     assembly = Assembly(SECTION, lambda _study, _quiet: False)
     assembly.instance_stored("1.2", "a", 90)
     assembly.offer_again("1.2", 100)
@@ -141,7 +141,7 @@ def test_unknown_completeness_leaves_it_to_the_study_timer():
 
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), FileNotFoundError(2, "gone"), KeyError("x")])
 def test_failed_check_of_one_study_holds_up_no_other(error):
-    """Whatever the completeness check of one study fails with, the loop hands over the others, and it when stable."""
+    """If the check of one study raises any exception, other studies are handed over, and this one when stable."""
     ready, section = [], AssemblySection(stable_seconds=0.4, series_stable_seconds=0.1, ceiling_seconds=600)
 
     def is_complete(study, _quiet):
@@ -161,7 +161,7 @@ def test_failed_check_of_one_study_holds_up_no_other(error):
 
 @pytest.mark.parametrize("error", [None, OSError(5, "Input/output error")])
 def test_settled_studies_do_not_come_up_again(error):
-    """After a restart only what was not judged is handed over; if nobody can say what was, everything is."""
+    """After a restart only studies not processed yet are handed over; if these are unknown, all studies are."""
     ready, section = [], AssemblySection(stable_seconds=0.2, series_stable_seconds=0.1, ceiling_seconds=600)
 
     def settled():
@@ -178,7 +178,7 @@ def test_settled_studies_do_not_come_up_again(error):
 
 
 class Shared:
-    """A study that another receiver writes into, too; each change is one more."""
+    """A study that another receiver stores instances of, too; each change increases a number."""
 
     def __init__(self, complete_with=99):
         self.changes, self.looks, self._complete_with = {}, 0, complete_with
@@ -189,17 +189,17 @@ class Shared:
         return dict(self.changes)
 
     def comes_elsewhere(self, series):
-        """An instance, at the other receiver."""
+        """The other receiver stores an instance."""
         self.changes[series] = self.changes.get(series, 0) + 1
 
     def comes_here(self, series, now):
-        """An instance, here."""
+        """This receiver stores an instance."""
         self.comes_elsewhere(series)
         self.assembly.instance_stored("1.2", series, now)
 
 
 def test_study_that_goes_on_arriving_elsewhere_is_not_stable():
-    """What changed since the last look restarts the timer, whether its series came here, too, or not."""
+    """A change by another receiver restarts the timer, in a series of its own or in one that arrives here, too."""
     study = Shared()
     study.comes_here("a", 0)
     assert study.assembly.due(0) == []
@@ -212,7 +212,7 @@ def test_study_that_goes_on_arriving_elsewhere_is_not_stable():
 
 
 def test_what_came_here_alone_is_due_in_its_time():
-    """The own instances, which change the folder as others' do, prolong nothing, and the study is seldom looked at."""
+    """Instances received here change the folder, too, but do not prolong the timer, and the folder is read seldom."""
     study = Shared()
     for second, series in ((0, "a"), (5, "b"), (9, "a")):
         study.comes_here(series, second)
@@ -222,7 +222,7 @@ def test_what_came_here_alone_is_due_in_its_time():
 
 
 def test_series_from_elsewhere_make_a_study_complete():
-    """A series that came to the other receiver counts once it was quiet as long as one's own."""
+    """A series at the other receiver counts for completeness once it was quiet for series_stable_seconds."""
     study = Shared(complete_with=2)
     study.comes_here("a", 0)
     assert study.assembly.due(0) == []
@@ -235,7 +235,7 @@ def test_series_from_elsewhere_make_a_study_complete():
 
 
 def test_ceiling_counts_wherever_the_study_arrives():
-    """A study that goes on arriving elsewhere is due at the ceiling all the same."""
+    """A study that another receiver stores instances of without a pause is due at the ceiling."""
     study, due = Shared(), []
     study.comes_here("a", 0)
     for now in range(700):
@@ -245,7 +245,7 @@ def test_ceiling_counts_wherever_the_study_arrives():
 
 
 def test_what_lay_there_before_is_no_news():
-    """Old series beside a late one prolong nothing, nor does a study offered again that nobody changed."""
+    """A series stored earlier does not prolong the timer, neither beside a late series nor after a failed hand-over."""
     study = Shared()
     study.comes_elsewhere("old")
     study.comes_here("late", 0)
@@ -255,7 +255,7 @@ def test_what_lay_there_before_is_no_news():
 
 
 def test_folder_that_cannot_be_looked_at_leaves_it_to_the_own_timer():
-    """It is told."""
+    """A folder that cannot be read is logged, and the study is due by the instances received here."""
 
     def look(_study):
         raise PermissionError(13, "Permission denied")
@@ -268,7 +268,7 @@ def test_folder_that_cannot_be_looked_at_leaves_it_to_the_own_timer():
 
 
 class Clock:
-    """Time that moves when told."""
+    """A simulated clock."""
 
     def __init__(self):
         self.now = 0.0
@@ -297,7 +297,7 @@ def test_loop_hands_over_what_is_due_and_ends():
 
 
 def test_loop_offers_again_what_was_not_taken():
-    """A study whose hand-over fails is logged and offered again after stable_seconds; others are not held up."""
+    """A study whose hand-over fails is handed over again after stable_seconds, and delays no other study."""
     clock, ready = Clock(), []
 
     def on_ready(study, _series):
@@ -322,7 +322,7 @@ def test_loop_stopped_before_it_started():
 
 
 def test_a_complete_study_that_was_not_taken_is_offered_when_stable():
-    """A hand-over that failed when all series were quiet is made up for when the study is stable."""
+    """A complete study whose hand-over failed is handed over when it is stable."""
     assembly = Assembly(SECTION, lambda _study, _quiet: True)
     assembly.instance_stored("1.2", "a", 0)
     assert assembly.due(15) == [("1.2", frozenset("a"))]

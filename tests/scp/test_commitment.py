@@ -1,4 +1,4 @@
-"""Reports of storage commitment that a PACS brings to the node: recorded, or refused with the right status."""
+"""Storage commitment reports of a PACS: recorded, or refused with the right status."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ TRANSACTION, UNKNOWN = "2.25.4711", "2.25.4712"
 SEG, SR = sop_instance_uid(1), sop_instance_uid(2)
 
 
-class Desk:
-    """Where reports are recorded; ``error``: what recording raises."""
+class Recorder:
+    """Records reports for workflows; ``error``: the exception that recording raises."""
 
     def __init__(self) -> None:
         self.recorded: list[tuple[str, dict[str, Any], str]] = []
         self.error: Exception | None = None
 
     def record(self, workflow_id: str, message: dict[str, Any], key: str) -> None:
-        """Keep it, or fail."""
+        """Record the report, or raise ``error``."""
         if self.error:
             raise self.error
         self.recorded.append((workflow_id, message, key))
@@ -57,20 +57,20 @@ def no_thread_left() -> Iterator[None]:
 
 @pytest.fixture
 def commitments(tmp_path: Path) -> Commitments:
-    """One transaction is awaited."""
+    """Commitments with one transaction whose report is awaited."""
     found = Commitments(tmp_path / "commitments")
     found.expect(TRANSACTION, "digest-pacs")
     return found
 
 
 @pytest.fixture
-def dispatcher() -> Desk:
-    return Desk()
+def recorder() -> Recorder:
+    return Recorder()
 
 
 @contextmanager
 def running(tmp_path: Path, handler: CommitmentHandler | None) -> Iterator[int]:
-    """The node's SCP; yields its port."""
+    """Run the node's SCP; yields its port."""
     section = ScpSection(port=free_port(), network_timeout_seconds=20.0, watermark_mebibytes=1)
     metrics = Metrics()
     storage = StorageHandlers(Spool(tmp_path / "spool"), metrics, section, lambda *_: None)
@@ -79,61 +79,61 @@ def running(tmp_path: Path, handler: CommitmentHandler | None) -> Iterator[int]:
 
 
 @pytest.fixture
-def port(tmp_path: Path, commitments: Commitments, dispatcher: Desk) -> Iterator[int]:
-    """A node that takes reports."""
-    with running(tmp_path, CommitmentHandler(commitments, dispatcher.record)) as port:
+def port(tmp_path: Path, commitments: Commitments, recorder: Recorder) -> Iterator[int]:
+    """The port of a node that accepts reports."""
+    with running(tmp_path, CommitmentHandler(commitments, recorder.record)) as port:
         yield port
 
 
 @pytest.mark.parametrize("has_role", [True, False], ids=["role proposed", "default roles"])
-def test_report_is_recorded_and_then_acknowledged(port, dispatcher, has_role):
-    """A report of the awaited transaction is handed over with its workflow, whatever roles the PACS negotiates."""
+def test_report_is_recorded_and_then_acknowledged(port, recorder, has_role):
+    """A report on an awaited transaction is recorded for its workflow, with any roles that the PACS negotiates."""
     report = report_data_set(TRANSACTION, [SEG], {SR: 0x0112})
     assert send_report(port, "GLIONODE", report, has_role=has_role) == 0x0000
     message = {"transaction_uid": TRANSACTION, "committed": [SEG], "failed": {SR: 0x0112}}
-    assert dispatcher.recorded == [("digest-pacs", message, f"commitment-{TRANSACTION}")]
+    assert recorder.recorded == [("digest-pacs", message, f"commitment-{TRANSACTION}")]
 
 
-def test_repeated_report_has_the_same_key(port, dispatcher):
-    """A report that comes twice is acknowledged twice, and handed over under one key."""
+def test_repeated_report_has_the_same_key(port, recorder):
+    """A report that comes twice gets Success twice, and is recorded under the same key."""
     for _ in range(2):
         assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG, SR], {})) == 0x0000
-    assert len({key for _, _, key in dispatcher.recorded}) == 1
+    assert len({key for _, _, key in recorder.recorded}) == 1
 
 
-def test_unknown_transaction_is_refused(port, dispatcher, commitments):
-    """A report nobody awaits, or awaits any more, is answered with 0x0112 and handed to nobody."""
+def test_unknown_transaction_is_refused(port, recorder, commitments):
+    """A report that no workflow awaits, or no longer, gets status 0x0112 and is not recorded."""
     assert send_report(port, "GLIONODE", report_data_set(UNKNOWN, [SEG], {})) == 0x0112
     commitments.forget(TRANSACTION)
     assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0112
-    assert dispatcher.recorded == []
+    assert recorder.recorded == []
 
 
 @pytest.mark.parametrize("error", [EngineError("engine.database: down"), OSError(28, "No space left on device")])
-def test_report_that_is_not_recorded_is_not_acknowledged(port, dispatcher, error):
-    """If the report cannot be recorded, it is answered with 0x0110; sent again, it is taken."""
-    dispatcher.error = error
+def test_report_that_is_not_recorded_is_not_acknowledged(port, recorder, error):
+    """A report that cannot be recorded gets status 0x0110, and Success when it is sent again."""
+    recorder.error = error
     assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0110
-    dispatcher.error = None
+    recorder.error = None
     assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0000
 
 
-def test_event_type_is_checked(port, dispatcher):
-    """An event type other than 1 and 2 is answered with 0x0113."""
+def test_event_type_is_checked(port, recorder):
+    """An event type other than 1 and 2 gets status 0x0113."""
     assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {}), event_type=3) == 0x0113
-    assert dispatcher.recorded == []
+    assert recorder.recorded == []
 
 
-def test_report_without_a_transaction_is_refused(port, dispatcher):
-    """A report without Transaction UID is answered with 0x0115."""
+def test_report_without_a_transaction_is_refused(port, recorder):
+    """A report without Transaction UID gets status 0x0115."""
     report = report_data_set(TRANSACTION, [SEG], {})
     del report.TransactionUID
     assert send_report(port, "GLIONODE", report) == 0x0115
-    assert dispatcher.recorded == []
+    assert recorder.recorded == []
 
 
-def test_other_instance_of_the_class_is_refused(port, dispatcher):
-    """A report about another SOP instance than the well-known one is answered with 0x0112."""
+def test_other_instance_of_the_class_is_refused(port, recorder):
+    """A report on another SOP instance than the well-known one gets status 0x0112."""
     ae = AE("PACS")
     association = ae.associate("127.0.0.1", port, [build_context(StorageCommitmentPushModel)], "GLIONODE")
     information = report_data_set(TRANSACTION, [SEG], {})
@@ -141,11 +141,11 @@ def test_other_instance_of_the_class_is_refused(port, dispatcher):
     association.release()
     association.join()
     assert answer.Status == 0x0112
-    assert dispatcher.recorded == []
+    assert recorder.recorded == []
 
 
-def test_other_class_is_refused(port, dispatcher):
-    """An event of another class, in a presentation context that is not for reports, is answered with 0x0118."""
+def test_other_class_is_refused(port, recorder):
+    """An event of another SOP class, in a presentation context that is not for reports, gets status 0x0118."""
     association = AE("PACS").associate("127.0.0.1", port, [build_context(MRImageStorage)], "GLIONODE")
     information = report_data_set(TRANSACTION, [SEG], {})
     answer, _ = association.send_n_event_report(information, 1, MRImageStorage, "1.2.3")
@@ -153,11 +153,11 @@ def test_other_class_is_refused(port, dispatcher):
     association.release()
     association.join()
     assert association.is_released
-    assert dispatcher.recorded == []
+    assert recorder.recorded == []
 
 
 def test_node_itself_commits_to_nothing(port):
-    """A request to commit, sent to the node, is not answered with Success."""
+    """A storage commitment request to the node does not get Success."""
     ae = AE("PACS")
     association = ae.associate("127.0.0.1", port, [build_context(StorageCommitmentPushModel)], "GLIONODE")
     information = Dataset()
@@ -171,7 +171,7 @@ def test_node_itself_commits_to_nothing(port):
 
 
 def test_context_is_rejected_if_nobody_takes_reports(tmp_path):
-    """A receiver without a handler of reports rejects their presentation context, and accepts the others."""
+    """A receiver without a handler for reports rejects their presentation context, and accepts the others."""
     with running(tmp_path, None) as port:
         contexts = [build_context(StorageCommitmentPushModel), build_context(Verification)]
         association = AE("PACS").associate("127.0.0.1", port, contexts, "GLIONODE")
@@ -182,7 +182,7 @@ def test_context_is_rejected_if_nobody_takes_reports(tmp_path):
 
 @pytest.mark.parametrize("uid", ["", "../../etc/passwd", "1.2.03", "1." * 32 + "1"])
 def test_hostile_uids_are_no_report(uid):
-    """A Transaction UID or an instance that is no UID by PS3.5 9.1 is refused before it can become a path."""
+    """A Transaction UID or instance UID that is invalid by PS3.5 9.1 is refused before it can become a path."""
     for report in (report_data_set("2.25.1", [SEG], {}), report_data_set("2.25.1", [], {SR: 0x0112})):
         assert read_report(report).transaction_uid == "2.25.1"
         items = report.get("ReferencedSOPSequence") or report.FailedSOPSequence
@@ -202,7 +202,7 @@ def test_failed_wins_over_committed():
 
 
 def test_expected_transactions_are_files(tmp_path):
-    """What is awaited is there for another process, once each, until it is forgotten; nothing else is left."""
+    """An awaited transaction is one file that other processes can read, and is deleted when it is forgotten."""
     folder = tmp_path / "new" / "commitments"
     assert Commitments(folder).workflow_of(TRANSACTION) is None
     for _ in range(2):

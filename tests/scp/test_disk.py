@@ -1,4 +1,4 @@
-"""The spool's disk: nothing is written below its mount point, whether it was not there yet or has vanished."""
+"""The spool's disk: nothing is written below its mount point, neither before it is mounted nor after it vanished."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from node.scp.spool import Spool
 
 
 def begun(folder: Path) -> Spool:
-    """A spool that was received to, and whose receiver has ended."""
+    """A spool whose receiver has started and ended."""
     spool = Spool(folder)
     spool.begin()
     spool.end()
@@ -22,7 +22,7 @@ def begun(folder: Path) -> Spool:
 
 
 def everything(folder: Path) -> list[str]:
-    """All there is in a folder, by its path there."""
+    """All paths in a folder, relative to it."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
@@ -39,7 +39,7 @@ def disk(tmp_path):
 
 
 def test_start_before_the_mount_fails(mount_point, disk):
-    """A spool that was on a disk of its own is not begun below the mount point; once it is mounted, it is."""
+    """A spool that was on a disk of its own cannot begin while the disk is not mounted, and can afterwards."""
     with shown_at(mount_point, disk):
         begun(mount_point)
     for act in (Spool(mount_point).begin, Spool(mount_point).rehearse):
@@ -51,7 +51,7 @@ def test_start_before_the_mount_fails(mount_point, disk):
 
 
 def test_an_emptied_spool_is_no_missing_disk(mount_point, disk, tmp_path):
-    """Neither a first start, nor one after the spool was emptied or deleted by hand, is taken for a missing disk."""
+    """A first start, and a start after the spool was emptied or deleted by hand, are no missing disk."""
     plain = tmp_path / "plain" / "spool"
     begun(plain)
     shutil.rmtree(plain)
@@ -65,7 +65,7 @@ def test_an_emptied_spool_is_no_missing_disk(mount_point, disk, tmp_path):
 
 
 def test_a_spool_that_moved_is_known_by_its_name(mount_point, disk):
-    """A spool that was copied, name and all, from its own disk to the folder around it is begun there."""
+    """A spool that was copied with its ID from its own disk to the parent's disk can begin there."""
     with shown_at(mount_point, disk):
         begun(mount_point)
     shutil.copytree(disk, mount_point, dirs_exist_ok=True)
@@ -73,7 +73,7 @@ def test_a_spool_that_moved_is_known_by_its_name(mount_point, disk):
 
 
 def test_disk_that_vanishes_and_comes_back(mount_point, disk):
-    """While its disk is gone, the spool neither takes anything nor tells free space; once it is back, it does."""
+    """While its disk is not mounted, the spool stores nothing and raises OSError; mounted again, it stores."""
     spool = Spool(mount_point)
     with shown_at(mount_point, disk):
         spool.begin()
@@ -94,7 +94,7 @@ def test_disk_that_vanishes_and_comes_back(mount_point, disk):
 
 
 def test_disk_that_comes_back_under_another_number(mount_point, disk, tmp_path):
-    """A share that is mounted anew may look like another device; the spool is known by its name."""
+    """A share that is mounted again may have another device number; the spool is recognized by its ID."""
     spool = Spool(mount_point)
     with shown_at(mount_point, disk):
         spool.begin()
@@ -110,7 +110,7 @@ def test_disk_that_comes_back_under_another_number(mount_point, disk, tmp_path):
 
 
 def test_folder_that_was_deleted_is_not_made_anew(tmp_path):
-    """A spool whose folder somebody deletes takes nothing until it is there again."""
+    """A spool whose folder was deleted by hand stores nothing until the folder exists again."""
     spool = Spool(tmp_path / "spool")
     spool.begin()
     shutil.rmtree(tmp_path / "spool")

@@ -1,4 +1,4 @@
-"""What C-STORE is answered with, and what it leaves behind."""
+"""The status of the response to each C-STORE request, and the files in the spool afterwards."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ HEAD_BYTES = len(GOOD) - len(data_set_bytes(GOOD))  # preamble and file meta
 
 
 class Harness:
-    """Handlers on a spool of their own, and what they reported."""
+    """Handlers on a spool of their own, and the instances that they reported."""
 
     def __init__(self, folder, **settings):
         self.metrics = Metrics()
@@ -66,7 +66,7 @@ class Harness:
     def store(
         self, content, *, sop_instance_uid=SOP, abstract_syntax=MRImageStorage, transfer_syntax=ExplicitVRLittleEndian
     ):
-        """The status answered to a C-STORE of the data set in ``content``, which comes in two fragments."""
+        """The status of the response to a C-STORE of the data set in ``content``, which comes in two fragments."""
         request = StoreRequest(MRImageStorage, sop_instance_uid, abstract_syntax, transfer_syntax)
         data_set = ArrivingDataSet(lambda: self.handlers.begin(request))
         encoded = data_set_bytes(content)
@@ -75,7 +75,7 @@ class Harness:
         return self.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set)))
 
     def count(self, outcome):
-        """How many C-STORE requests had this outcome."""
+        """The number of C-STORE requests with this outcome."""
         return self.metrics.registry.get_sample_value("glionode_instances_received_total", {"outcome": outcome})
 
     def files(self):
@@ -102,7 +102,7 @@ def with_value(keyword, value):
 
 
 def test_instance_is_answered_with_success_and_reported(harness):
-    """A good instance is in the spool, reported with its study and series, counted, and answered with Success."""
+    """A valid instance is in the spool, reported with its study and series, counted, and gets Success."""
     content = encode_instance(make_instance())
     assert harness.store(content) == 0x0000
     stored = (harness.spool.folder / STUDY / SERIES / f"{SOP}.dcm").read_bytes()
@@ -126,7 +126,7 @@ def test_instance_is_answered_with_success_and_reported(harness):
     ],
 )
 def test_identity_is_read_in_every_transfer_syntax(transfer_syntax):
-    """The four UIDs are found whatever the encoding, without decoding a pixel."""
+    """The four UIDs are read in every transfer syntax, without decoding pixel data."""
     content = encode_instance(make_instance(transfer_syntax=transfer_syntax))
     identity = read_identity(BytesIO(data_set_bytes(content)), transfer_syntax)
     assert identity.sop_class_uid == MRImageStorage
@@ -135,7 +135,7 @@ def test_identity_is_read_in_every_transfer_syntax(transfer_syntax):
 
 
 def test_duplicate_is_success_and_kept_once(harness):
-    """The same instance again is Success, kept once, and reported: its sender is still at work."""
+    """The same instance again gets Success, is kept once, and is reported: its sender is still sending."""
     content = encode_instance(make_instance())
     assert [harness.store(content), harness.store(content)] == [0x0000, 0x0000]
     assert harness.files() == [f"{SOP}.dcm"]
@@ -144,7 +144,7 @@ def test_duplicate_is_success_and_kept_once(harness):
 
 
 def test_conflict_is_success_and_not_part_of_the_study(harness):
-    """Other bytes under the same UID are safe aside, so Success, but they are no arrival of the study."""
+    """Other bytes under the same UID are kept as a conflict and get Success, but are not reported for the study."""
     harness.store(encode_instance(make_instance()))
     assert harness.store(encode_instance(make_instance(pixel=7))) == 0x0000
     assert len(harness.files()) == 2
@@ -170,7 +170,7 @@ def test_conflict_is_success_and_not_part_of_the_study(harness):
     ],
 )
 def test_bad_data_set_is_refused(harness, content, status):
-    """A data set with a missing, contradicting or unreadable identity is refused by its own status; nothing is kept."""
+    """A data set whose UIDs are missing, contradictory or unreadable gets the status for that; nothing is kept."""
     assert harness.store(content) == status
     assert harness.files() == []
     assert harness.stored == []
@@ -178,14 +178,14 @@ def test_bad_data_set_is_refused(harness, content, status):
 
 
 def test_deflated_data_set_that_does_not_inflate_is_refused(harness):
-    """A data set sent as deflated that is not deflated cannot be understood."""
+    """A data set in the deflated transfer syntax that is not deflated gets 'cannot understand'."""
     assert harness.store(GOOD, transfer_syntax=DeflatedExplicitVRLittleEndian) == 0xC000
     assert harness.files() == []
 
 
 @pytest.mark.parametrize("uid", ["", "../x", "1." * 32 + "1"])
 def test_bad_uid_in_the_request_is_refused(harness, uid):
-    """A request whose own SOP Instance UID is none is refused before anything is read."""
+    """A request with an invalid SOP Instance UID is refused before its data set is read."""
     assert harness.store(encode_instance(make_instance()), sop_instance_uid=uid) == 0xC011
     assert harness.files() == []
 
@@ -196,7 +196,7 @@ def test_sop_class_of_another_context_is_refused(harness):
 
 
 def test_below_the_watermark_nothing_is_taken(tmp_path):
-    """Below the watermark the answer is A700, loudly logged, and the disk is left alone."""
+    """Below the watermark the status is A700, an error is logged, and nothing is written to the disk."""
     harness = Harness(tmp_path / "spool", watermark_mebibytes=1 << 40)
     with structlog.testing.capture_logs() as events:
         assert harness.store(encode_instance(make_instance())) == 0xA700
@@ -207,7 +207,7 @@ def test_below_the_watermark_nothing_is_taken(tmp_path):
 
 
 def test_disk_error_is_out_of_resources(harness, monkeypatch):
-    """An error of the disk is answered with A700 and never with Success."""
+    """A disk error gives status A700, never Success."""
 
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
@@ -219,7 +219,7 @@ def test_disk_error_is_out_of_resources(harness, monkeypatch):
 
 
 def test_no_patient_data_in_log_or_metrics(harness):
-    """Neither name nor id of the patient appears in any event or metric, whatever becomes of the instance."""
+    """Neither name nor ID of the patient is in any log event or metric, whatever the status of the instance."""
     contents = [
         encode_instance(make_instance()),
         encode_instance(make_instance(pixel=1)),
@@ -241,14 +241,14 @@ def test_no_patient_data_in_log_or_metrics(harness):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @given(start=st.integers(HEAD_BYTES, len(GOOD)), noise=st.binary(max_size=40), cut=st.booleans())
 def test_mutilated_instances_are_answered(harness, start, noise, cut):
-    """Whatever bytes come, the handler answers with a status of its table instead of raising."""
+    """For any bytes the handler returns a status of its table and raises nothing."""
     content = GOOD[:start] + noise + (b"" if cut else GOOD[start + len(noise) :])
     assert harness.store(content) in (0x0000, 0xA900, 0xC000, 0xC010, 0xC011)
 
 
 @pytest.mark.parametrize("uid", ["1.2.3", "1.2.34"])
 def test_file_meta_is_what_pynetdicom_would_write(uid):
-    """Preamble and file meta, written out here for speed, are byte for byte those of pynetdicom."""
+    """Preamble and file meta, encoded by the node for speed, are byte for byte those of pynetdicom."""
     request = StoreRequest(MRImageStorage, uid, MRImageStorage, PRIVATE_TRANSFER_SYNTAX)
     meta = create_file_meta(sop_class_uid=MRImageStorage, sop_instance_uid=uid, transfer_syntax=PRIVATE_TRANSFER_SYNTAX)
     assert request.head() == bytes(128) + b"DICM" + encode_file_meta(meta)
@@ -270,7 +270,7 @@ def test_identity_behind_a_large_private_element_is_found(harness):
 
 
 def with_private(bytes_before_patient, transfer_syntax=PLAIN):
-    """An encoded data set with so many bytes in a private element in front of its series' UID."""
+    """An encoded instance with so many bytes in a private element before the patient and series attributes."""
     data_set = make_instance(transfer_syntax=transfer_syntax)
     data_set.private_block(0x0009, "TEST", create=True).add_new(0x10, "OB", bytes(bytes_before_patient))
     return encode_instance(data_set)
@@ -278,7 +278,7 @@ def with_private(bytes_before_patient, transfer_syntax=PLAIN):
 
 @pytest.mark.parametrize("transfer_syntax", [PLAIN, DeflatedExplicitVRLittleEndian])
 def test_series_is_never_cut(transfer_syntax):
-    """Wherever the Series Instance UID lies around the 64 KiB that a first look may take, it is read whole."""
+    """A Series Instance UID around the end of the first 64 KiB, the limit of the first try, is read in full."""
     plain = data_set_bytes(with_private(1 << 16))
     begin = (1 << 16) - (plain.index(SERIES.encode()) - (1 << 16))  # bytes that put the UID at the border
     for less in range(-4, 72, 2):
@@ -288,7 +288,7 @@ def test_series_is_never_cut(transfer_syntax):
 
 @pytest.mark.parametrize("transfer_syntax", [PLAIN, DeflatedExplicitVRLittleEndian])
 def test_data_set_that_ends_within_a_value_is_refused(harness, transfer_syntax):
-    """A data set that ends in the middle of a UID, or of a value before it, cannot be understood; nothing is kept."""
+    """A data set that ends within a UID, or within a value before it, gets 'cannot understand'; nothing is kept."""
     whole = data_set_bytes(GOOD)
     uid = whole.index(SERIES.encode())
     date = whole.index(b"20240101")
@@ -304,12 +304,12 @@ def test_data_set_that_ends_within_a_value_is_refused(harness, transfer_syntax):
 
 
 def test_identity_behind_many_mebibytes_is_found(harness):
-    """A private element of 17 MiB in front of the UIDs is passed over, not read, and the instance is stored."""
+    """A private element of 17 MiB before the UIDs is skipped without reading, and the instance is stored."""
     assert harness.store(with_private(17 << 20)) == 0x0000
 
 
 def test_endless_sequence_before_the_identity_is_refused(harness):
-    """What must be read on the way to the UIDs is bounded: 17 MiB in a sequence without a length are too much."""
+    """Reading up to the UIDs is limited: 17 MiB in a sequence of undefined length are too much."""
     data_set = make_instance()
     item = Dataset()
     item.private_block(0x0009, "TEST", create=True).add_new(0x10, "OB", bytes(17 << 20))
@@ -320,7 +320,7 @@ def test_endless_sequence_before_the_identity_is_refused(harness):
 
 
 def test_disk_that_does_not_give_back_what_it_took(harness, monkeypatch):
-    """An error of the disk while the identity is read is out of resources, for the data set is not to blame."""
+    """A disk error while the UIDs are read is out of resources, not an error of the data set."""
 
     class Broken(BytesIO):
         def read(self, *_arguments):
@@ -332,7 +332,7 @@ def test_disk_that_does_not_give_back_what_it_took(harness, monkeypatch):
 
 
 def test_disk_that_does_not_tell_free_space(harness, monkeypatch):
-    """Where free space cannot be told, at the begin or when all is told, the answer is A700; metrics show none."""
+    """If free space cannot be read, before or after the data set, the status is A700; the metric is 0."""
 
     def fail(*_arguments):
         raise OSError(errno.ESTALE, "Stale file handle")
@@ -355,7 +355,7 @@ def test_disk_that_does_not_tell_free_space(harness, monkeypatch):
 
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_disk_that_does_not_delete_changes_no_answer(harness, monkeypatch, is_kept):
-    """An instance that is kept is answered with Success, one that is not with A700, though its first name stays."""
+    """If the temporary file cannot be deleted, a kept instance gets Success all the same, and another one A700."""
     unlink = Path.unlink
 
     def fail(path, **keywords):
@@ -375,7 +375,7 @@ def test_disk_that_does_not_delete_changes_no_answer(harness, monkeypatch, is_ke
 
 @pytest.mark.parametrize("content", [b"", b"no DICOM"])
 def test_broken_file_under_the_name_is_a_conflict(harness, content):
-    """A good instance is answered with Success and kept aside if what lies under its name is none."""
+    """A valid instance gets Success and is kept as a conflict if the file under its name is no valid instance."""
     path = harness.spool.folder / STUDY / SERIES / f"{SOP}.dcm"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
@@ -394,7 +394,7 @@ def test_sop_class_that_is_not_stored_is_refused(harness):
 
 
 def test_deflated_bomb_is_refused(tmp_path):
-    """A deflated instance that inflates beyond max_instance_mebibytes is refused for good; any other is kept."""
+    """A deflated instance that inflates beyond max_instance_mebibytes is refused permanently; a smaller one is kept."""
     harness = Harness(tmp_path / "spool", max_instance_mebibytes=1)
     bomb, good = make_instance(transfer_syntax=DeflatedExplicitVRLittleEndian), make_instance(2)
     bomb.PixelData = bytes(2 << 20)
@@ -406,7 +406,7 @@ def test_deflated_bomb_is_refused(tmp_path):
 
 
 def test_disk_that_fails_while_an_instance_arrives(harness, monkeypatch):
-    """An error of the disk in the middle of a data set is answered with A700 after its end; then all is well again."""
+    """A disk error within a data set gives A700 after its last fragment; later instances are stored."""
 
     def fail(*_arguments):
         raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""The receiver on a real socket, with DCMTK, our own sender and peers that misbehave."""
+"""The receiver on a real socket, with DCMTK, the node's own sender, and peers that violate the protocol."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def associate(node, *contexts, handlers=()):
 
 
 def run_dcmtk(tool, node, *arguments, called=None):
-    """Run a tool of DCMTK against the node: its exit code and output."""
+    """Run a DCMTK tool against the node; returns its exit code and output."""
     command = [
         str(find_program(tool)),
         "-v",
@@ -112,7 +112,7 @@ def run_dcmtk(tool, node, *arguments, called=None):
 
 
 def test_echoscu(node):
-    """DCMTK's C-ECHO is answered."""
+    """A C-ECHO of DCMTK gets Success."""
     assert run_dcmtk("echoscu", node)[0] == 0
 
 
@@ -124,14 +124,14 @@ def test_wrong_called_ae_title_is_rejected(node):
 
 
 def test_only_listed_peers_may_call(run_node):
-    """With a list of calling AE titles, others are rejected with that diagnostic."""
+    """With a list of calling AE titles, an association of any other is rejected with that diagnostic."""
     node = run_node(calling_ae_titles=("SCANNER",))
     assert echo(node.destination, "SCANNER", SECONDS) is None
     assert "Calling AE title not recognised" in str(echo(node.destination, "STRANGER", SECONDS))
 
 
 def test_storescu_series(node, tmp_path):
-    """A series sent by DCMTK lies complete under its study, each instance reported once and in order."""
+    """A series sent by DCMTK is complete in its study's folder, each instance reported once and in order."""
     files = [write_instance_file(tmp_path, make_instance(number)) for number in range(1, 11)]
     code, output = run_dcmtk("storescu", node, *files)
     assert (code, output.count("(Success)")) == (0, 10), output
@@ -144,7 +144,7 @@ def test_storescu_series(node, tmp_path):
     [("-xs", JPEGLosslessSV1), ("-xd", DeflatedExplicitVRLittleEndian), ("-xb", ExplicitVRBigEndian)],
 )
 def test_storescu_transfer_syntaxes(node, tmp_path, option, transfer_syntax):
-    """What DCMTK proposes first, compressed or not, is what is stored."""
+    """The transfer syntax that DCMTK proposes first, compressed or not, is the one stored."""
     file = write_instance_file(tmp_path, make_instance(transfer_syntax=transfer_syntax))
     code, output = run_dcmtk("storescu", node, option, file)
     assert code == 0, output
@@ -175,7 +175,7 @@ def test_bytes_are_kept_as_received(node, tmp_path, transfer_syntax):
 
 
 def test_first_proposed_transfer_syntax_wins(node):
-    """In each presentation context the transfer syntax that the sender names first is accepted."""
+    """In each presentation context the transfer syntax that the sender proposes first is accepted."""
     first, second = JPEG2000Lossless, ImplicitVRLittleEndian
     contexts = [build_context(MRImageStorage, syntaxes) for syntaxes in ([first, second], [second, first])]
     with associate(node, *contexts, build_context(CTImageStorage), build_context(Verification)) as association:
@@ -186,7 +186,7 @@ def test_first_proposed_transfer_syntax_wins(node):
 
 
 def test_success_is_answered_after_the_file_exists(node):
-    """When the response arrives, the instance already has its name in the spool."""
+    """When the response arrives, the instance has its final name in the spool."""
     existed = []
     watch = (evt.EVT_DIMSE_RECV, lambda _event: existed.append(node.path().exists()))
     with associate(node, handlers=[watch]) as association:
@@ -195,7 +195,7 @@ def test_success_is_answered_after_the_file_exists(node):
 
 
 def test_duplicate_and_conflict_over_the_network(node, tmp_path):
-    """Sent again, an instance is kept once; sent again with other pixels, both versions are kept."""
+    """An instance sent again is kept once; sent again with other pixels, both versions are kept."""
     for pixel in (1, 1, 2):
         file = write_instance_file(tmp_path, make_instance(pixel=pixel))
         assert send_instances(node.destination, "SCANNER", [file], SECONDS)[0].is_delivered
@@ -217,7 +217,7 @@ def test_below_the_watermark_the_sender_may_try_again(run_node, tmp_path):
 @pytest.mark.filterwarnings("ignore:.* VR UI")
 @pytest.mark.parametrize("uid", ["../../../../tmp/evil", "1." * 32 + "1", ""])
 def test_hostile_uid_never_becomes_a_path(node, tmp_path, uid):
-    """A study UID with ../, with 65 characters or without any is refused for good, and no file appears anywhere."""
+    """A study UID with ../, with 65 characters or empty is refused permanently, and no file is created anywhere."""
     data_set = make_instance()
     data_set.StudyInstanceUID = uid
     file = write_instance_file(tmp_path, data_set)
@@ -229,7 +229,7 @@ def test_hostile_uid_never_becomes_a_path(node, tmp_path, uid):
 
 @pytest.mark.filterwarnings("ignore:.* VR UI")
 def test_hostile_uid_in_the_request(node, tmp_path):
-    """A hostile SOP Instance UID in request and data set alike is refused, and no file appears anywhere."""
+    """An invalid SOP Instance UID in both request and data set is refused, and no file is created anywhere."""
     data_set = make_instance()
     data_set.SOPInstanceUID = "../../../../tmp/evil"
     with associate(node) as association:
@@ -239,7 +239,7 @@ def test_hostile_uid_in_the_request(node, tmp_path):
 
 
 def test_two_series_interleaved_over_two_associations(node):
-    """Two series, each sent in turns over two associations, come out whole and apart."""
+    """Two series, each sent in turns over two associations, are stored complete and separate."""
     series = ("1.2.3.1", "1.2.3.2")
     with associate(node) as one, associate(node) as other:
         wait_until(lambda: node.open_associations() == 2)
@@ -255,7 +255,7 @@ def test_two_series_interleaved_over_two_associations(node):
 
 
 def test_many_associations_at_once(node, tmp_path):
-    """Sixteen senders at once lose nothing."""
+    """Sixteen senders at once lose no instance."""
     files = [write_instance_file(tmp_path, make_instance(number)) for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(lambda file: send_instances(node.destination, "SCANNER", [file], SECONDS), files))
@@ -264,7 +264,7 @@ def test_many_associations_at_once(node, tmp_path):
 
 
 def test_abort_keeps_what_was_acknowledged(node):
-    """An abort in the middle of a series keeps the instances that were acknowledged, and leaves nothing half."""
+    """An abort within a series keeps the acknowledged instances, and leaves no partial file."""
     with associate(node) as association:
         for number in (1, 2):
             assert association.send_c_store(make_instance(number)).Status == 0x0000
@@ -276,7 +276,7 @@ def test_abort_keeps_what_was_acknowledged(node):
 
 
 def test_one_association_too_many(run_node):
-    """Beyond max_associations the peer is rejected for now, and served once another is released."""
+    """Beyond max_associations an association is rejected (transient), and accepted once another is released."""
     node = run_node(max_associations=1)
     with associate(node):
         assert "Local limit exceeded" in str(echo(node.destination, "SCANNER", SECONDS))
@@ -285,7 +285,7 @@ def test_one_association_too_many(run_node):
 
 @pytest.mark.parametrize("sent", [b"", b"\x01\x00\x00\x00\x01\x00half of an A-ASSOCIATE-RQ", b"GET / HTTP/1.1\r\n\r\n"])
 def test_silent_connection_is_dropped(run_node, sent):
-    """A connection that says nothing, half a PDU or nonsense is closed after the network time-out."""
+    """A connection that sends nothing, half a PDU or no valid PDU is closed after the network time-out."""
     node = run_node(network_timeout_seconds=0.3)
     with socket.create_connection((node.section.host, node.section.port), timeout=SECONDS) as connection:
         connection.sendall(sent)
@@ -295,14 +295,14 @@ def test_silent_connection_is_dropped(run_node, sent):
 
 
 def test_silent_association_is_aborted(run_node):
-    """An association on which nothing is said is aborted after the network time-out."""
+    """An association without messages is aborted after the network time-out."""
     node = run_node(network_timeout_seconds=0.3)
     with associate(node) as association:
         wait_until(lambda: association.is_aborted)
 
 
 def test_stop_ends_every_thread_and_frees_the_port(node):
-    """Stopping aborts associations, cuts silent and half-spoken connections, and leaves no thread or port behind."""
+    """Stopping aborts associations, cuts other connections, and leaves neither a thread nor a bound port."""
     before = set(threading.enumerate())
     with associate(node) as association, ExitStack() as stack:
         for sent in (b"", b"\x01\x00\x00\x00\x01\x00half"):
@@ -328,7 +328,7 @@ def test_receiver_starts_again_on_its_port(node):
 
 
 def test_taken_port_is_a_config_error(node, tmp_path):
-    """A port that is taken is a ConfigError that names scp.port."""
+    """A port in use is a ConfigError that names scp.port."""
     other = ReceiverNode(tmp_path / "other", port=node.section.port)
     with pytest.raises(ConfigError, match=rf"scp\.port.*{node.section.port}"):
         other.receiver.start()
@@ -336,6 +336,6 @@ def test_taken_port_is_a_config_error(node, tmp_path):
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 def test_foreign_host_is_a_config_error(tmp_path, host):
-    """A host that is none of this machine is a ConfigError that names scp.host."""
+    """A host that is no address of this machine is a ConfigError that names scp.host."""
     with pytest.raises(ConfigError, match=r"scp\.host"):
         ReceiverNode(tmp_path / "spool", host=host).receiver.start()

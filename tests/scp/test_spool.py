@@ -1,4 +1,4 @@
-"""The spool: what was acknowledged survives, and nothing is overwritten."""
+"""The spool: acknowledged instances survive, and no file is overwritten."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def spool(tmp_path):
 
 
 def write_instance(spool, study, series, sop, content):
-    """Let an instance (a whole DICOM file) arrive in two fragments, and keep it."""
+    """Write an instance (a whole DICOM file) in two fragments, and keep it."""
     head_bytes = length_of_head(content)
     incoming = spool.open_incoming(content[:head_bytes])
     try:
@@ -62,7 +62,7 @@ def instance_files(folder):
 
 
 def with_other_meta(content):
-    """The same data set as sent by another implementation."""
+    """The same data set with the file meta of another implementation."""
     data_set = make_instance()
     data_set.file_meta.ImplementationVersionName = "ANOTHER"
     other = encode_instance(data_set)
@@ -72,7 +72,7 @@ def with_other_meta(content):
 
 
 def test_instance_lies_under_its_study_and_series(spool):
-    """An instance is stored byte for byte at study/series/sop.dcm, and nothing else is left."""
+    """An instance is stored byte for byte at study/series/sop.dcm, and no other file is left."""
     content = encode_instance(make_instance())
     assert write_instance(spool, STUDY, SERIES, SOP, content) is StoreOutcome.STORED
     assert instance_files(spool.folder) == [f"{STUDY}/{SERIES}/{SOP}.dcm"]
@@ -90,7 +90,7 @@ def test_same_instance_is_kept_once(spool):
 
 
 def test_other_bytes_are_kept_aside(spool):
-    """Other bytes under a known UID are kept aside once each, logged, and never replace what was there."""
+    """Other bytes under a known UID are kept as a conflict, once each, logged, and never replace the first instance."""
     first, second, third = (encode_instance(make_instance(pixel=pixel)) for pixel in (1, 2, 3))
     write_instance(spool, STUDY, SERIES, SOP, first)
     with structlog.testing.capture_logs() as events:
@@ -107,7 +107,7 @@ def test_other_bytes_are_kept_aside(spool):
 @pytest.mark.parametrize("uid", BAD_UIDS)
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_invalid_uid_never_becomes_a_path(spool, tmp_path, uid, position):
-    """A UID that is none by PS3.5 is refused, the tag is named but not the value, and nothing is written anywhere."""
+    """A UID that is invalid by PS3.5 is refused with its tag but not its value, and no file is created anywhere."""
     tags = ("(0020,000D)", "(0020,000E)", "(0008,0018)")
     uids = [STUDY, SERIES, SOP]
     uids[position] = uid
@@ -126,7 +126,7 @@ def test_folder_of_an_invalid_study_uid_is_refused(spool):
 
 @pytest.mark.parametrize("content", [b"", b"no DICOM", bytes(128) + b"DICM", bytes(200)])
 def test_content_without_file_meta_is_refused(spool, content):
-    """Bytes without file meta are refused, and nothing is left of them."""
+    """Bytes without file meta are refused, and no file is left."""
     with pytest.raises(InstanceRefused, match="0002,0000"):
         write_instance(spool, STUDY, SERIES, SOP, content)
     assert instance_files(spool.folder) == []
@@ -148,7 +148,7 @@ def test_many_threads_with_the_same_instance(spool):
 
 
 def test_many_threads_with_other_bytes(spool):
-    """Of eight threads that write eight versions at once, one stores and seven keep theirs aside; none is lost."""
+    """Of eight threads that write eight versions at once, one stores and seven are conflicts; none is lost."""
     versions = [encode_instance(make_instance(pixel=pixel)) for pixel in range(8)]
     barrier = threading.Barrier(8)
 
@@ -163,7 +163,7 @@ def test_many_threads_with_other_bytes(spool):
 
 
 def test_durable_in_the_right_order(spool, monkeypatch):
-    """The file is synced before it gets its name, and the folders that name it are synced after, before returning."""
+    """The file is synced before it is linked, and the folders that hold the link are synced before `keep` returns."""
     steps = []
     fsync, link = os.fsync, os.link
 
@@ -185,7 +185,7 @@ def test_durable_in_the_right_order(spool, monkeypatch):
 
 
 def test_disk_that_fails_leaves_nothing(spool, monkeypatch):
-    """An error of the disk while writing is raised, and no part of the instance is left."""
+    """A disk error while writing is raised, and no part of the instance is left."""
 
     def fail(_descriptor):
         raise OSError(28, "No space left on device")
@@ -232,7 +232,7 @@ spool.keep(sys.argv[3], sys.argv[4], sys.argv[5], incoming)
 
 
 def test_kill_between_write_and_naming_leaves_no_half_instance(spool, tmp_path):
-    """After kill -9 between writing and naming, the study holds no file, and the leftover is removed at the start."""
+    """After kill -9 before the link, the study has no file, and the next start deletes the temporary file."""
     content = encode_instance(make_instance())
     source = tmp_path / "source.dcm"
     source.write_bytes(content)
@@ -248,13 +248,13 @@ def test_kill_between_write_and_naming_leaves_no_half_instance(spool, tmp_path):
 
 
 def make_old(path):
-    """Let ``path`` be two days old."""
+    """Set the time of ``path`` to two days ago."""
     before = time.time() - 2 * 86400
     os.utime(path, (before, before))
 
 
 def test_leftovers_of_other_receivers(tmp_path):
-    """At its start a receiver deletes its own leftovers; others' only if they are gone, and wrote nothing for long."""
+    """At its start a receiver deletes its own temporary files, and old ones of receivers that do not run."""
     spools = {name: Spool(tmp_path / "spool", name) for name in ("mine", "running", "killed", "gone")}
     incoming = tmp_path / "spool" / ".incoming"
     for name, spool in spools.items():
@@ -278,7 +278,7 @@ def test_leftovers_of_other_receivers(tmp_path):
 
 
 def test_one_receiver_at_a_time_in_one_place(spool):
-    """A second receiver of the same name ends with a ConfigError and deletes nothing; after the first's end it may."""
+    """A second receiver of the same name gets a ConfigError and deletes nothing, until the first has ended."""
     spool.begin()
     arriving = spool.open_incoming(b"head")
     second = Spool(spool.folder)
@@ -293,7 +293,7 @@ def test_one_receiver_at_a_time_in_one_place(spool):
 
 
 def test_file_system_without_locks_is_received_to(spool, monkeypatch):
-    """Where files cannot be locked, this is said, and instances are received all the same."""
+    """If files cannot be locked, this is logged, and instances are received all the same."""
 
     def fail(*_arguments):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -307,7 +307,7 @@ def test_file_system_without_locks_is_received_to(spool, monkeypatch):
 
 
 def test_receiver_that_was_tidied_away_goes_on(tmp_path):
-    """A receiver whose place another one deleted, as its lock was not seen there, takes the next instance."""
+    """A receiver whose folder another one deleted, because it saw no lock there, stores the next instance."""
     idle, busy = Spool(tmp_path / "spool", "idle"), Spool(tmp_path / "spool", "busy")
     idle.begin()
     idle.end()
@@ -318,7 +318,7 @@ def test_receiver_that_was_tidied_away_goes_on(tmp_path):
 
 
 def test_who_only_looks_changes_nothing(tmp_path):
-    """A spool that is not there is empty, and not made by being looked at; its free space is where it will be."""
+    """Reading an absent spool finds it empty and does not create it; free space is that of the disk it will be on."""
     spool = Spool(tmp_path / "var" / "spool")
     assert spool.studies() == []
     assert spool.study_bytes(STUDY) == 0
@@ -327,7 +327,7 @@ def test_who_only_looks_changes_nothing(tmp_path):
 
 
 def test_rehearsal_leaves_no_file(spool, monkeypatch):
-    """Trying what receiving needs leaves folders, but no file, on a disk with links and on one without."""
+    """Trying the operations that receiving needs leaves no file, on a disk with hard links and on one without."""
     spool.rehearse()
 
     def fail(*_arguments):
@@ -341,7 +341,7 @@ def test_rehearsal_leaves_no_file(spool, monkeypatch):
 
 @pytest.mark.parametrize("content", [b"", b"no DICOM", encode_instance(make_instance())[:300]])
 def test_broken_file_under_the_name_of_an_instance(spool, content):
-    """What lies under an instance's name and is no such instance stays, and the instance is kept aside, once."""
+    """A file under an instance's name that is no such instance stays, and the instance is a conflict, kept once."""
     path = spool.folder / STUDY / SERIES / f"{SOP}.dcm"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
@@ -356,7 +356,7 @@ def test_broken_file_under_the_name_of_an_instance(spool, content):
 
 
 def test_what_cannot_be_deleted_is_said_once(spool, monkeypatch):
-    """A temporary name that the disk does not give up is logged once, and no error for whoever discards it."""
+    """A temporary file that cannot be deleted is logged once, and raises no error."""
     incoming = spool.open_incoming(b"head")
 
     def fail(*_arguments, **_keywords):
@@ -372,7 +372,7 @@ def test_what_cannot_be_deleted_is_said_once(spool, monkeypatch):
 
 
 def test_same_data_set_is_known_to_be_held(spool):
-    """An instance is held if the same data set lies under its UIDs, whatever its file meta."""
+    """The spool holds an instance if it has the same data set under its UIDs, whatever its file meta."""
     content = encode_instance(make_instance())
     other = encode_instance(make_instance(pixel=9))
     write_instance(spool, STUDY, SERIES, SOP, content)
@@ -387,7 +387,7 @@ def test_same_data_set_is_known_to_be_held(spool):
 
 
 def test_changes_of_any_receiver_are_seen(spool):
-    """An instance that another receiver gave its place changes its series and no other; a duplicate changes nothing."""
+    """An instance stored by another receiver changes its series and no other; a duplicate changes no series."""
     assert spool.changes(STUDY) == {}
     for number, series in ((1, SERIES), (2, f"{SERIES}.2")):
         write_instance(spool, STUDY, series, sop_instance_uid(number), encode_instance(make_instance(number)))
@@ -406,7 +406,7 @@ def test_changes_of_any_receiver_are_seen(spool):
 
 
 def test_size_of_a_study_counts_what_is_kept_aside(spool):
-    """The size of a study is that of its files in all series, conflicts included; of an unknown study it is nothing."""
+    """The size of a study is that of all its files, conflicts included; an unknown study has size 0."""
     first, second = encode_instance(make_instance()), encode_instance(make_instance(pixel=1))
     for series, content in ((SERIES, first), ("1.2.3", first), (SERIES, second)):
         write_instance(spool, STUDY, series, SOP, content)
@@ -416,18 +416,18 @@ def test_size_of_a_study_counts_what_is_kept_aside(spool):
 
 
 def test_study_sizes_are_measured_once_and_again_before_a_refusal(spool, monkeypatch):
-    """What was added is known without looking at the disk; before a study is refused, it is looked at."""
+    """Added bytes are counted without reading the disk; before an instance is refused, the study is measured."""
     content = encode_instance(make_instance())
     sizes = StudySizes(spool, 3 * len(content))
     looks = []
     study_bytes = spool.study_bytes
     monkeypatch.setattr(spool, "study_bytes", lambda study: (looks.append(study), study_bytes(study))[1])
     for number in (1, 2, 3):
-        assert sizes.has_room(STUDY, len(content))
+        assert sizes.fits(STUDY, len(content))
         write_instance(spool, STUDY, SERIES, sop_instance_uid(number), content)
         sizes.add(STUDY, len(content))
     assert looks == [STUDY]
-    assert not sizes.has_room(STUDY, 1)
+    assert not sizes.fits(STUDY, 1)
     (spool.folder / STUDY / SERIES / f"{SOP}.dcm").unlink()
-    assert sizes.has_room(STUDY, len(content))
+    assert sizes.fits(STUDY, len(content))
     assert looks == [STUDY] * 3

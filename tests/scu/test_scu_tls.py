@@ -34,13 +34,13 @@ def no_thread_left() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The hospital's authority."""
+    """The hospital's certificate authority."""
     return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
 def own(authority: Authority) -> TlsFiles:
-    """The node's files."""
+    """The node's key and certificate files."""
     return authority.sign("node")
 
 
@@ -51,7 +51,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def encrypted(pacs: FakePacs, files: TlsFiles | None) -> Destination:
-    """The PACS, reached with ``files``."""
+    """The PACS as a destination, with ``files``."""
     return replace(pacs.destination, tls=files)
 
 
@@ -65,7 +65,7 @@ def test_encrypted_delivery(authority, own, file):
 
 
 def test_name_in_the_certificate_counts(authority, own, file):
-    """A PACS whose certificate is for another host gets nothing; the reason says so, and it is tried again."""
+    """A PACS whose certificate is for another host gets no instance; the reason says so, and it is retryable."""
     tls = server_context(authority.sign("other", host="other.example.org"))
     with FakePacs(sop_classes=[MRImageStorage], tls=tls) as pacs:
         (delivery,) = send_instances(encrypted(pacs, own), "GLIONODE", [file], SECONDS)
@@ -75,7 +75,7 @@ def test_name_in_the_certificate_counts(authority, own, file):
 
 
 def test_authority_of_the_certificate_counts(tmp_path, own, file):
-    """A PACS whose certificate is from another authority gets nothing, and the reason says so."""
+    """A PACS whose certificate is from another authority gets no instance, and the reason says so."""
     stranger = make_authority(tmp_path / "stranger").sign("pacs")
     with FakePacs(sop_classes=[MRImageStorage], tls=server_context(stranger)) as pacs:
         reason = echo(encrypted(pacs, own), "GLIONODE", SECONDS)
@@ -90,7 +90,7 @@ def test_system_authorities_count_without_a_file(authority, own):
 
 
 def test_node_without_a_certificate_is_not_let_in(authority, own, file):
-    """A PACS that asks for a certificate answers nothing to a node without one; that is tried again."""
+    """A PACS that asks for a certificate refuses a node without one; that is retryable."""
     files = replace(own, certificate_file=None, key_file=None)
     with FakePacs(sop_classes=[MRImageStorage], tls=server_context(authority.sign("pacs"))) as pacs:
         (delivery,) = send_instances(encrypted(pacs, files), "GLIONODE", [file], SECONDS)
@@ -98,7 +98,7 @@ def test_node_without_a_certificate_is_not_let_in(authority, own, file):
 
 
 def test_peer_that_does_not_encrypt(own, file):
-    """A peer that answers with an unencrypted A-ABORT gives a reason that names TLS and the address, and no hang."""
+    """A peer that responds with an unencrypted A-ABORT gives a reason that names TLS and the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -118,13 +118,13 @@ def test_peer_that_does_not_encrypt(own, file):
 
 
 def test_encrypted_port_that_is_closed(own):
-    """A closed port is told as such, with TLS as without."""
+    """A closed port gives the same reason with TLS as without."""
     destination = Destination("pacs", "PACS", "127.0.0.1", free_port(), own)
     assert "cannot be reached" in str(echo(destination, "GLIONODE", 2.0))
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path, own):
-    """A missing authority, a missing certificate and a key that needs a pass phrase are named by their keys."""
+    """A missing CA file, a missing certificate and a key that needs a pass phrase are named by their keys."""
     protected = tmp_path / "protected.key"
     done = run_program(
         "openssl", "ec", "-aes128", "-passout", "pass:secret", "-in", str(own.key_file), "-out", protected
@@ -142,7 +142,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path, own):
 
 @needs("storescp")
 def test_encrypted_delivery_to_dcmtk(tmp_path, authority, own, file):
-    """DCMTK's storescp, with its default TLS profile (BCP 195), stores what is sent."""
+    """DCMTK's storescp, with its default TLS profile (BCP 195), stores the instance."""
     program, theirs, port = find_program("storescp"), authority.sign("storescp"), free_port()
     folder = tmp_path / "received"
     folder.mkdir()

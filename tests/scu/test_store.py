@@ -1,4 +1,4 @@
-"""The sender against a PACS that behaves and against one that does not."""
+"""The sender with a PACS that follows the protocol, and with one that does not."""
 
 from __future__ import annotations
 
@@ -115,14 +115,14 @@ def test_all_files_go_over_one_association_in_order(files):
     ],
 )
 def test_statuses_are_classified(status, is_delivered, is_permanent):
-    """Each status a PACS may answer is delivered, permanently refused, or to be tried again."""
+    """Each status of a PACS is classified as delivered, permanently refused, or retryable."""
     delivery = classify_status("1.2.3", status)
     assert (delivery.status, delivery.is_delivered, delivery.is_permanent) == (status, is_delivered, is_permanent)
     assert f"0x{status:04X}" in delivery.reason
 
 
 def test_first_accepted_second_refused(files):
-    """A PACS that takes the first instance and refuses the second gives one delivered and one refused outcome."""
+    """If a PACS stores the first instance and refuses the second, one delivery succeeds and one is refused."""
     with FakePacs([0x0000, 0xA700], sop_classes=[MRImageStorage]) as pacs:
         first, second = send(pacs, files)
     assert first.is_delivered
@@ -131,7 +131,7 @@ def test_first_accepted_second_refused(files):
 
 @pytest.mark.parametrize("fault", [Fault.ABORT, Fault.HALF_ANSWER, Fault.STALL])
 def test_no_answer_is_retryable(files, fault):
-    """An abort, half an answer or silence leaves the instance and all that were to follow retryable."""
+    """An abort, half a response or no response leaves the instance and those after it retryable."""
     with FakePacs([0x0000, fault], sop_classes=[MRImageStorage]) as pacs:
         first, second, third = send(pacs, [files[0], files[1], files[0]], SHORT_SECONDS)
     assert first.is_delivered
@@ -140,7 +140,7 @@ def test_no_answer_is_retryable(files, fault):
 
 
 def test_sending_again_after_a_lost_answer(files):
-    """An instance that the PACS kept without answering is delivered by sending it again."""
+    """An instance that the PACS stored without responding is delivered by sending it again."""
     with FakePacs([Fault.TAKE_AND_ABORT], sop_classes=[MRImageStorage]) as pacs:
         (lost,) = send(pacs, files[:1])
         (again,) = send(pacs, files[:1])
@@ -150,7 +150,7 @@ def test_sending_again_after_a_lost_answer(files):
 
 
 def test_pacs_that_stops_reading_is_retryable(tmp_path):
-    """A PACS that accepts the association and then reads nothing does not hold the sender for ever."""
+    """A PACS that accepts the association and then stops reading does not block the sender for ever."""
     large = make_instance()
     large.PixelData = bytes(32 << 20)
     file = write_instance_file(tmp_path, large)
@@ -160,14 +160,14 @@ def test_pacs_that_stops_reading_is_retryable(tmp_path):
 
 
 def test_pacs_down_is_retryable(files):
-    """A closed port is a retryable outcome for every file."""
+    """A closed port leaves every file retryable."""
     destination = Destination("pacs", "PACS", "127.0.0.1", free_port())
     deliveries = send_instances(destination, "GLIONODE", files, SHORT_SECONDS)
     assert [(delivery.is_delivered, delivery.is_permanent) for delivery in deliveries] == [(False, False)] * 2
 
 
 def test_host_without_address_is_retryable(files):
-    """A host name that does not resolve is a retryable outcome, and the reason names the host."""
+    """A host name that does not resolve leaves the file retryable, and the reason names the host."""
     destination = Destination("pacs", "PACS", "no-such-host.invalid", 104)
     deliveries = send_instances(destination, "GLIONODE", files, SHORT_SECONDS)
     assert all(not delivery.is_delivered and not delivery.is_permanent for delivery in deliveries)
@@ -175,7 +175,7 @@ def test_host_without_address_is_retryable(files):
 
 
 def test_rejected_association_is_retryable(files):
-    """A PACS that rejects the association may accept it later; the reason quotes its diagnostic."""
+    """A rejected association is retryable; the reason quotes the diagnostic."""
     with FakePacs(sop_classes=[MRImageStorage], is_rejecting=True) as pacs:
         deliveries = send(pacs, files)
     assert all(not delivery.is_delivered and not delivery.is_permanent for delivery in deliveries)
@@ -183,7 +183,7 @@ def test_rejected_association_is_retryable(files):
 
 
 def test_rejected_presentation_context_is_permanent(tmp_path, files):
-    """Only the instance whose presentation context is rejected is refused for good; the other one is delivered."""
+    """Only the instance whose presentation context is rejected is refused permanently; the other is delivered."""
     enhanced = make_instance(3)
     enhanced.SOPClassUID = enhanced.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
     enhanced_file = write_instance_file(tmp_path, enhanced)
@@ -195,7 +195,7 @@ def test_rejected_presentation_context_is_permanent(tmp_path, files):
 
 
 def test_every_presentation_context_rejected_is_permanent(files):
-    """A PACS that supports none of the SOP classes refuses all instances for good."""
+    """A PACS that supports none of the SOP classes refuses all instances permanently."""
     with FakePacs() as pacs:
         deliveries = send(pacs, files)
     assert [(delivery.is_delivered, delivery.is_permanent) for delivery in deliveries] == [(False, True)] * 2
@@ -212,7 +212,7 @@ def test_file_that_is_no_dicom_is_refused(tmp_path):
 
 @pytest.fixture
 def stolen_responses(monkeypatch) -> list[object]:
-    """Responses that pynetdicom's reactor, slow to pause, took off the queue."""
+    """The responses that pynetdicom's reactor, slow to pause, takes from the queue."""
     run_reactor, get_msg = Association._run_reactor, DIMSEServiceProvider.get_msg
     get_valid_context = Association._get_valid_context
     taken_by_reactor = []
@@ -242,7 +242,7 @@ def stolen_responses(monkeypatch) -> list[object]:
 
 
 def test_response_taken_by_the_reactor_is_not_lost(files, stolen_responses):
-    """Although pynetdicom's reactor is slow to pause and takes responses off the queue, every instance is delivered."""
+    """Every instance is delivered although pynetdicom's reactor, slow to pause, takes responses from the queue."""
     with FakePacs(sop_classes=[MRImageStorage]) as pacs:
         deliveries = send(pacs, files, timeout_seconds=5.0)
     assert [delivery.is_delivered for delivery in deliveries] == [True] * 2
@@ -251,7 +251,7 @@ def test_response_taken_by_the_reactor_is_not_lost(files, stolen_responses):
 
 @pytest.mark.parametrize(("where", "state"), [("same", "reported"), ("nowhere", "asked")])
 def test_commitment_survives_the_reactor(files, stolen_responses, where, state):
-    """A response to the N-ACTION that the reactor takes is not lost; a report on that association is answered."""
+    """An N-ACTION response that the reactor takes is not lost; a report on that association gets a response."""
     with FakeArchive(reactions=[Reaction(where)]) as pacs:
         outgoing = [read_outgoing(file) for file in files]
         outcome = request_commitment(pacs.destination, "GLIONODE", "2.25.1", outgoing, 5.0)
@@ -261,7 +261,7 @@ def test_commitment_survives_the_reactor(files, stolen_responses, where, state):
 
 
 def test_query_survives_the_reactor(files, stolen_responses):
-    """A match that the reactor takes off the queue is not lost, and does not come after the end of the responses."""
+    """A match that the reactor takes is not lost, and does not come after the last response."""
     with FakeArchive() as pacs:
         send(pacs, files)
         outcome = find_instances(pacs.destination, "GLIONODE", [read_outgoing(file) for file in files], 5.0)
@@ -279,7 +279,7 @@ def test_query_lists_only_what_was_asked_for(files):
 
 @pytest.mark.parametrize("trouble", ["down", "rejecting", "unsupported"])
 def test_commitment_and_query_say_what_is_wrong(files, trouble):
-    """A PACS that is down or rejects the association may answer later; one without the service is told apart."""
+    """A PACS that is down or rejects the association is retryable; one without the service is unsupported."""
     outgoing = [read_outgoing(file) for file in files]
     with FakePacs(is_rejecting=trouble == "rejecting") as pacs:
         if trouble == "down":
@@ -293,7 +293,7 @@ def test_commitment_and_query_say_what_is_wrong(files, trouble):
 
 
 def test_foreign_report_on_the_association_is_refused(files):
-    """A report on another transaction, brought on the association of the request, is refused and changes nothing."""
+    """A report on another transaction, on the association of the request, is refused and changes nothing."""
     with FakeArchive(reactions=[Reaction("same")]) as pacs:
         pacs.report_transaction = "2.25.99"
         outgoing = [read_outgoing(file) for file in files]
@@ -304,13 +304,13 @@ def test_foreign_report_on_the_association_is_refused(files):
 
 
 def test_echo_is_answered():
-    """C-ECHO to a PACS that is well gives no reason to complain."""
+    """C-ECHO to a running PACS gives no reason."""
     with FakePacs() as pacs:
         assert echo(pacs.destination, "GLIONODE", LONG_SECONDS) is None
 
 
 def test_echo_says_why_not():
-    """C-ECHO to a PACS that rejects, is down, or has no address gives the reason in words."""
+    """C-ECHO to a PACS that rejects, is down, or has no address gives the reason."""
     with FakePacs(is_rejecting=True) as pacs:
         assert "rejected the association" in str(echo(pacs.destination, "GLIONODE", LONG_SECONDS))
     assert "cannot be reached" in str(echo(pacs.destination, "GLIONODE", SHORT_SECONDS))

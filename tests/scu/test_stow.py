@@ -1,4 +1,4 @@
-"""The sender by DICOMweb against a service on a real socket that answers well, badly, or not at all."""
+"""The sender by DICOMweb with a service on a real socket that responds well, badly, or not at all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stored(uid: str, **more: Any) -> dict[str, Any]:
 
 
 def failed(uid: str, reason: int) -> dict[str, Any]:
-    """One that lists it as failed."""
+    """A Store Instances Response Module that lists ``uid`` as failed."""
     return _module("FailedSOPSequence", uid, {"FailureReason": reason})
 
 
@@ -54,7 +54,7 @@ def _module(sequence: str, uid: str, more: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer to one POST; ``content`` None: what was sent is stored and listed."""
+    """The HTTP response to one POST; with ``content`` None, the instance is stored and listed."""
 
     status: int = 200
     content: Any = None
@@ -63,7 +63,7 @@ class Answer:
 
 
 class Service(ThreadingHTTPServer):
-    """A DICOMweb service. The n-th POST gets the n-th of ``plan``; a callable of it is called instead."""
+    """A DICOMweb service. The n-th POST gets the n-th response of ``plan``; a callable in it is called instead."""
 
     daemon_threads = False
     block_on_close = True
@@ -75,7 +75,7 @@ class Service(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, dict[str, str]]] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A peer that refuses our certificate is no news."""
+        """Ignore a peer that refuses the service's certificate."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -132,7 +132,7 @@ def service(
     query: Answer | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Service]:
-    """A running service. ``query``: what a GET is answered; by default, that there is nothing."""
+    """A running service. ``query``: the response to a GET; by default an empty list."""
     server = Service(plan or [], query or Answer(204, b""))
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
@@ -185,7 +185,7 @@ STORED_XML = f"""\
     ids=["with a character set", "plain JSON", "XML", "warning"],
 )
 def test_answers_that_say_stored(files, answer):
-    """Whatever the media type of a good answer, the instance it lists is delivered."""
+    """An instance that a successful response lists is delivered, in every media type of the response."""
     with service([answer]) as server:
         (delivery,) = store_instances(destination(server), files[:1], SECONDS)
     assert delivery.is_delivered, delivery.reason
@@ -204,7 +204,7 @@ def test_answers_that_say_stored(files, answer):
 )
 @pytest.mark.parametrize("status", [202, 409])
 def test_failure_reasons_decide(files, status, reason, is_delivered, is_permanent):
-    """A failure reason is classified as the status of a C-STORE is, whatever the HTTP status around it."""
+    """A failure reason is classified as the same C-STORE status is, whatever the HTTP status."""
     with service([Answer(status, failed(FIRST, reason))]) as server:
         (delivery,) = store_instances(destination(server), files[:1], SECONDS)
     assert (delivery.is_delivered, delivery.is_permanent) == (is_delivered, is_permanent)
@@ -230,7 +230,7 @@ def test_failure_reasons_decide(files, status, reason, is_delivered, is_permanen
     ],
 )
 def test_http_statuses_are_told_apart(files, status, is_permanent):
-    """What the same request meets with again is permanent; what others may mend is tried again."""
+    """An HTTP status that remains for the same request is permanent; a temporary one is retryable."""
     with service([Answer(status, b"<html>no</html>", "text/html")]) as server:
         (delivery,) = store_instances(destination(server), files[:1], SECONDS)
     assert (delivery.is_delivered, delivery.is_permanent, delivery.status) == (False, is_permanent, None)
@@ -238,7 +238,7 @@ def test_http_statuses_are_told_apart(files, status, is_permanent):
 
 
 def test_first_refused_second_stored(files):
-    """What was answered for one file says nothing about the other one."""
+    """The response for one file does not change the delivery of the other."""
     with service([Answer(409, failed(FIRST, 0xA900)), Answer()]) as server:
         first, second = store_instances(destination(server), files, SECONDS)
     assert first.is_permanent
@@ -247,7 +247,7 @@ def test_first_refused_second_stored(files):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_no_success(files, status):
-    """A redirect, to which a client would answer with a GET that succeeds, delivers nothing."""
+    """A redirect, which a client would follow with a successful GET, delivers nothing."""
     with service([Answer(status, b"", headers={"Location": "/dicom-web/studies"})], Answer(200, [])) as server:
         (delivery,) = store_instances(destination(server), files[:1], SECONDS)
         assert [method for method, _, _ in server.requests] == ["POST"]
@@ -270,7 +270,7 @@ def test_redirect_is_no_success(files, status):
 )
 @pytest.mark.parametrize("is_held", [True, False])
 def test_answer_that_does_not_say_stored_is_checked(files, answer, is_held):
-    """An instance that the answer does not list is delivered only if a query for it finds it."""
+    """An instance that the response does not list is delivered only if a query finds it."""
     found = Dataset()
     found.SOPInstanceUID = FIRST
     with service([answer], Answer(200, [found.to_json_dict()]) if is_held else None) as server:
@@ -281,7 +281,7 @@ def test_answer_that_does_not_say_stored_is_checked(files, answer, is_held):
 
 
 def test_service_down_is_retryable(files):
-    """A closed port leaves every file to be tried again, and the reason names the host, not the URL."""
+    """A closed port leaves every file retryable, and the reason names the host, not the URL."""
     url = f"http://user:geheim@127.0.0.1:{free_port()}/secret-path"
     deliveries = store_instances(WebDestination("archive", url), files, SECONDS)
     assert [(each.is_delivered, each.is_permanent) for each in deliveries] == [(False, False)] * 2
@@ -292,7 +292,7 @@ def test_service_down_is_retryable(files):
 
 
 def test_service_that_is_silent_is_retryable(files):
-    """A service that does not answer in time is not tried with the files that follow."""
+    """If a service does not respond in time, the files that follow are not sent."""
     released = threading.Event()
     with service([lambda: released.wait(SECONDS) and None]) as server:
         deliveries = store_instances(destination(server), files, SHORT_SECONDS)
@@ -303,7 +303,7 @@ def test_service_that_is_silent_is_retryable(files):
 
 
 def test_sending_again_after_a_lost_answer(files):
-    """An instance that the service kept without answering is sent again, byte-identical, and then delivered."""
+    """An instance that the service stored without responding is sent again, byte-identical, and delivered."""
     with service([lambda: None]) as server:
         (lost,) = store_instances(destination(server), files[:1], SECONDS)
         server.plan = [Answer(200, stored(FIRST))]
@@ -314,7 +314,7 @@ def test_sending_again_after_a_lost_answer(files):
 
 
 def test_basic_authentication(tmp_path, files):
-    """User and password, read from its file at each delivery, go with every request."""
+    """User and password, which is read from its file at each delivery, are sent with every request."""
     password = tmp_path / "password"
     with service() as server:
         for secret in ("geheim", "näher"):
@@ -334,7 +334,7 @@ def test_bearer_token_wins(tmp_path, files):
 
 
 def test_environment_does_not_count(files, monkeypatch, tmp_path):
-    """Proxies and a .netrc of the environment change nothing."""
+    """Proxies and a .netrc of the environment are ignored."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login stranger password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -347,7 +347,7 @@ def test_environment_does_not_count(files, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("key", ["password_file", "token_file", "ca_file"])
 def test_file_that_cannot_be_read_is_named(tmp_path, files, key):
-    """A missing file of credentials leaves everything to be tried again; the reason names its key, not its content."""
+    """A missing credential file leaves every file retryable; the reason names its key, not its content."""
     with service() as server:
         more: dict[str, Any] = {"user": "node", key: tmp_path / "missing"}
         deliveries = store_instances(destination(server, **more), files, SECONDS)
@@ -356,7 +356,7 @@ def test_file_that_cannot_be_read_is_named(tmp_path, files, key):
 
 
 def test_secrets_and_patients_stay_out_of_the_log(tmp_path, files):
-    """What is logged about a refusal holds neither a credential nor patient data that the service repeats."""
+    """The log of a refusal holds neither a credential nor patient data that the service repeats."""
     password = tmp_path / "password"
     password.write_text("geheim")
     content = f"{PATIENT_NAME} {PATIENT_ID} already exists".encode()
@@ -379,7 +379,7 @@ def test_file_that_is_no_dicom_is_refused(tmp_path):
 @needs("openssl")
 @pytest.mark.parametrize("is_known", [True, False])
 def test_certificate_is_checked(tmp_path, files, is_known):
-    """Over https, a service with a certificate of the given authority gets the instance, another one does not."""
+    """Over https, a service with a certificate of the given authority gets the instance; any other does not."""
     authority, stranger = make_authority(tmp_path / "a"), make_authority(tmp_path / "b")
     theirs = authority.sign("archive")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -409,14 +409,14 @@ def test_certificate_is_checked(tmp_path, files, is_known):
     ],
 )
 def test_probe(answer, expected):
-    """A service that answers a query, or says that it only stores, is well; else the reason is told."""
+    """A service that answers a query, or supports only storing, gives no reason; any other gives the reason."""
     with service(query=answer) as server:
         reason = probe(destination(server), SECONDS)
     assert (reason is None) if expected is None else (expected in str(reason))
 
 
 def test_probe_of_what_is_not_there(tmp_path):
-    """A closed port and a missing credential are told."""
+    """A closed port and a missing credential file give the reason."""
     archive = WebDestination("archive", f"http://127.0.0.1:{free_port()}/", token_file=None)
     assert probe(archive, SECONDS) == "cannot be reached"
     assert "token_file" in str(probe(WebDestination("archive", archive.url, token_file=tmp_path / "none"), SECONDS))
