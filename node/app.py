@@ -25,9 +25,12 @@ from node.config import Config
 from node.errors import EngineError
 from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
+from node.processing.methods import require_methods
 from node.processing.pipeline import Pipeline
 from node.series.vocabulary import load_vocabulary
 from node.workflow.engine import NOTICE_QUEUE, WorkflowClient
+from node.workflow.states import StudyState
+from node.workflow.workflow_id import WorkflowId
 
 if TYPE_CHECKING:
     from node.scp.server import Receiver
@@ -97,7 +100,7 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
         "deliver": Delivery(config).deliver,
         "notice": Notices(config).notice,
     }
-    with running_worker(config, workflows, _hourly(config), partial(_tell_of_deaths, config)):
+    with running_worker(config, workflows, _hourly(config), partial(_notify_of_crashes, config)):
         log.info("worker_ready", device=config.segmentation.device, model=config.segmentation.model)
         while not stop.wait(_PARENT_WATCH_SECONDS):
             if parent is not None and os.getppid() != parent:
@@ -109,7 +112,7 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
     os._exit(0)
 
 
-def _tell_of_deaths(config: Config, workflow_id: str, reason: str) -> None:
+def _notify_of_crashes(config: Config, workflow_id: str, reason: str) -> None:
     """Have humans told of a study that ends because it kills workers. Not by a step: its workflow runs none now."""
     if not config.notify.urls or "failed" not in config.notify.states:
         return
@@ -118,8 +121,9 @@ def _tell_of_deaths(config: Config, workflow_id: str, reason: str) -> None:
             for record in client.workflows("process", prefix=workflow_id):
                 if record.workflow_id == workflow_id:
                     arguments = ("failed", record.attributes["study_instance_uid"], reason)
-                    notice = f"notice-failed-{workflow_id}"  # one, however often this is called
-                    client.enqueue(NOTICE_QUEUE, "notice", notice, *arguments, attributes=record.attributes)
+                    # one notice, however often this is called
+                    notice = WorkflowId.parse(workflow_id).notice_of(StudyState.FAILED)
+                    client.enqueue(NOTICE_QUEUE, "notice", str(notice), *arguments, attributes=record.attributes)
     except EngineError as error:
         log.error("notice_not_ordered", workflow_id=workflow_id, reason=str(error))
 
@@ -208,7 +212,8 @@ def _wait(stop: threading.Event, receiver: Receiver) -> None:
 def serve(config: Config, role: str, config_file: Path | None, parent: int | None = None) -> None:
     """Run the node (``role``: all, receive, work) until SIGTERM; a worker also ends when process ``parent`` is gone."""
     begun = time.monotonic()
-    load_vocabulary(dict(config.series.rules))  # a wrong rule is told now, not when the first study comes
+    load_vocabulary(dict(config.series.rules))  # an error in the config is reported now, not for the first study
+    require_methods(config.segmentation)
     stop = stop_event()
     if role == "work":
         run_worker(config, stop, parent)

@@ -3,26 +3,27 @@
 ::
 
     GlionodeError
-     ├── ConfigError            the admin can mend it: names the key                       exit 2
-     ├── StudyError             what the admin asked for a study cannot be done           exit 1
-     ├── RefusedError           this study cannot be processed; a plain reason             exit 3
+     ├── ConfigError            a setting that the admin must correct; names the key      exit 2
+     ├── StudyError             a command of the admin cannot be done with this study     exit 1
+     ├── RefusedError           this study cannot be processed; a plain reason            exit 3
      │    ├── SelectionRefused      a contrast is missing or undecided
      │    │    └── SelectionUndecided   headers do not tell T1 from T1c; the images may
      │    ├── GeometryRefused       missing, irregular or contradicting geometry
      │    ├── InstanceRefused       an instance cannot be read
      │    └── ContentRefused        the images do not hold what the method needs (empty brain, NaN, ...)
+     ├── DefectError            a programming error of glionode or a library              exit 1
      └── RetryableError         the same input may succeed later                           exit 1
-          ├── StorageError          a file that is there cannot be read now: disk or share
+          ├── StorageError          an existing file cannot be read now: disk or share
           ├── EngineError           the workflow engine's database does not answer
           ├── ModelPackError        weights missing, unverifiable or unreachable
-          ├── DeliveryError         a destination did not take a result
+          ├── DeliveryError         a destination did not accept a result
           ├── CommitmentReportError a peer's report of storage commitment cannot be read
-          ├── NotifyError           a service did not take a notice
-          ├── UnforeseenError       an error that glionode does not know
-          └── VerificationError     a result read back differs from what was meant; never sent
+          ├── NotifyError           a service did not accept a notice
+          ├── UnforeseenError       an error of disk, memory or device that glionode does not know
+          └── VerificationError     a result, read back, differs from the intended one; never sent
 
-*Refused* tells the humans and is final for this input; *retryable* is the node's or its surroundings' trouble.
-Texts name tags, series and files; never a patient (CRAFT: no patient data in an exception text).
+A *refusal* is final for this input, and humans are notified. A *retryable* error has a cause outside the study and may
+pass. The texts of errors name tags, series and files; they never hold patient data.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class ConfigError(GlionodeError):
 
 
 class StudyError(GlionodeError):
-    """What the admin asked for cannot be done with this study; the text says why."""
+    """A command of the admin cannot be done with this study; the text says why."""
 
 
 class RefusedError(GlionodeError):
@@ -55,10 +56,10 @@ class RefusedError(GlionodeError):
     exit_code = 3
 
 
-class SelectionRefused(RefusedError):  # noqa: N818 - reads as what happened: the selection was refused
+class SelectionRefused(RefusedError):  # noqa: N818 - the name says what happened: the selection was refused
     """A required contrast is missing, ambiguous or contradicting.
 
-    ``considered``: the verdict on every series, with nothing chosen; None if it did not come so far.
+    ``considered``: the verdict on every series, with none chosen; None if the series were not judged.
     """
 
     def __init__(self, reason: str, considered: Selection | None = None) -> None:
@@ -67,7 +68,7 @@ class SelectionRefused(RefusedError):  # noqa: N818 - reads as what happened: th
 
 
 class SelectionUndecided(SelectionRefused):
-    """T1-weighted twins whose headers do not tell before from after contrast; asking their images may settle it."""
+    """Two T1-weighted series whose headers do not say which is after contrast agent; their images may decide."""
 
 
 class GeometryRefused(RefusedError):  # noqa: N818
@@ -75,23 +76,23 @@ class GeometryRefused(RefusedError):  # noqa: N818
 
 
 class InstanceRefused(RefusedError):  # noqa: N818
-    """An instance cannot be read as DICOM or lacks an attribute that must be there."""
+    """An instance cannot be read as DICOM, or lacks a required attribute."""
 
 
 class ContentRefused(RefusedError):  # noqa: N818
-    """The voxels are not what the method can work on."""
+    """The method cannot work on these voxels."""
 
 
 class RetryableError(GlionodeError):
-    """Trouble outside the study: the same input may succeed later."""
+    """The cause lies outside the study: the same input may succeed later."""
 
 
 class StorageError(RetryableError):
-    """The disk or share does not give a file that it holds; nothing is wrong with the study."""
+    """The disk or share does not return a file that it holds; the study itself is not at fault."""
 
 
 class EngineError(RetryableError):
-    """The workflow engine's database does not answer or refuses."""
+    """The workflow engine's database does not answer, or refuses the request."""
 
 
 class ModelPackError(RetryableError):
@@ -103,16 +104,26 @@ class DeliveryError(RetryableError):
 
 
 class CommitmentReportError(RetryableError):
-    """A report of storage commitment lacks what the standard asks for; the text names the tag."""
+    """A report of storage commitment lacks an element that the standard requires; the text names the tag."""
 
 
 class NotifyError(RetryableError):
-    """A service did not take a notice; the text names scheme and host, never credentials."""
+    """A service did not accept a notice; the text names scheme and host, never credentials."""
 
 
 class VerificationError(RetryableError):
-    """A result, read back from its bytes, is not what was meant to be written; it is not sent."""
+    """A result, read back from its bytes, differs from the intended one; it is not sent."""
 
 
 class UnforeseenError(RetryableError):
-    """An error that glionode does not know; its kind and place are told, its text is not."""
+    """An error of disk, memory or device that glionode does not know.
+
+    The text gives its kind and place, not the original text.
+    """
+
+
+class DefectError(GlionodeError):
+    """A programming error (TypeError, KeyError, ...): another attempt would fail in the same way, so there is none.
+
+    The text gives its kind and place, not the original text, which may repeat a header's value.
+    """

@@ -1,4 +1,4 @@
-"""``glionode check``: is everything there that the node needs? One finding per part."""
+"""The command ``check``: tests each part that the node needs, with one finding per part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from node.study import WebDestination
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the check: what was looked at, whether it is well, and what was seen."""
+    """One line of the check: the part, whether it is in order, and a text for humans."""
 
     part: str
     is_well: bool
@@ -22,7 +22,7 @@ class Finding:
 
 
 def check(config: Config) -> Iterator[Finding]:
-    """Look at each part in turn. Nothing is changed but that folders are made."""
+    """Check each part in turn. The check only creates missing folders; it changes nothing else."""
     yield Finding("config", True, f"valid; folder {config.folder}")
     yield _rules(config)
     yield _port("scp.port", config.scp.host, config.scp.port)
@@ -32,7 +32,7 @@ def check(config: Config) -> Iterator[Finding]:
     yield _database(config)
     yield _model(config, "segmentation.model", config.segmentation.model)
     if config.segmentation.t1c_only_model:
-        yield _model(config, "segmentation.t1c_only_model", config.segmentation.t1c_only_model)
+        yield _t1c_only_model(config)
     yield _device(config)
     if config.notify.urls:
         yield _notify(config)
@@ -107,6 +107,17 @@ def _model(config: Config, key: str, name: str) -> Finding:
     except GlionodeError as error:
         return Finding(key, False, str(error))
     return Finding(key, True, f"{name}: every file matches its card")
+
+
+def _t1c_only_model(config: Config) -> Finding:
+    from node.processing.methods import require_t1c_only_method
+
+    key = "segmentation.t1c_only_model"
+    try:
+        require_t1c_only_method(config.segmentation)
+    except GlionodeError as error:
+        return Finding(key, False, str(error).removeprefix(f"{key}: "))
+    return Finding(key, True, f"{config.segmentation.t1c_only_model}: a method runs it")
 
 
 def _device(config: Config) -> Finding:

@@ -1,6 +1,6 @@
-"""The command line (a contract: scripts rely on it). Nothing but parsing and printing.
+"""The command line: parsing and printing only. Scripts rely on commands, options, JSON output and exit codes.
 
-Exit codes: 0 done, 1 failed, 2 usage or config, 3 refused (the study cannot be processed, and why).
+Exit codes: 0 done, 1 failed, 2 usage or config, 3 refused (the study cannot be processed; the text gives the reason).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ MIRROR_VARIABLE = "GLIONODE_MODEL_MIRROR"
 
 
 EXTENSIONS = "glionode.commands"
-"""Entry points of this group are further commands: ``bench`` comes from a distribution of its own."""
+"""Group of entry points that add commands: ``bench`` comes from a separate distribution."""
 
 
 class _Commands(click.Group):
-    """Turns glionode's errors into one line and an exit code, and offers the commands of installed extensions."""
+    """Turns glionode's errors into one line and an exit code, and adds the commands of installed extensions."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *entry_points(group=EXTENSIONS).names})
@@ -58,7 +58,7 @@ class _Commands(click.Group):
             click.echo(f"{word}: {error}", err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
-            if error.filename is None:  # no file is to blame: a broken pipe, say, which click knows
+            if error.filename is None:  # no file is the cause: for example a broken pipe, which click handles
                 raise
             click.echo(f"error: {error.filename}: {error.strerror}", err=True)
             ctx.exit(1)
@@ -83,7 +83,7 @@ def _mirror(config: Config) -> str:
 @click.option("--role", type=click.Choice(["all", "receive", "work"]), default="all", show_default=True)
 @click.option("--parent", type=int, hidden=True, help="Process id; a worker ends when that process is gone.")
 def serve(config_file: Path | None, role: str, parent: int | None) -> None:
-    """Run the node until SIGTERM."""
+    """Run the node until SIGTERM. With --role, only the receiver or only a worker."""
     from node.app import serve as run
 
     run(configure(config_file), role, config_file, parent)
@@ -92,7 +92,10 @@ def serve(config_file: Path | None, role: str, parent: int | None) -> None:
 @glionode.command()
 @ConfigOption
 def check(config_file: Path | None) -> None:
-    """Say what is wrong: config, ports, spool, database, model, device, destinations."""
+    """Check each part that the node needs. Prints ok or FAIL.
+
+    The parts are config, ports, spool, database, model, device, notices and destinations.
+    """
     from node.cli.check import check as findings
 
     is_well = True
@@ -109,18 +112,23 @@ def check(config_file: Path | None) -> None:
 @click.option("--device", help="auto, cpu, cuda or cuda:N. Default: segmentation.device of the config.")
 @ConfigOption
 def process(study_dir: Path, out: Path, model: str | None, device: str | None, config_file: Path | None) -> None:
-    """The whole pipeline on a folder of DICOM, without a network: seg.dcm, sr.dcm, label_map.nii.gz, result.json."""
+    """Process one study from a folder of DICOM files. No network is used.
+
+    Writes seg.dcm, sr.dcm, label_map.nii.gz and result.json.
+    """
+    from node.processing.methods import require_t1c_only_method
     from node.processing.pipeline import Pipeline
     from node.processing.request import build_request, with_first_creation_time
     from node.workflow.steps import DirectSteps
 
     config = configure(config_file, quiet=True).with_segmentation(model=model, device=device)
+    require_t1c_only_method(config.segmentation)
     from node.segmentation.enhancement import compare_enhancement
 
-    order = with_first_creation_time(build_request(study_dir, config, compare=compare_enhancement), out)
+    request = with_first_creation_time(build_request(study_dir, config, compare=compare_enhancement), out)
     with progress_bar() as progress:
-        pipeline = Pipeline(config.without_destinations(), progress, is_anew=True)
-        outcome = pipeline.process(DirectSteps(), order.as_json(), str(out))
+        pipeline = Pipeline(config.without_destinations(), progress, force=True)
+        outcome = pipeline.process(DirectSteps(), request.as_json(), str(out))
     if outcome["state"] == "refused":
         raise RefusedError(outcome["reason"])
     if outcome["state"] == "failed":
@@ -147,7 +155,7 @@ def models() -> None:
 @models.command("list")
 @ConfigOption
 def list_models(config_file: Path | None) -> None:
-    """The packs glionode knows, and which are installed."""
+    """List the packs that glionode knows, and whether each is installed."""
     from node.segmentation.packs import card_names, is_installed, read_card
 
     config = configure(config_file, quiet=True)
@@ -179,7 +187,7 @@ def pull_model(name: str, mirror: str | None, config_file: Path | None) -> None:
 @click.argument("name", required=False)
 @ConfigOption
 def verify_models(name: str | None, config_file: Path | None) -> None:
-    """Check an installed pack (or all) against its card."""
+    """Check an installed pack (default: all installed packs) against its card."""
     from node.segmentation.packs import card_names, is_installed, verify
 
     config = configure(config_file, quiet=True)
@@ -195,7 +203,11 @@ def verify_models(name: str | None, config_file: Path | None) -> None:
 @click.argument("study_dir", type=StudyFolder, required=False)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo-out"), show_default=True)
 def demo(study_dir: Path | None, out: Path) -> None:
-    """Embedded PACS, node, one exam (by default a synthetic patient), end to end; writes demo-out/overlay.png."""
+    """Run the demonstration with an embedded PACS.
+
+    The PACS sends the study in STUDY_DIR (default: a synthetic patient) to the node and receives the results. The
+    folder --out then holds them and overlay.png.
+    """
     from node.demo.run import run_demo
 
     set_up_log(LogSection(level="error"))

@@ -1,4 +1,4 @@
-"""The disk: what the spool holds, why, and what may go."""
+"""The command ``spool``: the retention status of each study on disk, and deletion."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ if TYPE_CHECKING:
 
 @click.command()
 @JsonOption
-@click.option("--clean", is_flag=True, help="Delete what may go by [retention], now.")
-@click.option("--dry-run", is_flag=True, help="With --clean: only say what would go.")
+@click.option("--clean", is_flag=True, help="Delete now what [retention] allows to delete.")
+@click.option("--dry-run", is_flag=True, help="With --clean: only list what would be deleted.")
 @ConfigOption
 def spool(as_json: bool, clean: bool, dry_run: bool, config_file: Path | None) -> None:
-    """What the spool holds of each study, and why; the free space; --clean deletes what may go."""
+    """List the studies on disk, and why each is held.
+
+    Also prints the free space. With --clean, deletes the inputs and results that may be deleted.
+    """
     from node.retention import retention
     from node.scp.spool import Spool
 
     if dry_run and not clean:
         raise click.UsageError("--dry-run is for --clean")
     config = configure(config_file, quiet=True)
-    stock = retention.take_snapshot(config)
-    cleaned = retention.clean_all(config, stock, dry_run) if clean else retention.CleanupResult([], [], 0)
+    snapshot = retention.take_snapshot(config)
+    cleaned = retention.clean_all(config, snapshot, dry_run) if clean else retention.CleanupResult([], [], 0)
     free_bytes = Spool(config.spool_folder).free_bytes()
     if as_json:
         facts = {
-            "studies": [each.as_dict() for each in stock.held],
-            "instances": sum(each.instances for each in stock.held),
-            "bytes": sum(each.bytes for each in stock.held),
+            "studies": [each.as_dict() for each in snapshot.held],
+            "instances": sum(each.instances for each in snapshot.held),
+            "bytes": sum(each.bytes for each in snapshot.held),
             "free_bytes": free_bytes,
             "watermark_bytes": config.scp.watermark_mebibytes * 2**20,
             "deleted": _deleted(cleaned, dry_run) if clean else None,
@@ -47,7 +50,7 @@ def spool(as_json: bool, clean: bool, dry_run: bool, config_file: Path | None) -
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     if not clean:
-        Console().print(_table(stock.held))
+        Console().print(_table(snapshot.held))
     word = "would delete" if dry_run else "deleted"
     for uid in cleaned.studies:
         click.echo(f"{word}: inputs of study {uid}")

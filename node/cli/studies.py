@@ -1,4 +1,4 @@
-"""The admin's hands: studies, show, retry, cancel, send. All work while the node runs."""
+"""The commands ``studies``, ``show``, ``retry``, ``cancel`` and ``send``. All work while the node runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @JsonOption
 @ConfigOption
 def studies(as_json: bool, config_file: Path | None) -> None:
-    """Every study the node has seen, its state, and the reason if it has no result."""
+    """List every study with its state, and the reason if it has no result."""
     from node.processing.study_status import read_study_statuses
 
     lines = read_study_statuses(configure(config_file, quiet=True))
@@ -54,7 +54,7 @@ StudyUid = click.argument("study_instance_uid", callback=_valid)
 @StudyUid
 @ConfigOption
 def show(study_instance_uid: str, config_file: Path | None) -> None:
-    """One study: its state, its whole history and its result, as JSON."""
+    """Print one study as JSON: state, history, result."""
     from node.processing.study_status import read_history, read_study_statuses
 
     config = configure(config_file, quiet=True)
@@ -65,9 +65,15 @@ def show(study_instance_uid: str, config_file: Path | None) -> None:
         history = read_history(config, client, study_instance_uid)
     shown = found[0].as_dict()
     shown["history"] = [{"time": moment.isoformat(), "event": event} for moment, event in history]
-    file = config.work_folder / (found[0].folder or "none") / "result.json"
-    shown["result"] = json.loads(file.read_text("utf-8")) if file.is_file() else None
+    shown["result"] = _result(config.work_folder / (found[0].folder or "none") / "result.json")
     click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+def _result(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:  # there is no result, or retention has just deleted it
+        return None
 
 
 @contextmanager
@@ -82,7 +88,7 @@ def _client(config: Config) -> Iterator[WorkflowClient]:
 
 
 def _use(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[Contrast, str]:
-    """``t1c=SERIES`` as contrast and series."""
+    """The contrast and series of each ``t1c=SERIES``."""
     names = {contrast.casefold(): contrast for contrast in Contrast}
     found = {}
     for value in values:
@@ -95,10 +101,13 @@ def _use(_context: click.Context, _parameter: click.Parameter, values: tuple[str
 
 @click.command()
 @StudyUid
-@click.option("--use", multiple=True, callback=_use, help="CONTRAST=SERIES (UID or number): take that series.")
+@click.option("--use", multiple=True, callback=_use, help="CONTRAST=SERIES (UID or number): use this series.")
 @ConfigOption
 def retry(study_instance_uid: str, use: dict[Contrast, str], config_file: Path | None) -> None:
-    """Try a study again, by its own words or with series chosen by hand (--use t1c=801)."""
+    """Process a study again.
+
+    The node selects the series, except those chosen by hand (--use t1c=801).
+    """
     from node.metrics import Metrics
     from node.processing.dispatcher import StudyDispatcher
 
@@ -112,7 +121,10 @@ def retry(study_instance_uid: str, use: dict[Contrast, str], config_file: Path |
 @StudyUid
 @ConfigOption
 def cancel(study_instance_uid: str, config_file: Path | None) -> None:
-    """End what is under way for a study, deliveries included. Nothing is deleted."""
+    """Cancel the unfinished workflows of a study.
+
+    Deliveries are cancelled, too. Nothing is deleted.
+    """
     from node.metrics import Metrics
     from node.processing.dispatcher import StudyDispatcher
 
@@ -127,7 +139,10 @@ def cancel(study_instance_uid: str, config_file: Path | None) -> None:
 @click.argument("destination")
 @ConfigOption
 def send(files: tuple[Path, ...], destination: str, config_file: Path | None) -> None:
-    """Send DICOM files to a destination of the config, once; one line for each answer."""
+    """Send DICOM files once to a destination of the config.
+
+    Prints one line for each answer.
+    """
     from node.scu.send import send_results
 
     config = configure(config_file, quiet=True)

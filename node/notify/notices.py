@@ -1,4 +1,4 @@
-"""The workflow that tells humans of a study: again and again until the service took it. And how it is begun."""
+"""The workflow ``notice``, which sends a notice until the service has taken it, and how others start it."""
 
 from __future__ import annotations
 
@@ -11,45 +11,50 @@ from node.dicom.uids import shortened
 from node.errors import NotifyError
 from node.log import study_context
 from node.workflow.engine import NOTICE_QUEUE
+from node.workflow.states import NoticeState
 from node.workflow.steps import Steps
+from node.workflow.workflow_id import WorkflowId
 
 log = structlog.get_logger()
 
 
 def notify_humans(config: Config, steps: Steps, state: str, study_instance_uid: str, reason: str) -> None:
-    """Have humans told what became of a study, if the config wants it; once for each workflow and state."""
+    """Start a notice about the study's ``state`` if ``notify.states`` names it; once for each workflow and state."""
     if config.notify.urls and state in config.notify.states:
-        # begins with what no delivery's id does, for these are called <digest>-<destination>
-        child = f"notice-{state}-{steps.workflow_id}"
-        steps.start(NOTICE_QUEUE, "notice", child, state, study_instance_uid, reason)
+        notice = WorkflowId.parse(steps.workflow_id).notice_of(state)
+        steps.start(NOTICE_QUEUE, notice, str(state), study_instance_uid, reason)
 
 
 class Notices:
-    """The steps, with what they need from the config."""
+    """The workflow ``notice`` and its step."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
 
     def notice(self, steps: Steps, state: str, study_instance_uid: str, reason: str) -> dict[str, Any]:
-        """Send one notice; with growing pauses, as deliveries are, for ``delivery.give_up_days``."""
+        """Send one notice; retry with the pauses of deliveries, for ``delivery.give_up_days``.
+
+        Raises:
+            NotifyError: given up.
+        """
         section = self._config.delivery
         pause, waited = section.first_retry_seconds, 0.0
         with study_context(study_instance_uid):
             while True:
                 trouble = steps.step("tell", self.tell, state, study_instance_uid, reason)
                 if trouble is None:
-                    return {"state": "told", "reason": None}
+                    return {"state": str(NoticeState.TOLD), "reason": None}
                 if waited >= section.give_up_days * 86400:
                     raise NotifyError(trouble)
                 log.warning("notice_failed", reason=trouble)
-                steps.tell(f"retrying: {trouble}")
+                steps.publish(NoticeState.RETRYING, trouble)
                 steps.sleep(pause)
                 waited += pause
                 pause = min(2 * pause, section.longest_retry_seconds)
 
     def tell(self, state: str, study_instance_uid: str, reason: str) -> str | None:
-        """One attempt; None if it was told, else why not."""
-        # apprise is loaded only where a notice is told
+        """One attempt; None if every service took the notice, else the reason."""
+        # apprise is imported only where a notice is sent
         from node.notify.services import tell
 
         config = self._config

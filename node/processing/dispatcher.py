@@ -1,4 +1,4 @@
-"""The desk where studies are ordered, tried again and cancelled. Knows spool folders and the engine's client."""
+"""Enqueues processing requests: for studies that are due, and for retry and cancel of the command line."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from node.metrics import Metrics
 from node.processing.request import (
     ProcessingRequest,
     RequestOptions,
-    attempt_id,
-    attempt_of,
     build_request,
     instances_by_name,
-    order_of,
     with_first_creation_time,
 )
 from node.processing.request_history import (
     cancel_waiting,
+    digest_of,
     earlier_requests,
     judged,
     judged_by_study,
@@ -34,12 +32,13 @@ from node.series.unknown import collect
 from node.series.vocabulary import load_vocabulary
 from node.study import Contrast
 from node.workflow.engine import ACTIVE, STUDY_QUEUE, WorkflowClient, WorkflowRecord
+from node.workflow.workflow_id import WorkflowId
 
 log = structlog.get_logger()
 
 
 class StudyDispatcher:
-    """Turns studies into workflows: the assembly hands stable ones over, the admin retries and cancels."""
+    """Starts the workflow of a study that is due, and starts it again or cancels it at the admin's wish."""
 
     def __init__(self, config: Config, client: WorkflowClient, metrics: Metrics) -> None:
         self._config = config
@@ -47,7 +46,7 @@ class StudyDispatcher:
         self._metrics = metrics
 
     def settled(self, studies: Iterable[str]) -> frozenset[str]:
-        """Those of ``studies`` of which the spool holds nothing that was not judged; told by names, no file is read.
+        """Those of ``studies`` whose instances in the spool were all judged before; file names decide, no file is read.
 
         Raises:
             EngineError: the database does not answer.
@@ -59,25 +58,29 @@ class StudyDispatcher:
 
     def is_complete(self, study_instance_uid: str, quiet_series: frozenset[str]) -> bool:
         """True if every contrast the method needs is among ``quiet_series``, and the model is the one for all four."""
-        request = self._order(RequestOptions(study_instance_uid, quiet_series))
+        request = self._request(RequestOptions(study_instance_uid, quiet_series))
         return request.selection is not None and request.model == self._config.segmentation.model
 
     def start(self, study_instance_uid: str, quiet_series: frozenset[str] | None = None) -> None:
         """Enqueue the study's workflow (of ``quiet_series``; None: all).
 
-        The same instances never run twice, also if they would be judged otherwise now, by other settings or rules: what
-        was delivered stays what it is until somebody asks for more (`retry`).
+        The same instances are never processed twice by themselves, even if other settings or rules would select other
+        series now: delivered results stay as they are until the admin asks for others (`retry`).
+
+        Raises:
+            StorageError: retention is looking at the study at this moment; try again.
+            EngineError: the database does not answer.
         """
         folder = self._config.spool_folder / study_instance_uid
         if not folder.is_dir():
             if is_out_of_the_way(self._config.spool_folder, study_instance_uid) or folder.is_dir():
-                raise StorageError("the study is being looked at for deletion")  # and may come back
-            return  # deleted since, as every destination has its results
-        request = self._order(RequestOptions(study_instance_uid, quiet_series))
+                raise StorageError("the study is being looked at for deletion")
+            return  # retention deleted the inputs, since every destination has the results
+        request = self._request(RequestOptions(study_instance_uid, quiet_series))
         records = workflows_of_study(self._client, request.study_instance_uid)
         is_judged = request.instances in judged(records)
-        known = [each.workflow_id for each in records if order_of(each.workflow_id) == request.workflow_id]
-        if known and not is_judged:  # more came than was ordered, and nothing of it matters
+        known = [each.workflow_id for each in records if digest_of(each) == request.workflow_id]
+        if known and not is_judged:  # instances arrived since, and the selection is the same without them
             self._client.describe(known[-1], request_attributes(request))
         if known or is_judged:
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=request.workflow_id)
@@ -87,32 +90,32 @@ class StudyDispatcher:
             self._collect_unknown(request)
 
     def retry(self, study_instance_uid: str, use: Mapping[Contrast, str]) -> str:
-        """Try the study again, with ``use`` taken for its contrasts; returns the workflow's id.
+        """Process the study again; returns the workflow's id. ``use``: the series to take for a contrast.
 
         Raises:
-            StudyError: nobody knows the study, nothing of it is in the spool, or it is being processed.
+            StudyError: the study is unknown, nothing of it is in the spool, or it is being processed.
         """
         records = self._known(study_instance_uid)
         if not (self._config.spool_folder / study_instance_uid).is_dir():
             raise StudyError(f"study {study_instance_uid}: nothing of it is in the spool; send it again")
-        request = self._order(RequestOptions(study_instance_uid, use=use))
+        request = self._request(RequestOptions(study_instance_uid, use=use))
         if use and request.selection is None and not request.is_undecided:
             raise StudyError(f"study {study_instance_uid}: {request.refusal}")
-        # what a comparison will lead to is not known yet: its attempts must not be those of an earlier one
-        known = [each for each in records if request.is_undecided or order_of(each.workflow_id) == request.workflow_id]
+        # the result of a comparison is not known yet: its attempts must not share their ids with an earlier one's
+        known = [each for each in records if request.is_undecided or digest_of(each) == request.workflow_id]
         if any(record.engine_status in ACTIVE and record.engine_status != "DELAYED" for record in known):
             raise StudyError(f"study {study_instance_uid} is being processed")
         for record in known:
             if record.engine_status in ACTIVE:
                 self._client.cancel(record.workflow_id)
-        attempt = 1 + max((attempt_of(record.workflow_id) for record in known), default=0)
+        attempt = 1 + max((WorkflowId.parse(record.workflow_id).attempt for record in known), default=0)
         return self._enqueue(replace(request, force=True), attempt, records)
 
     def cancel(self, study_instance_uid: str) -> list[str]:
-        """End what is under way for the study, deliveries included; the ids of what was ended.
+        """Cancel the study's active workflows, deliveries included; returns their ids.
 
         Raises:
-            StudyError: nobody knows the study, or nothing is under way.
+            StudyError: the study is unknown, or has no active workflow.
         """
         attributes = {"study_instance_uid": study_instance_uid}
         records = [*self._known(study_instance_uid), *self._client.workflows("deliver", attributes=attributes)]
@@ -124,7 +127,7 @@ class StudyDispatcher:
         return active
 
     def _known(self, study_instance_uid: str) -> list[WorkflowRecord]:
-        """The study's workflows, oldest first; none while it is being received."""
+        """The study's workflows, oldest first; an empty list while it is being received."""
         records = workflows_of_study(self._client, study_instance_uid)
         if not records and not (self._config.spool_folder / study_instance_uid).is_dir():
             raise StudyError(f"no study {study_instance_uid}")
@@ -132,11 +135,11 @@ class StudyDispatcher:
 
     def _enqueue(self, request: ProcessingRequest, attempt: int, records: Sequence[WorkflowRecord]) -> str:
         request = replace(request, earlier=earlier_requests(records, request.workflow_id))
-        if not request.is_undecided:  # else a comparison may find that what waits is what is wanted
+        if not request.is_undecided:  # else the comparison may lead to the very request that waits
             cancel_waiting(self._client, records, request.workflow_id)
-        workflow_id = attempt_id(request.workflow_id, attempt)
+        workflow_id = str(WorkflowId(request.workflow_id, attempt))
         folder = self._config.work_folder / request.workflow_id
-        # results made before keep their moment, so that making them again gives equal bytes under their UIDs
+        # existing results keep their creation time, so that making them again gives equal bytes under their UIDs
         request = with_first_creation_time(request, folder)
         attributes = request_attributes(request)
         self._client.enqueue(STUDY_QUEUE, "process", workflow_id, request.as_json(), str(folder), attributes=attributes)
@@ -148,8 +151,8 @@ class StudyDispatcher:
         try:
             study = read_study(request.folder)
         except RefusedError:
-            return  # it is refused with this reason
+            return  # the study is refused with this reason
         collect(self._config.unknown_descriptions_file, study, load_vocabulary(dict(self._config.series.rules)))
 
-    def _order(self, options: RequestOptions) -> ProcessingRequest:
+    def _request(self, options: RequestOptions) -> ProcessingRequest:
         return build_request(self._config.spool_folder / options.study_instance_uid, self._config, options)

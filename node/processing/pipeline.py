@@ -1,4 +1,4 @@
-"""What happens to a study. THE page to read first.
+"""The workflow of one study, from its processing request to its results.
 
 ::
 
@@ -6,9 +6,9 @@
        |           ^
        +- compare -+   if headers leave open which T1 is after contrast (a workflow of its own)
 
-Selection is done where the study is assembled (headers only); everything after it is a durable workflow. Outputs are
-files in ``work/<workflow id>/``, written aside and renamed, so that every step may run twice. A refused study ends
-here, too: with its reason, listed like all others.
+The receiver selects the series (headers only); everything after that is a durable workflow. Outputs are files in
+``work/<digest of the request>/``, written aside and renamed, so that every step may run twice. A refused study ends in
+this workflow, too, and is listed with its reason like all others.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import structlog
 
 from node.config import Config
 from node.errors import (
+    DefectError,
     EngineError,
     GlionodeError,
-    ModelPackError,
     RefusedError,
     RetryableError,
     SelectionRefused,
@@ -36,129 +36,150 @@ from node.errors import (
 )
 from node.log import study_context
 from node.notify.notices import notify_humans
-from node.processing.request import ProcessingRequest, RequestOptions, attempt_id, attempt_of, build_request
-from node.processing.request_history import COMPARED, later_request, request_after_comparison, workflows_of_study
+from node.processing.methods import cascade_card
+from node.processing.request import ProcessingRequest, RequestOptions, build_request
+from node.processing.request_history import later_request, request_after_comparison, workflows_of_study
 from node.processing.results import RESULT_FILES, made_results, rounded, write_refused, write_results
-from node.study import Contrast
+from node.processing.step_records import FollowingWorkflow, ReportedResults, ResultsExist, Segmentation, StudyOutcome
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient, delivery_queue
+from node.workflow.records import recorded_step
+from node.workflow.states import StudyState
 from node.workflow.steps import Steps
+from node.workflow.workflow_id import WorkflowId
 
 if TYPE_CHECKING:
     from node.segmentation.cascade import Cascade
-    from node.segmentation.packs import Card
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
+_OWN_CODE = Path(__file__).parents[1]
+
 Progress = Callable[[str, float], None]
 
-_MADE_BEFORE = {"is_made": True}
-"""What ``segment`` returns if there is nothing to be done, for the results are there."""
+_SEGMENTED: Any = Segmentation | ResultsExist
+"""What the step ``segment`` returns."""
 
 
 class Pipeline:
-    """The steps, with what they need from the config. ``progress`` gets what is being done and the fraction done.
+    """The workflow ``process`` and its steps.
 
-    ``is_anew``: results that are there are made all the same, for whoever asks wants to see it done.
+    Args:
+        progress: called with the current work and the fraction done.
+        force: make results again that exist already; the caller wants to see the method run.
     """
 
-    def __init__(self, config: Config, progress: Progress | None = None, is_anew: bool = False) -> None:
+    def __init__(self, config: Config, progress: Progress | None = None, force: bool = False) -> None:
         self._config = config
-        self._is_anew = is_anew
+        self._force = force
         self._progress = progress
         self._cascade: Cascade | None = None
         self._model = ""
         self._device = "cpu"
 
-    # ---- workflow: no effects outside steps --------------------------------------------------------------------
+    # ---- the workflow: no effects outside steps ----------------------------------------------------------------
 
-    def process(self, steps: Steps, order_json: str, folder: str) -> dict[str, Any]:
-        """Process one study into ``folder``; returns its state, and the reason if it has no results.
+    def process(self, steps: Steps, request_json: str, folder: str) -> dict[str, Any]:
+        """Process one study into ``folder``; returns `StudyOutcome` as plain values.
 
-        Trouble outside the study ends this attempt and orders the next one, so that others do not wait behind it.
+        Trouble outside the study ends this attempt and enqueues the next one with a delay, so that no other study waits
+        behind it. A programming error ends the study: the next attempt would meet it again.
         """
-        request = ProcessingRequest.from_json(order_json)
+        request = ProcessingRequest.from_json(request_json)
         with study_context(request.study_instance_uid):
             try:
                 try:
-                    return self._compared(steps, request, folder) or self._reported(steps, request, folder)
+                    outcome = self._compared(steps, request, folder) or self._reported(steps, request, folder)
                 except RefusedError as error:
-                    return self._refused(steps, request, folder, error)
+                    outcome = self._refused(steps, request, folder, error)
             except RetryableError as error:
-                return self._failed(steps, order_json, folder, error)
+                outcome = self._try_again(steps, request, request_json, folder, error)
+            except DefectError as error:
+                outcome = self._failed(steps, request, error)
+            return outcome.as_output()
 
-    def _compared(self, steps: Steps, request: ProcessingRequest, folder: str) -> dict[str, Any] | None:
+    def _compared(self, steps: Steps, request: ProcessingRequest, folder: str) -> StudyOutcome | None:
         """If only images can decide: the workflow of what they decided goes on, so that nothing is done twice."""
         if not request.is_undecided:
             return None
-        steps.tell("comparing")
+        steps.publish(StudyState.COMPARING)
         decided = ProcessingRequest.from_json(steps.step("compare", self.compare, request))
-        following = steps.step(
-            "succeed", self.request_after_comparison, decided, steps.workflow_id, str(Path(folder).parent)
+        work_folder = str(Path(folder).parent)
+        following = recorded_step(
+            steps, "succeed", FollowingWorkflow, self.following_workflow, decided, steps.workflow_id, work_folder
         )
-        if following["order"] is not None:
-            arguments = (following["order"], following["folder"])
-            steps.start(STUDY_QUEUE, "process", following["workflow_id"], *arguments)
-        log.info("study_compared", follows=following["workflow_id"])
-        return {"state": COMPARED, "reason": None, "volumes_ml": None, "follows": following["workflow_id"]}
+        following_id = WorkflowId.parse(following.workflow_id)
+        if following.request is not None:
+            steps.start(STUDY_QUEUE, following_id, following.request, following.folder)
+        log.info("study_compared", follows=following.workflow_id)
+        return StudyOutcome(StudyState.COMPARED, follows=following_id)
 
-    def _reported(self, steps: Steps, request: ProcessingRequest, folder: str) -> dict[str, Any]:
+    def _reported(self, steps: Steps, request: ProcessingRequest, folder: str) -> StudyOutcome:
         if request.selection is None:
             raise SelectionRefused(request.refusal or "no selection", request.considered)
-        steps.tell("selected")
-        facts = steps.step("segment", self.segment, request, folder)
-        steps.tell("segmented")
-        result = steps.step("report", self.report, request, folder, facts)
-        steps.tell("reported")
+        steps.publish(StudyState.SELECTED)
+        segmented = recorded_step(steps, "segment", _SEGMENTED, self.segment, request, folder)
+        steps.publish(StudyState.SEGMENTED)
+        results = recorded_step(steps, "report", ReportedResults, self.report, request, folder, segmented)
+        steps.publish(StudyState.REPORTED)
         self._start_deliveries(steps, request, folder, RESULT_FILES)
-        notify_humans(self._config, steps, "reported", request.study_instance_uid, "")
-        log.info("study_reported", volumes_ml=result["volumes_ml"])
-        return {"state": "reported", "reason": None, "volumes_ml": result["volumes_ml"]}
+        notify_humans(self._config, steps, StudyState.REPORTED, request.study_instance_uid, "")
+        log.info("study_reported", volumes_ml=results.volumes_ml)
+        return StudyOutcome(StudyState.REPORTED, volumes_ml=results.volumes_ml)
 
-    def _refused(self, steps: Steps, request: ProcessingRequest, folder: str, error: RefusedError) -> dict[str, Any]:
+    def _refused(self, steps: Steps, request: ProcessingRequest, folder: str, error: RefusedError) -> StudyOutcome:
         reason = str(error)
         if isinstance(error, SelectionRefused):
             request = replace(request, considered=error.considered)
         files = steps.step("refuse", self.refuse, request, folder, reason)
-        steps.tell("refused")
+        steps.publish(StudyState.REFUSED)
         if files:
             self._start_deliveries(steps, request, folder, files)
-        notify_humans(self._config, steps, "refused", request.study_instance_uid, reason)
+        notify_humans(self._config, steps, StudyState.REFUSED, request.study_instance_uid, reason)
         log.warning("study_refused", reason=reason)
-        return {"state": "refused", "reason": reason, "volumes_ml": None, "kind": type(error).__name__}
+        return StudyOutcome(StudyState.REFUSED, reason, kind=type(error).__name__)
 
-    def _failed(self, steps: Steps, order_json: str, folder: str, error: RetryableError) -> dict[str, Any]:
+    def _try_again(
+        self, steps: Steps, request: ProcessingRequest, request_json: str, folder: str, error: RetryableError
+    ) -> StudyOutcome:
+        """End this attempt; enqueue the next one if there is to be one."""
         section = self._config.engine
-        request, attempt = ProcessingRequest.from_json(order_json), attempt_of(steps.workflow_id)
-        outcome = {"state": "failed", "reason": str(error), "volumes_ml": None, "kind": type(error).__name__}
+        attempt = WorkflowId.parse(steps.workflow_id).attempt if steps.workflow_id else 1
+        outcome = StudyOutcome(StudyState.FAILED, str(error), kind=type(error).__name__)
         later = steps.step("later", self.later, request, steps.workflow_id)
-        if later is not None:  # what is superseded must not be delivered last
+        if later is not None:  # superseded results must not be the last that destinations receive
             log.warning("study_superseded", reason=str(error), later=later)
-            return outcome | {"reason": f"{error}; not tried again, for a later order of the study exists"}
+            return replace(outcome, reason=f"{error}; not tried again, for a later order of the study exists")
         if attempt >= section.attempts:
-            notify_humans(self._config, steps, "failed", request.study_instance_uid, str(error))
-            log.error("study_failed", reason=str(error), attempts=attempt)
-            return outcome
+            return self._failed(steps, request, error, attempt)
         pause = section.attempt_pause_seconds * 2 ** (attempt - 1)
-        following = attempt_id(request.workflow_id, attempt + 1)
-        steps.start(STUDY_QUEUE, "process", following, order_json, folder, delay_seconds=pause)
+        following = WorkflowId(request.workflow_id, attempt + 1)
+        steps.start(STUDY_QUEUE, following, request_json, folder, delay_seconds=pause)
         log.warning("study_tried_again_later", reason=str(error), attempts=attempt, pause_seconds=pause)
         return outcome
 
+    def _failed(
+        self, steps: Steps, request: ProcessingRequest, error: GlionodeError, attempts: int = 1
+    ) -> StudyOutcome:
+        """No further attempt: humans are told."""
+        notify_humans(self._config, steps, StudyState.FAILED, request.study_instance_uid, str(error))
+        log.error("study_failed", reason=str(error), attempts=attempts)
+        return StudyOutcome(StudyState.FAILED, str(error), kind=type(error).__name__)
+
     def _start_deliveries(self, steps: Steps, request: ProcessingRequest, folder: str, files: Sequence[str]) -> None:
+        attempt = WorkflowId.parse(steps.workflow_id or request.workflow_id)
         for section in self._config.destination:
-            child = f"{steps.workflow_id or request.workflow_id}-{section.name}"
-            attributes = (request.study_instance_uid, folder, section.name, list(files))
-            steps.start(delivery_queue(section.name), "deliver", child, *attributes)
+            arguments = (request.study_instance_uid, folder, section.name, list(files))
+            steps.start(delivery_queue(section.name), attempt.delivery(section.name), *arguments)
 
     # ---- steps: each may run twice -----------------------------------------------------------------------------
 
     def compare(self, request: ProcessingRequest) -> str:
-        """The order of what the images decide: which T1 series is after contrast; as JSON.
+        """The request (as JSON) with the selection that the images decide: which T1 series is after contrast.
 
         Raises:
-            RefusedError: they do not tell, either.
+            RefusedError: the images do not decide it.
         """
         return _guarded(self._compare, request)
 
@@ -166,41 +187,38 @@ class Pipeline:
         from node.segmentation.enhancement import compare_enhancement
 
         options = RequestOptions(request.study_instance_uid, use=request.use)
-        anew = build_request(request.folder, self._config, options, compare_enhancement)
-        if anew.refusal is not None:
-            raise SelectionRefused(anew.refusal, anew.considered)
-        told = replace(anew, created=request.created, earlier=request.earlier, force=request.force)
-        return told.as_json()
+        decided = build_request(request.folder, self._config, options, compare_enhancement)
+        if decided.refusal is not None:
+            raise SelectionRefused(decided.refusal, decided.considered)
+        return replace(decided, created=request.created, earlier=request.earlier, force=request.force).as_json()
 
-    def request_after_comparison(
-        self, request: ProcessingRequest, workflow_id: str, work_folder: str
-    ) -> dict[str, Any]:
-        """The workflow that goes on where the comparison ``workflow_id`` ends; its order and folder, or None."""
+    def following_workflow(self, request: ProcessingRequest, workflow_id: str, work_folder: str) -> FollowingWorkflow:
+        """The workflow that processes ``request``, which the comparison ``workflow_id`` decided."""
         with closing(WorkflowClient(self._config)) as client:
-            following, anew = request_after_comparison(client, request, workflow_id, Path(work_folder))
+            following, enqueued = request_after_comparison(client, request, workflow_id, Path(work_folder))
         folder = str(Path(work_folder) / request.workflow_id)
-        return {"workflow_id": following, "order": anew and anew.as_json(), "folder": folder}
+        return FollowingWorkflow(str(following), None if enqueued is None else enqueued.as_json(), folder)
 
     def later(self, request: ProcessingRequest, workflow_id: str) -> str | None:
-        """The study's latest order, if that is another one, and was made after ``workflow_id``."""
-        if not workflow_id:  # without an engine there is nothing but this one
+        """The id of the study's latest workflow, if it processes another request enqueued after ``workflow_id``."""
+        if not workflow_id:  # without an engine there is no other workflow
             return None
         try:
             with closing(WorkflowClient(self._config)) as client:
                 found = later_request(workflows_of_study(client, request.study_instance_uid), workflow_id)
         except EngineError:
-            return None  # one attempt more does less harm than one less
+            return None  # one attempt too many does less harm than one too few
         return None if found is None else found.workflow_id
 
-    def segment(self, request: ProcessingRequest, folder: str) -> dict[str, Any]:
-        """Volumes, grid, brain, cascade; writes the regions on the T1c grid. Nothing, if the results are there."""
-        is_made = _guarded(self._made, request, folder) is not None
-        return _MADE_BEFORE if is_made else _guarded(self._segment, request, folder)
+    def segment(self, request: ProcessingRequest, folder: str) -> Segmentation | ResultsExist:
+        """Volumes, grid, brain mask, cascade; writes the regions on the T1c grid. Existing results are kept."""
+        is_made = _guarded(self._existing_results, request, folder) is not None
+        return ResultsExist(is_made=True) if is_made else _guarded(self._segment, request, folder)
 
-    def _made(self, request: ProcessingRequest, folder: str) -> dict[str, Any] | None:
-        return None if self._is_anew else made_results(request, Path(folder))
+    def _existing_results(self, request: ProcessingRequest, folder: str) -> dict[str, Any] | None:
+        return None if self._force else made_results(request, Path(folder))
 
-    def _segment(self, request: ProcessingRequest, folder: str) -> dict[str, Any]:
+    def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation:
         # torch is imported here, not above: the receiver never needs it
         from node.segmentation.method import segment_exam
         from node.segmentation.regions_file import write_regions
@@ -211,22 +229,28 @@ class Pipeline:
         seed = int(request.workflow_id[:8], 16)
         exam = segment_exam(request.selection, cascade, seed, self._device, self._progress)
         write_regions(exam, Path(folder))
-        return {
-            "brain_ml": round(exam.facts.brain_ml, 1),
-            "agreement": {region: rounded(asdict(each)) for region, each in exam.facts.agreement.items()},
-            "cautions": [*request.selection.cautions, *exam.facts.cautions],
-            "seconds": round(time.monotonic() - begun, 2),
-        }
+        return Segmentation(
+            brain_ml=round(exam.facts.brain_ml, 1),
+            agreement={region: rounded(asdict(each)) for region, each in exam.facts.agreement.items()},
+            cautions=[*request.selection.cautions, *exam.facts.cautions],
+            seconds=round(time.monotonic() - begun, 2),
+        )
 
-    def report(self, request: ProcessingRequest, folder: str, facts: dict[str, Any]) -> dict[str, Any]:
-        """SEG and SR from the regions, read back and compared; then ``result.json``. Those that are there stay."""
-        return _guarded(self._report, request, folder, facts)
+    def report(
+        self, request: ProcessingRequest, folder: str, segmented: Segmentation | ResultsExist
+    ) -> ReportedResults:
+        """SEG and SR from the regions, read back and compared; then ``result.json``. Existing results are kept."""
+        return _guarded(self._report, request, folder, segmented)
 
-    def _report(self, request: ProcessingRequest, folder: str, facts: dict[str, Any]) -> dict[str, Any]:
-        made = self._made(request, folder)
-        if made is None and facts == _MADE_BEFORE:
-            raise VerificationError("the results that were there are gone")
-        return made or write_results(self._config, request, Path(folder), facts)
+    def _report(
+        self, request: ProcessingRequest, folder: str, segmented: Segmentation | ResultsExist
+    ) -> ReportedResults:
+        result = self._existing_results(request, folder)
+        if result is None:
+            if isinstance(segmented, ResultsExist):
+                raise VerificationError("the results that were there are gone")
+            result = write_results(self._config, request, Path(folder), segmented)
+        return ReportedResults(result["volumes_ml"])
 
     def refuse(self, request: ProcessingRequest, folder: str, reason: str) -> list[str]:
         """``result.json`` of a study that has no results; returns the files to be sent, if any."""
@@ -243,7 +267,7 @@ class Pipeline:
             section = self._config.segmentation
             self._device = prepare_device(section.device, section.threads)
             networks = load_networks(
-                _cascade_card(model),
+                cascade_card(model),
                 self._config.models_folder,
                 self._device,
                 self._config.memory_bytes,
@@ -257,22 +281,8 @@ class Pipeline:
             self._progress(f"segmenting: {view}", 0.32 + 0.64 * fraction)
 
 
-def _cascade_card(model: str) -> Card:
-    """The card of a pack that the cascade can run.
-
-    Raises:
-        ModelPackError: its method is another, or needs other contrasts.
-    """
-    from node.segmentation.packs import read_card
-
-    card = read_card(model)
-    if len(card.inputs) != len(Contrast):
-        raise ModelPackError(f"model pack '{model}' wants {', '.join(card.inputs)}; its method is not in this version")
-    return card
-
-
 def _guarded(function: Callable[..., T], *arguments: Any) -> T:
-    """Call ``function``; an unforeseen error becomes one that the study may be tried again after."""
+    """Call ``function``; turn an error that is not glionode's own into one that says whether to try the study again."""
     try:
         return function(*arguments)
     except GlionodeError:
@@ -280,6 +290,26 @@ def _guarded(function: Callable[..., T], *arguments: Any) -> T:
     except OSError as error:
         raise UnforeseenError(f"{error.filename or 'the disk'}: {error.strerror or type(error).__name__}") from None
     except Exception as error:  # noqa: BLE001 - a boundary: one study must not end the worker's work on others
-        # the error's text may repeat what stood in a header, so only its kind and place are told
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise UnforeseenError(f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}") from None
+        # the error's text may repeat a header's value, so only its kind and place are told
+        text = f"{type(error).__name__} in {_place(error)}"
+        raise (UnforeseenError(text) if may_pass(error) else DefectError(text)) from None
+
+
+def may_pass(error: Exception) -> bool:
+    """True of errors that memory, device or driver may cause; of others, the program or the input is the cause.
+
+    torch and SimpleITK raise RuntimeError for a device that ran out of memory or was lost, and for much else.
+    """
+    is_defect = isinstance(error, NotImplementedError | RecursionError)
+    return isinstance(error, MemoryError | RuntimeError) and not is_defect
+
+
+def _place(error: Exception) -> str:
+    """File and line that raised ``error``; if they are a library's, also the line of glionode that called it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    raised = frames[-1]
+    place = f"{Path(raised.filename).name}:{raised.lineno}"
+    own = [each for each in frames if Path(each.filename).is_relative_to(_OWN_CODE)]
+    if not own or own[-1] is raised:
+        return place
+    return f"{place}, called from {Path(own[-1].filename).relative_to(_OWN_CODE).as_posix()}:{own[-1].lineno}"

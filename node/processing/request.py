@@ -1,4 +1,4 @@
-"""What is ordered: one study, its selection, and the workflow id that both give. Headers only; no torch."""
+"""The request to process one study: its selection, and the digest that names it. Headers only; no torch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter
 
 from node.config import Config
 from node.dicom import uids
@@ -29,17 +30,19 @@ class ProcessingRequest:
     """One study to be processed: its selection, or the reason why there is none.
 
     Attributes:
-        workflow_id: digest of what is to be done; also names the results' folder and gives their UIDs.
+        workflow_id: digest of the selected instances, the model, the settings and the method's version. It names the
+            workflow of the first attempt and the results' folder, and the results' UIDs are derived from it.
         study_instance_uid: empty for a folder that holds no study, or several.
-        created: when it was first ordered.
+        created: when the request was first made.
         model: the pack that is to run.
         folder: where the study's instances lie.
         is_undecided: only images can tell which T1 series is after contrast; the worker compares them.
         use: series chosen by hand.
         considered: the verdict on every series of a study whose selection was refused.
-        earlier: ids of the study's orders before this one, newest first: the latest of them with a report is replaced.
-        instances: digest of all instances that were looked at, chosen or not.
-        force: a human asked for it again: it runs, be its result known or not.
+        earlier: digests of the study's requests before this one, newest first; the results replace the report of the
+            latest of them that has one.
+        instances: digest of all instances of the study that were read, chosen or not.
+        force: an admin asked for the study again: it is processed even if its results exist.
     """
 
     workflow_id: str
@@ -52,31 +55,31 @@ class ProcessingRequest:
     is_undecided: bool = False
     earlier: tuple[str, ...] = ()
     instances: str = ""
-    force: bool = False
+    force: Annotated[bool, Field(validation_alias=AliasChoices("force", "is_by_hand"))] = False  # 0.1.0's name
     use: dict[Contrast, str] = field(default_factory=dict)
     considered: Selection | None = None
 
     def as_json(self) -> str:
-        """Plain text for the engine's database, which the next version of glionode can read, too."""
-        return _ORDERS.dump_json(self).decode()
+        """Text for the engine's database, which later versions of glionode read, too."""
+        return _REQUESTS.dump_json(self).decode()
 
     @staticmethod
     def from_json(text: str) -> ProcessingRequest:
-        """What ``as_json`` gave."""
-        return _ORDERS.validate_json(text)
+        """The request that ``as_json`` wrote, be it of an earlier version; unknown keys are ignored."""
+        return _REQUESTS.validate_json(text)
 
 
-_ORDERS = TypeAdapter(ProcessingRequest)
+_REQUESTS = TypeAdapter(ProcessingRequest)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """What the orderer asks for beyond the study itself.
+    """How a request differs from the automatic one.
 
     Attributes:
-        study_instance_uid: what the study is called should none of its files be readable.
-        series: Series Instance UIDs to look at; None: all.
-        use: which series (UID or number) is to be taken for a contrast, whatever its words say.
+        study_instance_uid: the study's UID in case none of its files can be read.
+        series: Series Instance UIDs to be considered; None: all.
+        use: contrast to the series (UID or number) that is taken for it, whatever its description says.
     """
 
     study_instance_uid: str = ""
@@ -87,12 +90,15 @@ class RequestOptions:
 def build_request(
     study_folder: Path, config: Config, options: RequestOptions | None = None, compare: Compare | None = None
 ) -> ProcessingRequest:
-    """Select the series of the study in ``study_folder``; the same input always gives the same workflow id.
+    """Select the series of the study in ``study_folder``; equal input always gives an equal ``workflow_id``.
 
-    ``compare``: tells by images which of two series is after contrast; without it such a study stays undecided.
+    A study that cannot be read or selected gives a request with ``refusal``.
+
+    Args:
+        compare: decides by images which of two series is after contrast; without it such a study stays undecided.
     """
     options = options or RequestOptions()
-    created = datetime.now(UTC).astimezone()  # dates in SEG and SR are the place's, as the study's are
+    created = datetime.now(UTC).astimezone()  # dates in SEG and SR are local, as the study's are
     model = config.segmentation.model
     try:
         study = _only(read_study(study_folder), options.series)
@@ -132,7 +138,7 @@ def build_request(
 
 
 def instances_by_name(study_folder: Path) -> str:
-    """``ProcessingRequest.instances`` of a study in the spool, from its files' names; right if every file can be read.
+    """``ProcessingRequest.instances`` of a study in the spool, from its file names; valid if every file can be read.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -151,7 +157,7 @@ def _only(study: Study, series: frozenset[str] | None) -> Study:
 
 
 def _selected(study: Study, config: Config, options: RequestOptions, compare: Compare | None) -> tuple[Selection, str]:
-    """The selection and the pack it is for: that of all four contrasts, else the one that needs T1c only."""
+    """The selection and the model pack for it: the one for all four contrasts, else the one that needs T1c only."""
     section, vocabulary = config.series, load_vocabulary(dict(config.series.rules))
     choice = Choice(use=options.use, shortfall=section.shortfall)
     try:
@@ -177,26 +183,14 @@ def _selected(study: Study, config: Config, options: RequestOptions, compare: Co
 
 
 def with_first_creation_time(request: ProcessingRequest, folder: Path) -> ProcessingRequest:
-    """``order`` as it was first made, if ``folder`` holds its result: doing it again then gives equal bytes."""
-    file = folder / "result.json"
-    if not file.is_file():
+    """``request`` with the creation time in ``folder/result.json`` if that is its result.
+
+    Processing it again then gives byte-identical SEG and SR under the same UIDs.
+    """
+    try:
+        result = json.loads((folder / "result.json").read_text("utf-8"))
+    except FileNotFoundError:
         return request
-    result = json.loads(file.read_text("utf-8"))
     if result.get("workflow_id") != request.workflow_id:
         return request
     return replace(request, created=datetime.fromisoformat(result["created"]))
-
-
-def attempt_of(workflow_id: str) -> int:
-    """Which attempt at its study the workflow called so is: ``<digest>`` is the first, ``<digest>.2`` the second."""
-    return int(workflow_id.partition(".")[2] or 1)
-
-
-def order_of(workflow_id: str) -> str:
-    """The order that the workflow called so, or a delivery of its results, is an attempt at."""
-    return workflow_id.partition("-")[0].partition(".")[0]
-
-
-def attempt_id(request_workflow_id: str, attempt: int) -> str:
-    """The id that the engine knows an attempt by; its results keep the order's."""
-    return request_workflow_id if attempt == 1 else f"{request_workflow_id}.{attempt}"

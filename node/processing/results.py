@@ -1,6 +1,6 @@
-"""What a study leaves behind in its work folder: ``seg.dcm``, ``sr.dcm`` and ``result.json``, or the refusal.
+"""The files of a study's work folder: ``seg.dcm``, ``sr.dcm`` and ``result.json``, or the refusal.
 
-Each file is written aside, read back where another program will rely on it, and only then given its name.
+Each file is written aside, read back if another program will rely on it, and only then renamed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from node import __version__
 from node.config import Config
 from node.dicom.uids import derived_uid
 from node.processing.request import ProcessingRequest
+from node.processing.step_records import Segmentation
 from node.series.explain import selection_as_dict, short_lines
 from node.series.values import DICOM_UNREADABLE
 from node.study import Contrast, ResultIdentity, Software
@@ -28,16 +29,16 @@ REFUSAL_FILE = "refusal.dcm"
 WORK_FILES = (*RESULT_FILES, REFUSAL_FILE, "label_map.nii.gz", "disagreement.nii.gz", "regions.npz")
 
 
-def write_results(config: Config, request: ProcessingRequest, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def write_results(config: Config, request: ProcessingRequest, folder: Path, segmented: Segmentation) -> dict[str, Any]:
     """SEG and SR from the regions in ``folder``, then ``result.json``; returns its content.
 
     Raises:
-        VerificationError: what was written and read back is not what was meant.
+        VerificationError: a file that was read back differs from the content it was written from.
     """
     assert request.selection is not None
     begun = time.monotonic()
     replaced = _replaced(folder.parent, request)
-    cautions = [*_replacement(request, replaced), *facts["cautions"]]
+    cautions = [*_replacement(request, replaced), *segmented.cautions]
     volumes = _write_objects(config, request, cautions, folder)
     result = {
         "state": "reported",
@@ -48,11 +49,11 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, fact
         "sha256": {name: _sha256(folder / name) for name in RESULT_FILES},
         "replaces": replaced["workflow_id"] if replaced else None,
         "volumes_ml": volumes,
-        "brain_ml": facts["brain_ml"],
-        "agreement": facts["agreement"],
+        "brain_ml": segmented.brain_ml,
+        "agreement": segmented.agreement,
         "cautions": cautions,
         "selection": selection_as_dict(request.selection),
-        "seconds": {"segment": facts["seconds"], "report": round(time.monotonic() - begun, 2)},
+        "seconds": {"segment": segmented.seconds, "report": round(time.monotonic() - begun, 2)},
         "versions": _versions(config, request),
     }
     _write_json(folder / "result.json", result)
@@ -60,13 +61,13 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, fact
 
 
 def made_results(request: ProcessingRequest, folder: Path) -> dict[str, Any] | None:
-    """``result.json`` if ``folder`` holds this order's results, whole; None: they are to be made.
+    """The content of ``result.json`` if ``folder`` holds the complete results of ``request``; None: it does not.
 
-    Results are made once: their UIDs depend on the order alone, so another version or station name of the node must not
-    give other bytes under them.
+    Results are made once: their UIDs depend on the request alone, so another version or station name of the node must
+    not give other bytes under the same UIDs.
 
     Raises:
-        OSError: they are there and cannot be read now.
+        OSError: a result exists and cannot be read now.
     """
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
@@ -80,7 +81,7 @@ def made_results(request: ProcessingRequest, folder: Path) -> dict[str, Any] | N
     except FileNotFoundError:
         return None
     except DICOM_UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's; pydicom's own have no number
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the disk; pydicom's have no number
             raise
         return None
     return result
@@ -92,7 +93,7 @@ def _sha256(file: Path) -> str:
 
 
 def _write_objects(config: Config, request: ProcessingRequest, cautions: list[str], folder: Path) -> dict[str, float]:
-    """``seg.dcm`` and ``sr.dcm``, each read back and compared before it gets its name; the volumes reported."""
+    """Write ``seg.dcm`` and ``sr.dcm``, each read back and compared before it is renamed; returns volumes in ml."""
     from node.segmentation.regions_file import read_masks
     from node.segmentation.seg_writer import verify_seg, write_seg
     from node.segmentation.volume import read_volume
@@ -118,15 +119,16 @@ def _write_objects(config: Config, request: ProcessingRequest, cautions: list[st
 
 
 def write_refused(config: Config, request: ProcessingRequest, folder: Path, reason: str) -> list[str]:
-    """``result.json`` of a study that cannot be processed; no other result stays beside it.
+    """Write ``result.json`` of a study that cannot be processed, and delete its other results.
 
-    Returns the files to be sent: ``refusal.dcm`` if the config wants it and an instance names the patient.
+    Returns the files to be sent: ``refusal.dcm`` if ``delivery.send_refusals`` is set and an instance can be read that
+    names the patient.
     """
     for name in WORK_FILES:
         (folder / name).unlink(missing_ok=True)
     files = _write_refusal(config, request, folder, reason)
-    told = request.selection or request.considered
-    selection = None if told is None else selection_as_dict(told)
+    considered = request.selection or request.considered
+    selection = None if considered is None else selection_as_dict(considered)
     facts = {"state": "refused", "reason": reason, "created": request.created.isoformat(), "selection": selection}
     identity = {"study_instance_uid": request.study_instance_uid or None, "workflow_id": request.workflow_id}
     _write_json(folder / "result.json", {**identity, **facts, "files": files})
@@ -150,7 +152,7 @@ def _write_refusal(config: Config, request: ProcessingRequest, folder: Path, rea
 
 
 def _any_header(request: ProcessingRequest) -> pydicom.Dataset | None:
-    """The header of the first readable instance of the study: it says whose study it is."""
+    """The header of the first readable instance of the study, for the patient and study modules."""
     for file in sorted(path for path in request.folder.rglob("*") if path.is_file()):
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True)
@@ -162,7 +164,7 @@ def _any_header(request: ProcessingRequest) -> pydicom.Dataset | None:
 
 
 def _replaced(work_folder: Path, request: ProcessingRequest) -> dict[str, Any] | None:
-    """``result.json`` of the latest earlier order of the study that has a report; None: there is none."""
+    """The ``result.json`` of the latest earlier request of the study that has a report; None: there is none."""
     for workflow_id in request.earlier:
         try:
             earlier: dict[str, Any] = json.loads((work_folder / workflow_id / "result.json").read_text("utf-8"))
@@ -174,7 +176,7 @@ def _replaced(work_folder: Path, request: ProcessingRequest) -> dict[str, Any] |
 
 
 def _replacement(request: ProcessingRequest, earlier: dict[str, Any] | None) -> list[str]:
-    """What the report says about the results that it replaces, if there were any."""
+    """The caution that names the report which this one replaces, if there is one."""
     if earlier is None or request.selection is None:
         return []
     uid, moment = derived_uid(earlier["workflow_id"], "sr"), datetime.fromisoformat(earlier["created"])
@@ -211,7 +213,7 @@ def _versions(config: Config, request: ProcessingRequest) -> dict[str, str]:
 
 
 def rounded(numbers: dict[str, float]) -> dict[str, float]:
-    """To three decimals."""
+    """Each number rounded to three decimals."""
     return {name: round(number, 3) for name, number in numbers.items()}
 
 

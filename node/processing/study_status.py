@@ -1,16 +1,20 @@
-"""What became of each study: spool and workflows seen together. Read-only; nothing is kept here."""
+"""The status of each study, read from the spool and the workflows. Read-only; nothing is stored here."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from node.config import Config
-from node.processing.request import order_of
-from node.processing.request_history import judged, successor_id
+from node.processing.request_history import digest_of, judged, successor_id
 from node.scp.spool import Spool
 from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
+from node.workflow.states import DeliveryState, DeliveryStatus, PublishedState, StudyState
+from node.workflow.workflow_id import WorkflowId
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +22,21 @@ class StudyStatus:
     """One study as its latest workflow left it.
 
     Attributes:
-        state: receiving, stable, comparing, selected, segmented, reported, delivered, committed; refused, failed,
-            cancelled, or waiting to be tried again. A comparison that is over is seen through what follows it.
+        state: that of the latest workflow. A comparison that is over is seen through the workflow that follows it.
         reason: why there is no result.
-        deliveries: destination name to its state.
-        ordered: when the workflow was ordered; None: not yet.
+        deliveries: destination name to the delivery's status.
+        ordered: when the workflow was enqueued; None: not yet.
         kind: name of the error that the reason came from.
         folder: name of the results' folder in ``work/``.
-        judged: the sets of instances that were looked at; for the node alone, not told.
+        judged: digests of the sets of instances that were looked at; not part of `as_dict`.
     """
 
     study_instance_uid: str
     workflow_id: str | None
-    state: str
+    state: StudyState
     reason: str | None
     since: datetime
-    deliveries: dict[str, str]
+    deliveries: dict[str, DeliveryStatus]
     ordered: datetime | None = None
     kind: str | None = None
     folder: str | None = None
@@ -41,9 +44,17 @@ class StudyStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; stable: keys are only ever added."""
-        ordered = None if self.ordered is None else self.ordered.isoformat()
-        told = {key: value for key, value in asdict(self).items() if key != "judged"}
-        return told | {"since": self.since.isoformat(), "ordered": ordered}
+        return {
+            "study_instance_uid": self.study_instance_uid,
+            "workflow_id": self.workflow_id,
+            "state": str(self.state),
+            "reason": self.reason,
+            "since": self.since.isoformat(),
+            "deliveries": {name: str(status) for name, status in self.deliveries.items()},
+            "ordered": None if self.ordered is None else self.ordered.isoformat(),
+            "kind": self.kind,
+            "folder": self.folder,
+        }
 
 
 def read_study_statuses(config: Config, client: WorkflowClient | None = None) -> list[StudyStatus]:
@@ -53,89 +64,122 @@ def read_study_statuses(config: Config, client: WorkflowClient | None = None) ->
         requests: dict[str, list[WorkflowRecord]] = {}
         for record in own.workflows("process"):
             requests.setdefault(record.attributes["study_instance_uid"], []).append(record)
-        deliveries = _by_study_workflow(own.workflows("deliver"))
+        deliveries = _by_processing(own.workflows("deliver"))
     finally:
         if client is None:
             own.close()
-    lines = [_line(uid, records, deliveries) for uid, records in requests.items()]
+    statuses = [_status(uid, records, deliveries) for uid, records in requests.items()]
     spool = Spool(config.spool_folder)
     for uid in spool.studies():
         if uid not in requests:
-            arrived = datetime.fromtimestamp(spool.study_folder(uid).stat().st_mtime, UTC)
-            lines.append(StudyStatus(uid, None, "receiving", None, arrived, {}))
-    return sorted(lines, key=lambda line: line.since)
+            try:
+                arrived = datetime.fromtimestamp(spool.study_folder(uid).stat().st_mtime, UTC)
+            except FileNotFoundError:  # retention deleted the study meanwhile
+                continue
+            statuses.append(StudyStatus(uid, None, StudyState.RECEIVING, None, arrived, {}))
+    return sorted(statuses, key=lambda status: status.since)
 
 
-def _by_study_workflow(deliveries: list[WorkflowRecord]) -> dict[str, dict[str, WorkflowRecord]]:
-    """Workflow id of the study to destination name to delivery; a delivery is called <workflow id>-<destination>."""
-    found: dict[str, dict[str, WorkflowRecord]] = {}
+def _by_processing(deliveries: list[WorkflowRecord]) -> dict[WorkflowId, dict[str, WorkflowRecord]]:
+    """Id of the processing workflow to destination name to the delivery of its results."""
+    found: dict[WorkflowId, dict[str, WorkflowRecord]] = {}
     for record in deliveries:
-        parent, _, name = record.workflow_id.partition("-")
-        found.setdefault(parent, {})[name] = record
+        workflow_id = WorkflowId.parse(record.workflow_id)
+        found.setdefault(workflow_id.processing, {})[workflow_id.destination] = record
     return found
 
 
-def _line(uid: str, records: list[WorkflowRecord], deliveries: dict[str, dict[str, WorkflowRecord]]) -> StudyStatus:
+def _status(
+    uid: str, records: list[WorkflowRecord], deliveries: dict[WorkflowId, dict[str, WorkflowRecord]]
+) -> StudyStatus:
     ids = {each.workflow_id for each in records}
     *earlier, record = [each for each in records if successor_id(each) not in ids] or records
-    children = deliveries.get(record.workflow_id, {})
-    state, reason = _state(record)
+    children = deliveries.get(WorkflowId.parse(record.workflow_id), {})
+    published = _state(record)
+    state, reason = StudyState(published.state), published.reason
     if record.engine_status == "DELAYED" and earlier:
-        state, reason = "waiting to be tried again", _state(earlier[-1])[1]
-    states = {name: _state(child) for name, child in children.items()}
-    if state == "reported" and states:
-        failed = [text for each, text in states.values() if each == "failed" and text]
-        if failed:
-            state, reason = "failed", "; ".join(failed)
-        elif all(each == "committed" for each, _ in states.values()):
-            state = "committed"
-        elif all(each in ("delivered", "committed", "committing") for each, _ in states.values()):
-            state = "delivered"
-    texts = {name: each if text is None else f"{each}: {text}" for name, (each, text) in states.items()}
-    since = max([record.updated, *(child.updated for child in children.values())])
-    kind = record.output.get("kind") if isinstance(record.output, dict) else None
-    folder = order_of(record.workflow_id)
-    facts = (record.created, kind, folder, judged(records))
-    return StudyStatus(uid, record.workflow_id, state, reason, since, texts, *facts)
+        state, reason = StudyState.WAITING, _state(earlier[-1]).reason
+    statuses = {name: _delivery_status(child) for name, child in children.items()}
+    if state == StudyState.REPORTED and statuses:
+        state, reason = _after_deliveries(list(statuses.values()))
+    return StudyStatus(
+        uid,
+        record.workflow_id,
+        state,
+        reason,
+        since=max([record.updated, *(child.updated for child in children.values())]),
+        deliveries=statuses,
+        ordered=record.created,
+        kind=record.output.get("kind") if isinstance(record.output, dict) else None,
+        folder=digest_of(record),
+        judged=judged(records),
+    )
 
 
-def _state(record: WorkflowRecord) -> tuple[str, str | None]:
+def _after_deliveries(statuses: list[DeliveryStatus]) -> tuple[StudyState, str | None]:
+    """State and reason of a study whose results are being delivered."""
+    failed = [each.reason for each in statuses if each.state == DeliveryState.FAILED and each.reason]
+    if failed:
+        return StudyState.FAILED, "; ".join(failed)
+    states = {each.state for each in statuses}
+    if states == {DeliveryState.COMMITTED}:
+        return StudyState.COMMITTED, None
+    if states <= {DeliveryState.DELIVERED, DeliveryState.COMMITTING, DeliveryState.COMMITTED}:
+        return StudyState.DELIVERED, None
+    return StudyState.REPORTED, None
+
+
+def _delivery_status(record: WorkflowRecord) -> DeliveryStatus:
+    published = _state(record)
+    return DeliveryStatus(DeliveryState(published.state), published.reason)
+
+
+def _state(record: WorkflowRecord) -> PublishedState:
+    """How far a workflow is, or how it ended. What it published with a state while it runs is that state's reason."""
     if record.engine_status == "SUCCESS":
-        return str(record.output["state"]), record.output["reason"]
+        return PublishedState(str(record.output["state"]), record.output["reason"])
     if record.engine_status in ACTIVE:
-        return record.state or "stable", None
+        return record.state or PublishedState(StudyState.STABLE)
     if record.engine_status == "CANCELLED":
-        return "cancelled", None
+        return PublishedState(StudyState.CANCELLED)
     if record.engine_status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
-        return "failed", "the worker died at it too often (engine.max_recoveries)"
-    return "failed", record.error or record.engine_status
+        return PublishedState(StudyState.FAILED, "the worker died at it too often (engine.max_recoveries)")
+    return PublishedState(StudyState.FAILED, record.error or record.engine_status)
 
 
 def read_history(config: Config, client: WorkflowClient, study_instance_uid: str) -> list[tuple[datetime, str]]:
     """Everything recorded about a study, oldest first: moment and what happened."""
     history: list[tuple[datetime, str]] = []
-    arrived = [
-        file.stat().st_mtime for file in Spool(config.spool_folder).study_folder(study_instance_uid).rglob("*.dcm")
-    ]
+    arrived = sorted(_arrivals(Spool(config.spool_folder).study_folder(study_instance_uid)))
     if arrived:
-        history.append((datetime.fromtimestamp(min(arrived), UTC), "first instance received"))
-        history.append((datetime.fromtimestamp(max(arrived), UTC), f"last of {len(arrived)} instances received"))
+        history.append((datetime.fromtimestamp(arrived[0], UTC), "first instance received"))
+        history.append((datetime.fromtimestamp(arrived[-1], UTC), f"last of {len(arrived)} instances received"))
     attributes = {"study_instance_uid": study_instance_uid}
     for name in ("process", "deliver", "notice"):
         for record in client.workflows(name, attributes=attributes):
-            history.append((record.created, f"{name} {record.workflow_id}: ordered"))
-            history += [(moment, f"{name} {record.workflow_id}: {step}") for step, moment in _told(client, record)]
-            if record.engine_status not in ACTIVE:
-                state, reason = _state(record)
-                following = successor_id(record)
-                reason = f"{following} goes on" if following else reason
-                history.append(
-                    (record.updated, f"{name} {record.workflow_id}: {state}" + (f": {reason}" if reason else ""))
-                )
-    # the database keeps whole seconds: what arrived in the same one came before what was ordered
+            history += [(moment, f"{name} {record.workflow_id}: {event}") for moment, event in _events(client, record)]
+    # the database keeps whole seconds: of one second, instances were received before the workflow was enqueued
     return sorted(history, key=lambda entry: entry[0].replace(microsecond=0))
 
 
-def _told(client: WorkflowClient, record: WorkflowRecord) -> list[tuple[str, datetime]]:
-    """The steps of a workflow that say something to humans: not the engine's own."""
-    return [(step, moment) for step, moment in client.steps(record.workflow_id) if not step.startswith("DBOS.")]
+def _events(client: WorkflowClient, record: WorkflowRecord) -> Iterator[tuple[datetime, str]]:
+    """What happened in one workflow: it was enqueued, ran its steps (not the engine's own), and ended."""
+    yield record.created, "ordered"
+    for step, moment in client.steps(record.workflow_id):
+        if not step.startswith("DBOS."):
+            yield moment, step
+    if record.engine_status not in ACTIVE:
+        state, following = _state(record), successor_id(record)
+        reason = f"{following} goes on" if following else state.reason
+        yield record.updated, state.state + (f": {reason}" if reason else "")
+
+
+def _arrivals(study_folder: Path) -> Iterator[float]:
+    """When each instance of the study was stored. Retention may delete instances, and the folder, meanwhile."""
+    for folder, _, names in os.walk(study_folder):  # it skips folders that are gone
+        for name in names:
+            if name.endswith(".dcm"):
+                try:
+                    yield (Path(folder) / name).stat().st_mtime
+                except FileNotFoundError:
+                    continue

@@ -17,10 +17,17 @@ from node.config import Config
 from node.processing.study_status import StudyStatus
 from node.scp.removal import is_held
 from node.workflow.engine import ACTIVE, WorkflowClient
+from node.workflow.states import StudyState
 
 log = structlog.get_logger()
 
-_OVER = ("refused", "reported", "delivered", "committed", "cancelled")
+_OVER = (
+    StudyState.REFUSED,
+    StudyState.REPORTED,
+    StudyState.DELIVERED,
+    StudyState.COMMITTED,
+    StudyState.CANCELLED,
+)
 
 
 def delete_study_records(

@@ -29,18 +29,19 @@ from node.retention.retention_status import (
 )
 from node.scp.removal import Contents, is_held, remove_folder, remove_rest, remove_study, take_up_leftovers
 from node.workflow.engine import ACTIVE, WorkflowClient
+from node.workflow.workflow_id import WorkflowId
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionSnapshot:
-    """Ledger and spool at one moment. ``at_work``: ids of the workflows that are not over."""
+    """Ledger and spool at one moment. ``unfinished``: ids of the workflows that are not over."""
 
     now: datetime
     lines: list[StudyStatus]
     held: list[RetentionStatus]
-    at_work: frozenset[str]
+    unfinished: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def take_snapshot(config: Config) -> RetentionSnapshot:
         lines = read_study_statuses(config, client)
     processing = frozenset(each.attributes["study_instance_uid"] for each in requests)
     now = datetime.now(UTC)
-    at_work = frozenset(each.workflow_id for each in (*requests, *deliveries))
-    return RetentionSnapshot(now, lines, retention_statuses(config, lines, now, processing), at_work)
+    unfinished = frozenset(each.workflow_id for each in (*requests, *deliveries))
+    return RetentionSnapshot(now, lines, retention_statuses(config, lines, now, processing), unfinished)
 
 
 def clean(
@@ -104,13 +105,13 @@ def _alone(config: Config) -> Iterator[None]:
         yield
 
 
-def clean_results(config: Config, stock: RetentionSnapshot, gone: Collection[str], dry_run: bool) -> list[str]:
+def clean_results(config: Config, snapshot: RetentionSnapshot, gone: Collection[str], dry_run: bool) -> list[str]:
     """Delete results that are old enough; the names of their folders. ``gone``: studies whose inputs went just now."""
-    if is_clock_behind(stock.lines, stock.now):
+    if is_clock_behind(snapshot.lines, snapshot.now):
         return []
-    by_folder = {line.folder: line for line in stock.lines if line.folder}
-    studies = {line.study_instance_uid for line in stock.lines}
-    busy = {workflow_id.partition("-")[0].partition(".")[0] for workflow_id in stock.at_work}
+    by_folder = {line.folder: line for line in snapshot.lines if line.folder}
+    studies = {line.study_instance_uid for line in snapshot.lines}
+    busy = {WorkflowId.parse(workflow_id).digest for workflow_id in snapshot.unfinished}
     deleted = []
     with _alone(config):
         if not dry_run:
@@ -118,7 +119,7 @@ def clean_results(config: Config, stock: RetentionSnapshot, gone: Collection[str
         for folder in sorted(config.work_folder.glob("[!.]*")):
             try:
                 since = _results_since(config, folder, by_folder.get(folder.name), studies)
-                if since is None or folder.name in busy or not _is_past(config, since[1], stock.now):
+                if since is None or folder.name in busy or not _is_past(config, since[1], snapshot.now):
                     continue
                 if since[0] in gone or not is_held(config.spool_folder, since[0]):
                     if not dry_run:
@@ -148,22 +149,23 @@ def _results_since(
         is_over = line.state == "refused" or (has_results(config, line) and not why_undelivered(config, line))
         return (line.study_instance_uid, line.since) if is_over else None
     file = folder / "result.json"
-    if not file.is_file():
+    try:
+        result, written = json.loads(file.read_text("utf-8")), file.stat().st_mtime
+    except FileNotFoundError:
         return None
-    result = json.loads(file.read_text("utf-8"))
     uid = str(result.get("study_instance_uid") if isinstance(result, dict) else None)
-    # the ledger knows the study by a later workflow: these results are superseded
-    return (uid, datetime.fromtimestamp(file.stat().st_mtime, UTC)) if uid in studies else None
+    # the study's latest workflow has another folder: these results are superseded
+    return (uid, datetime.fromtimestamp(written, UTC)) if uid in studies else None
 
 
-def clean_commitments(config: Config, stock: RetentionSnapshot) -> int:
+def clean_commitments(config: Config, snapshot: RetentionSnapshot) -> int:
     """Delete requests for commitment that were never answered and that no workflow waits for; how many."""
     commitments, count = Commitments(config.commitments_folder), 0
     for file in sorted(config.commitments_folder.glob("*.json")):
         try:
-            if not is_valid_uid(file.stem) or commitments.workflow_of(file.stem) in stock.at_work:
+            if not is_valid_uid(file.stem) or commitments.workflow_of(file.stem) in snapshot.unfinished:
                 continue
-            if _is_past(config, datetime.fromtimestamp(file.stat().st_mtime, UTC), stock.now):
+            if _is_past(config, datetime.fromtimestamp(file.stat().st_mtime, UTC), snapshot.now):
                 commitments.forget(file.stem)
                 count += 1
         except FileNotFoundError:  # answered meanwhile
@@ -173,7 +175,7 @@ def clean_commitments(config: Config, stock: RetentionSnapshot) -> int:
     return count
 
 
-def clean_all(config: Config, stock: RetentionSnapshot, dry_run: bool) -> CleanupResult:
+def clean_all(config: Config, snapshot: RetentionSnapshot, dry_run: bool) -> CleanupResult:
     """Delete all that may go (``dry_run``: only name it).
 
     Raises:
@@ -185,9 +187,9 @@ def clean_all(config: Config, stock: RetentionSnapshot, dry_run: bool) -> Cleanu
             requests = client.workflows("process", attributes={"study_instance_uid": uid})
             return any(each.engine_status in ACTIVE for each in requests)
 
-        studies = clean(config, stock.held, dry_run, is_needed)
-    results = clean_results(config, stock, studies, dry_run)
-    return CleanupResult(studies, results, 0 if dry_run else clean_commitments(config, stock))
+        studies = clean(config, snapshot.held, dry_run, is_needed)
+    results = clean_results(config, snapshot, studies, dry_run)
+    return CleanupResult(studies, results, 0 if dry_run else clean_commitments(config, snapshot))
 
 
 def retention_round(config: Config) -> dict[str, int]:
@@ -210,14 +212,14 @@ def _tell_failure(kind: type[BaseException] | None, *_: object) -> None:
 
 
 def _round(config: Config) -> dict[str, int]:
-    stock = take_snapshot(config)
-    sizes = {each.study_instance_uid: each.bytes for each in stock.held}
-    cleaned = clean_all(config, stock, dry_run=False)
-    delete_study_records(config, stock.lines, lambda moment: _is_past(config, moment, stock.now))
+    snapshot = take_snapshot(config)
+    sizes = {each.study_instance_uid: each.bytes for each in snapshot.held}
+    cleaned = clean_all(config, snapshot, dry_run=False)
+    delete_study_records(config, snapshot.lines, lambda moment: _is_past(config, moment, snapshot.now))
     counts = {
         "studies": len(cleaned.studies),
         "bytes": sum(sizes[uid] for uid in cleaned.studies),
-        "studies_held": len(stock.held) - len(cleaned.studies),
+        "studies_held": len(snapshot.held) - len(cleaned.studies),
         "results": len(cleaned.results),
         "commitments": cleaned.commitments,
     }

@@ -17,9 +17,13 @@ from node.errors import StorageError
 from node.processing.request import RequestOptions, build_request
 from node.processing.study_status import StudyStatus
 from node.scp.removal import Contents, contents, studies_held
+from node.workflow.states import DeliveryState, DeliveryStatus, StudyState
 
-_WITH_RESULTS = ("reported", "delivered", "committed")
-_HAS_IT = {"delivered": ("delivered", "committed", "committing"), "committed": ("committed",)}
+_WITH_RESULTS = (StudyState.REPORTED, StudyState.DELIVERED, StudyState.COMMITTED)
+_HAS_IT = {
+    "delivered": (DeliveryState.DELIVERED, DeliveryState.COMMITTED, DeliveryState.COMMITTING),
+    "committed": (DeliveryState.COMMITTED,),
+}
 _CLOCKS_DIFFER = timedelta(minutes=5)
 """By how much the clocks of the node's machines may differ before one is taken for set back."""
 
@@ -32,7 +36,7 @@ class RetentionStatus:
     instances: int
     bytes: int
     arrived: datetime | None
-    state: str
+    state: StudyState
     held_because: str | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,8 +74,8 @@ def _holding(config: Config, uid: str, line: StudyStatus | None, now: datetime, 
     return RetentionStatus(uid, there.instances, there.bytes, there.arrived, _state(line), because)
 
 
-def _state(line: StudyStatus | None) -> str:
-    return "receiving" if line is None else line.state
+def _state(line: StudyStatus | None) -> StudyState:
+    return StudyState.RECEIVING if line is None else line.state
 
 
 def is_clock_behind(lines: list[StudyStatus], now: datetime) -> bool:
@@ -86,23 +90,25 @@ def _is_ahead(line: StudyStatus, now: datetime) -> bool:
 def has_results(config: Config, line: StudyStatus) -> bool:
     """True if there are results, be it that a destination which is no longer in the config never got them."""
     names = {section.name for section in config.destination}
-    is_lost = any(name not in names and text.startswith("failed") for name, text in line.deliveries.items())
-    return line.state in _WITH_RESULTS or (line.state == "failed" and is_lost)
+    is_lost = any(
+        name not in names and delivery.state == DeliveryState.FAILED for name, delivery in line.deliveries.items()
+    )
+    return line.state in _WITH_RESULTS or (line.state == StudyState.FAILED and is_lost)
 
 
 def _why_held(config: Config, line: StudyStatus | None, there: Contents, now: datetime) -> str | None:
-    if line is None or line.state == "receiving" or line.ordered is None:
+    if line is None or line.state == StudyState.RECEIVING or line.ordered is None:
         return "not processed yet"
     if _is_ahead(line, now):
         return "the clock was set back: what the ledger says of it is later than now"
     section = config.retention
-    if line.state == "refused":
+    if line.state == StudyState.REFUSED:
         if section.refused_days == 0:
             return "refused, and the inputs of refused studies are kept (retention.refused_days)"
         return _why_young(config, line, there, section.refused_days, now)
     if has_results(config, line):
         return why_undelivered(config, line) or _why_young(config, line, there, section.input_days, now)
-    if line.state in ("failed", "cancelled"):
+    if line.state in (StudyState.FAILED, StudyState.CANCELLED):
         return f"{line.state}: no destination may have results of it"
     return f"work on it is under way ({line.state})"
 
@@ -116,19 +122,20 @@ def why_undelivered(config: Config, line: StudyStatus) -> str | None:
         return "its results were ordered to no destination" if config.destination else "no destination is configured"
     sections = {section.name: section for section in config.destination}
     for name in sections.keys() & line.deliveries.keys() or line.deliveries.keys():
-        text = line.deliveries[name]
-        if not _has_it(config.retention.after, sections.get(name), text):
-            return f"destination {name} is not {config.retention.after}: {text}"
+        delivery = line.deliveries[name]
+        if not _has_it(config.retention.after, sections.get(name), delivery):
+            return f"destination {name} is not {config.retention.after}: {delivery}"
     return None
 
 
-def _has_it(after: str, section: DestinationSection | None, text: str) -> bool:
-    state = text.partition(":")[0]
+def _has_it(after: str, section: DestinationSection | None, delivery: DeliveryStatus) -> bool:
     if section is None and after == "committed":
-        # whether it was to commit is not known any more: a delivery that ends without a word was not asked for it
-        return state == "committed" or text == "delivered"
+        # The config no longer says whether the destination was to commit. A delivery that ends without a reason is one
+        # that was not asked to.
+        is_asked_for_no_more = delivery == DeliveryStatus(DeliveryState.DELIVERED)
+        return delivery.state == DeliveryState.COMMITTED or is_asked_for_no_more
     enough = after if section is None or section.commitment else "delivered"
-    return state in _HAS_IT[enough]
+    return delivery.state in _HAS_IT[enough]
 
 
 def _why_young(config: Config, line: StudyStatus, there: Contents, days: float, now: datetime) -> str | None:

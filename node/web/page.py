@@ -97,7 +97,10 @@ def _hidden(line: StudyStatus) -> StudyStatus:
         line,
         study_instance_uid=f"…{line.study_instance_uid[-4:]}",
         reason=line.reason and shortened(line.reason),
-        deliveries={name: shortened(text) for name, text in line.deliveries.items()},
+        deliveries={
+            name: replace(delivery, reason=delivery.reason and shortened(delivery.reason))
+            for name, delivery in line.deliveries.items()
+        },
     )
 
 

@@ -1,9 +1,9 @@
-"""How often workers died at one workflow, so that a study that kills them does not do so for ever.
+"""How often workers crashed in a workflow, so that a study that crashes them is not begun for ever.
 
-The engine counts every start instead: ordinary restarts use its limit up, and a take-over resets it. Here a workflow is
-marked while a worker is at it. A mark that is still there when it starts again means that the worker died. One that
-stopped in good order, or ended itself because it could not record, takes its marks back; the second cannot say so in
-the database, but it can delete a file, which takes no room on a full disk.
+The engine counts every start instead: ordinary restarts use its limit up, and a take-over resets it. Here a worker
+marks a workflow while it runs it. A mark that is still there when the workflow starts again means that the worker
+crashed. A worker that stops in good order takes its marks back. So does one that ends itself because the database takes
+no record: it cannot say so in the database, but it can delete a file, which needs no room on a full disk.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _TOO_OFTEN = "the worker died at it too often (engine.max_recoveries)"
 
 
 class CrashCounter:
-    """The marks of one worker. A database in trouble stops no work here: whoever has to record will notice.
+    """The marks of one worker. An error of the database is only logged: the engine meets it when it records a step.
 
     Args:
-        alive: a file that is there as long as the worker lives, and after it died.
-        most: a workflow at which workers died so often is not begun again.
+        alive: a file that is there as long as the worker runs, and after a crash.
+        most: a workflow in which workers crashed so often is not begun again.
         given_up: called with such a workflow's id and the reason that it ends with.
     """
 
@@ -48,19 +48,19 @@ class CrashCounter:
         self._is_leaving = False
 
     def begin(self) -> None:
-        """To be called before any workflow starts."""
+        """Start the worker; to be called before any workflow starts."""
         if not self._alive.exists():
             self._take_marks_back()
         self._alive.touch()
 
     def leave(self) -> None:
-        """The worker stops in good order; what it is at is no death."""
+        """Stop the worker in good order: the workflows that it runs have not crashed it."""
         self._is_leaving = True
         self._take_marks_back()
         self.leave_without_record()
 
     def leave_without_record(self) -> None:
-        """The worker ends itself, for the database takes nothing."""
+        """End the worker by its own decision, because the database takes no record."""
         self._alive.unlink(missing_ok=True)
 
     @contextmanager
@@ -68,12 +68,12 @@ class CrashCounter:
         """Mark the workflow while the block runs.
 
         Raises:
-            EngineError: workers died at it too often.
+            EngineError: workers crashed in it too often.
         """
         crashes = self._mark(workflow_id)
         try:
             if crashes >= self._most:
-                log.error("study_kills_workers", workflow_id=workflow_id, crashes=crashes)
+                log.error("study_crashes_workers", workflow_id=workflow_id, crashes=crashes)
                 self._given_up(workflow_id, _TOO_OFTEN)
                 raise EngineError(_TOO_OFTEN)
             yield
@@ -82,7 +82,7 @@ class CrashCounter:
             self._tried(sa.delete(UNDER_WAY).where(UNDER_WAY.c.workflow_id == workflow_id, mine))
 
     def _mark(self, workflow_id: str) -> int:
-        """Mark it; how often workers died at it."""
+        """Mark the workflow; returns how often workers crashed in it."""
         if self._is_leaving:
             return 0
         this = UNDER_WAY.c.workflow_id == workflow_id
@@ -90,14 +90,14 @@ class CrashCounter:
             with self._engine.begin() as connection:
                 row = connection.execute(sa.select(UNDER_WAY).where(this)).one_or_none()
                 if row is None:
-                    values = {"workflow_id": workflow_id, "executor_id": self._identity, "deaths": 0}
+                    values = {"workflow_id": workflow_id, "executor_id": self._identity, "crashes": 0}
                     connection.execute(sa.insert(UNDER_WAY).values(values))
                     return 0
                 crashes = int(row.crashes) + (row.executor_id is not None)
                 connection.execute(sa.update(UNDER_WAY).where(this).values(executor_id=self._identity, crashes=crashes))
                 return crashes
         except sa.exc.SQLAlchemyError as error:
-            log.warning("deaths_not_counted", workflow_id=workflow_id, kind=type(error).__name__)
+            log.warning("crashes_not_counted", workflow_id=workflow_id, kind=type(error).__name__)
             return 0
 
     def _take_marks_back(self) -> None:
@@ -108,4 +108,4 @@ class CrashCounter:
             with self._engine.begin() as connection:
                 connection.execute(statement)
         except sa.exc.SQLAlchemyError as error:
-            log.warning("deaths_not_counted", kind=type(error).__name__)
+            log.warning("crashes_not_counted", kind=type(error).__name__)

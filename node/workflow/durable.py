@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import structlog
 
 from node.workflow.crash_counter import CrashCounter
+from node.workflow.states import PublishedState
 from node.workflow.takeover import RunningWorkflows
+from node.workflow.workflow_id import WorkflowId
 
 if TYPE_CHECKING:
     from dbos import EnqueueOptions
@@ -43,11 +45,11 @@ class DurableSteps:
 
         return DBOS.run_step({"name": name}, function, *arguments)
 
-    def tell(self, state: str) -> None:
+    def publish(self, state: str, reason: str | None = None) -> None:
         """An event of the workflow, read by ``WorkflowClient``."""
         from dbos import DBOS
 
-        DBOS.set_event("state", state)
+        DBOS.set_event("state", PublishedState(state, reason).as_message())
 
     def sleep(self, seconds: float) -> None:
         """Wait until a recorded moment.
@@ -81,12 +83,16 @@ class DurableSteps:
 
         return DBOS.recv(topic, _NO_WAIT_SECONDS)
 
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
+    def start(self, queue: str, workflow_id: WorkflowId, *arguments: Any, delay_seconds: float = 0.0) -> None:
         """Enqueue a child workflow, with the words its parent was enqueued with."""
         from dbos import DBOS
 
         attributes = DBOS.get_workflow_status(self.workflow_id)
-        options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
+        options: EnqueueOptions = {
+            "queue_name": queue,
+            "workflow_name": str(workflow_id.kind),
+            "workflow_id": str(workflow_id),
+        }
         options["attributes"] = dict((attributes and attributes.attributes) or {})
         if delay_seconds > 0:
             options["delay_seconds"] = delay_seconds
@@ -98,7 +104,7 @@ class DurableWork:
 
     def __init__(self, crashes: CrashCounter) -> None:
         self.crashes = crashes
-        self.at_work = RunningWorkflows()
+        self.running = RunningWorkflows()
         self._ending = threading.Lock()
 
     def bound(self, function: Callable[..., Any], is_counted: bool = False) -> Callable[..., Any]:
@@ -110,7 +116,7 @@ class DurableWork:
         def workflow(*arguments: Any) -> Any:
             workflow_id = steps.workflow_id
             counted = self.crashes.counted(workflow_id) if is_counted else nullcontext()
-            with self.at_work.running(workflow_id), counted:
+            with self.running.running(workflow_id), counted:
                 try:
                     return function(steps, *arguments)
                 except SQLAlchemyError as error:

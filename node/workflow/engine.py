@@ -1,55 +1,57 @@
-"""The durable workflow engine (DBOS Transact): start, queues, checkpoints, recovery. The only file that knows it.
+"""The durable workflow engine (DBOS Transact): workers, queues and clients. Only `node.workflow` imports it.
 
-Two sides. A *worker* launches the engine and runs workflows; a *client* (receiver, command line, status page) enqueues
-them and looks at them. Both meet in one database: SQLite inside the node's folder, or PostgreSQL.
+A *worker* launches the engine and runs workflows; a *client* (receiver, command line, status page) enqueues workflows
+and reads their records. Both use one database: SQLite in the node's folder, or PostgreSQL.
 
-A workflow is ordinary code whose steps go through ``Steps``: after a restart, finished steps give back their recorded
-results and the first unfinished one runs again; so steps are idempotent, and workflow code outside them has no effect.
+A workflow is ordinary code whose steps go through ``Steps``. After a restart, finished steps return their recorded
+results, and the first unfinished step runs again. So steps are idempotent, and code outside of steps has no effect on
+files, networks or the database.
 """
 
 from __future__ import annotations
 
-import fcntl
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from node.config import Config
-from node.errors import ConfigError, EngineError, GlionodeError
+from node.errors import EngineError, GlionodeError
 from node.workflow.crash_counter import CrashCounter
 from node.workflow.durable import DurableSteps, DurableWork
-from node.workflow.tables import open_tables
+from node.workflow.states import PublishedState
+from node.workflow.study_index import STUDY_ATTRIBUTE, StudyIndex
+from node.workflow.tables import ACTIVE_STATUSES, ENGINE_APPLICATION, is_sqlite, open_tables
 from node.workflow.takeover import Heartbeat, watching_others
+from node.workflow.worker_files import WORKER_ROLE, alive_file, worker_lock
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions, ScheduleInput, WorkflowStatus
 
 APPLICATION_VERSION = "1"
-"""Raised only when a change makes recorded steps unusable; else an upgrade orphans pending workflows."""
+"""Raised only when a change makes recorded steps unusable: only workers of their version finish begun workflows."""
 
 STUDY_QUEUE, NOTICE_QUEUE = "gpu", "notice"
-ACTIVE = ("ENQUEUED", "PENDING", "DELAYED")
-"""The engine's words for a workflow that is not over."""
+ACTIVE = ACTIVE_STATUSES
+"""The engine's status of a workflow that is not over."""
 
 _POLLING_SECONDS = 0.5
-# Deliveries wait for their destination in threads, which the engine does not limit: so many for each queue, no more.
+# Deliveries wait for their destination in threads, and the engine does not limit their number: the limit of each queue.
 _WAITING_WORKFLOWS = 128
 _COUNTED = "process"
-"""The workflow that computes, and can kill its worker by what a study holds. Others are taken up without end."""
+"""The workflow that computes and may crash its worker; crashes in other workflows are not counted."""
 _SLASH_FREE = str.maketrans("/:", "__")
 
 
 def delivery_queue(destination: str) -> str:
-    """The queue of one destination: what waits for one that is down does not hold up the others."""
+    """The queue of one destination: deliveries to a destination that is down do not hold up those to the others."""
     return f"deliver-{destination}"
 
 
 def executor_id(config: Config, role: str) -> str:
-    """Unique per process: two processes under one id would both run the same recovered workflow."""
+    """The executor's id, unique per process: two processes of one id would both run the same recovered workflow."""
     return f"{socket.gethostname()}-{role}-{config.segmentation.device}".translate(_SLASH_FREE)
 
 
@@ -62,10 +64,10 @@ def running_worker(
 ) -> Iterator[None]:
     """Run ``workflows`` (name to function taking ``Steps`` first) from the queues until the block ends.
 
-    Workflows that this worker left unfinished are taken up again at once, those of workers that died after
-    ``engine.dead_seconds``. ``hourly`` is called once an hour by one of all workers, ``given_up`` with the id of a
-    workflow that ends because workers died at it, and the reason. The process ends with status 1 if the database does
-    not take what a workflow did.
+    Workflows that this worker left unfinished are resumed at once, those of dead workers after ``engine.dead_seconds``.
+    ``hourly`` is called once an hour by one of all workers; ``given_up`` is called with the id of a workflow that ends
+    because workers crashed in it, and the reason. The process ends with status 1 if the database takes no record of a
+    step.
 
     Raises:
         ConfigError: another worker of this host and device runs on this folder.
@@ -73,16 +75,16 @@ def running_worker(
     """
     from dbos import DBOS
 
-    identity = executor_id(config, "work")
-    with _lock(config.folder / f"{identity}.lock"):
+    identity = executor_id(config, WORKER_ROLE)
+    with worker_lock(config.folder, identity):
         with _database_errors():
             tables = open_tables(config)
-        alive = config.folder / f"{identity}.alive"
+        alive = alive_file(config.folder, identity)
         crashes = CrashCounter(tables, identity, alive, config.engine.max_recoveries, given_up)
         work = DurableWork(crashes)
         DBOS(
             config={
-                "name": "glionode",
+                "name": ENGINE_APPLICATION,
                 "system_database_url": config.database_url,
                 "executor_id": identity,
                 "application_version": APPLICATION_VERSION,
@@ -91,7 +93,7 @@ def running_worker(
             }
         )
         for name, function in workflows.items():
-            # no limit: the engine counts ordinary restarts, too, and deaths that others are to blame for
+            # no limit: the engine counts ordinary restarts, too, and crashes that another workflow caused
             DBOS.workflow(name=name, max_recovery_attempts=None)(work.bound(function, is_counted=name == _COUNTED))
         schedule = _scheduled(work, hourly)
         try:
@@ -101,7 +103,7 @@ def running_worker(
                 _register_queues(config)
                 if schedule:
                     DBOS.apply_schedules([schedule])
-            heartbeat = Heartbeat(config, tables, identity, APPLICATION_VERSION, work.at_work)
+            heartbeat = Heartbeat(config, tables, identity, APPLICATION_VERSION, work.running)
             try:
                 with watching_others(heartbeat, config.engine.heartbeat_seconds, work.end):
                     yield
@@ -117,7 +119,7 @@ def _register_queues(config: Config) -> None:
 
     DBOS.register_queue(STUDY_QUEUE, worker_concurrency=1, polling_interval_sec=_POLLING_SECONDS)
     queues = {NOTICE_QUEUE, *(delivery_queue(section.name) for section in config.destination)}
-    # what waits for a destination that is no longer in the config must come to its end, too
+    # deliveries to a destination that is no longer in the config must come to their end, too
     left = DBOS.list_workflows(name="deliver", status=list(ACTIVE), load_input=False, load_output=False)
     queues |= {each.queue_name for each in left if each.queue_name and each.queue_name.startswith(delivery_queue(""))}
     for queue in sorted(queues):
@@ -137,31 +139,21 @@ def _scheduled(work: DurableWork, hourly: Callable[[], Any] | None) -> ScheduleI
     return {"schedule_name": "hourly", "workflow_fn": registered, "schedule": "17 * * * *"}
 
 
-@contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"node.folder: another worker runs here ({file.name} is locked)") from None
-        yield
-
-
 @dataclass(frozen=True, slots=True)
 class WorkflowRecord:
     """One workflow as the engine recorded it.
 
     Attributes:
-        engine_status: ENQUEUED, PENDING, SUCCESS, ERROR, CANCELLED, ... as the engine has it.
-        state: what an active workflow told last, or None.
-        about: the words it was enqueued with.
+        engine_status: the engine's status: ENQUEUED, PENDING, SUCCESS, ERROR, CANCELLED, ...
+        state: the last state that an active workflow published, or None.
+        attributes: the attributes that the workflow was enqueued with, and those that were added later.
+        output: the result of a workflow in SUCCESS.
         error: the reason of an ERROR.
     """
 
     workflow_id: str
     engine_status: str
-    state: str | None
+    state: PublishedState | None
     attributes: Mapping[str, str]
     output: Any
     error: str | None
@@ -181,32 +173,35 @@ def _database_errors() -> Iterator[None]:
 
 
 class WorkflowClient:
-    """Enqueues workflows and looks at them, from any process; an EngineError if the database does not answer."""
+    """Enqueues workflows and reads their records, from any process; EngineError if the database does not answer."""
 
     def __init__(self, config: Config) -> None:
         from dbos import DBOS, DBOSClient
 
         with _database_errors():
             config.folder.mkdir(parents=True, exist_ok=True)
-            # the client makes no tables, and may be here before the first worker ever ran
+            # the engine's client creates no tables, and no worker may have run yet
             DBOS.migrate(config.database_url)
             self._client: DBOSClient = DBOSClient(system_database_url=config.database_url)
+            self._studies = StudyIndex(config) if is_sqlite(config) else None
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connections to the database."""
+        if self._studies is not None:
+            self._studies.close()
         self._client.destroy()
 
     def enqueue(
         self, queue: str, name: str, workflow_id: str, *arguments: Any, attributes: Mapping[str, str] | None = None
     ) -> None:
-        """Start a workflow, once for an id; ``about``: words kept beside it, listed without reading its arguments."""
+        """Enqueue a workflow, once for each id; ``attributes`` are listed without reading the workflow's arguments."""
         options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
         options["attributes"] = dict(attributes or {})
         with _database_errors():
             self._client.enqueue(options, *arguments)
 
     def describe(self, workflow_id: str, attributes: Mapping[str, str]) -> None:
-        """Add to the words kept beside a workflow."""
+        """Add to the attributes of a workflow."""
         with _database_errors():
             self._client.update_workflow_attributes(workflow_id, dict(attributes), merge=True)
 
@@ -216,31 +211,39 @@ class WorkflowClient:
             self._client.send(workflow_id, message, topic, idempotency_key=key)
 
     def cancel(self, workflow_id: str) -> None:
-        """End a workflow before its next step; one that is over stays as it is."""
+        """Cancel a workflow before its next step; a workflow that is over does not change."""
         with _database_errors():
             self._client.cancel_workflow(workflow_id)
 
     def delete(self, workflow_ids: Sequence[str]) -> None:
-        """Forget workflows and all that was recorded for them, in one transaction."""
+        """Delete workflows and everything that was recorded for them, in one transaction."""
         with _database_errors():
             self._client.delete_workflows(list(workflow_ids))
 
     def workflows(
         self, name: str, prefix: str | None = None, attributes: Mapping[str, str] | None = None
     ) -> list[WorkflowRecord]:
-        """All workflows called ``name`` (whose id starts with ``prefix``, kept with ``about``), oldest first."""
+        """The workflows called ``name`` whose id starts with ``prefix`` and that have ``attributes``, oldest first.
+
+        ``attributes`` name at least the study: by it the workflows are found without reading the whole history.
+        """
         with _database_errors():
-            light = self._client.list_workflows(
-                name=name, workflow_id_prefix=prefix, load_input=False, load_output=attributes is None
+            return [self._record(status) for status in self._found(name, prefix, dict(attributes or {}))]
+
+    def _found(self, name: str, prefix: str | None, attributes: dict[str, str]) -> list[WorkflowStatus]:
+        if self._studies is None or not attributes:
+            return self._client.list_workflows(
+                name=name, workflow_id_prefix=prefix, attributes=attributes or None, load_input=False
             )
-            if attributes is not None:  # SQLite cannot be asked for attributes
-                ids = [each.workflow_id for each in light if attributes.items() <= (each.attributes or {}).items()]
-                light = self._client.list_workflows(workflow_ids=ids, load_input=False) if ids else []
-                light.sort(key=lambda each: ids.index(each.workflow_id))  # SQLite has whole seconds: ids would decide
-            return [self._record(status) for status in light]
+        ids = self._studies.workflow_ids(attributes[STUDY_ATTRIBUTE], name)
+        if not ids:  # no ids would be all ids to the engine
+            return []
+        found = self._client.list_workflows(workflow_ids=ids, workflow_id_prefix=prefix, load_input=False)
+        found.sort(key=lambda each: ids.index(each.workflow_id))
+        return [each for each in found if attributes.items() <= (each.attributes or {}).items()]
 
     def steps(self, workflow_id: str) -> list[tuple[str, datetime]]:
-        """The finished steps of a workflow: name and moment, in their order."""
+        """The finished steps of a workflow in their order: name, and the moment when the step ended."""
         with _database_errors():
             found = self._client.list_workflow_steps(workflow_id, load_output=False)
         return [(step["function_name"], _moment(step["completed_at_epoch_ms"])) for step in found]
@@ -257,13 +260,13 @@ class WorkflowClient:
             updated=_moment(status.updated_at),
         )
 
-    def _state(self, workflow_id: str) -> str | None:
-        state = self._client.get_event(workflow_id, "state", timeout_seconds=0)
-        return None if state is None else str(state)
+    def _state(self, workflow_id: str) -> PublishedState | None:
+        message = self._client.get_event(workflow_id, "state", timeout_seconds=0)
+        return None if message is None else PublishedState.from_message(message)
 
 
 def _reason(error: Exception) -> str:
-    """Our own errors' text; of others only the kind, for their text may repeat what was in a header."""
+    """The text of glionode's own errors; only the kind of other errors, whose text may repeat a header's value."""
     return str(error) if isinstance(error, GlionodeError) else type(error).__name__
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class StudyState(StrEnum):
-    """Where a study is."""
+    """How far a study is, or how its processing ended."""
 
     RECEIVING = "receiving"
     STABLE = "stable"
@@ -27,9 +27,10 @@ class StudyState(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """Where the results of a study are on their way to one destination."""
+    """How far the delivery of a study's results to one destination is, or how it ended."""
 
     STABLE = "stable"
+    """The delivery is in its queue; no worker has begun it."""
     SENDING = "sending"
     RETRYING = "retrying"
     DELIVERED = "delivered"
@@ -39,24 +40,42 @@ class DeliveryState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class NoticeState(StrEnum):
+    """How far a notice to humans is, or how it ended."""
+
+    STABLE = "stable"
+    RETRYING = "retrying"
+    TOLD = "told"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a workflow under way says of itself: a state, and a reason if there is more to say."""
+class PublishedState:
+    """The state that a running workflow published, and the reason if there is more to say."""
 
     state: str
     reason: str | None = None
 
     def as_message(self) -> dict[str, Any]:
-        """Plain JSON values, for the engine's database."""
+        """Plain JSON values for the engine's database; a later version, which may have moved this class, reads them."""
         return {"state": str(self.state), "reason": self.reason}
 
     @staticmethod
-    def from_message(message: Mapping[str, Any] | str) -> Told:
-        """What ``as_message`` gave, or the text ``state: reason`` that glionode 0.1.0 recorded."""
+    def from_message(message: Mapping[str, Any] | str) -> PublishedState:
+        """The state that ``as_message`` gave, or the text ``state: reason`` that glionode 0.1.0 recorded."""
         if isinstance(message, str):
             state, _, reason = message.partition(": ")
-            return Told(state, reason or None)
-        return Told(str(message["state"]), message["reason"])
+            return PublishedState(state, reason or None)
+        return PublishedState(str(message["state"]), message["reason"])
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryStatus:
+    """The delivery of a study's results to one destination: its state, and the reason if there is more to say."""
+
+    state: DeliveryState
+    reason: str | None = None
 
     def __str__(self) -> str:
-        return self.state if self.reason is None else f"{self.state}: {self.reason}"
+        return str(self.state) if self.reason is None else f"{self.state}: {self.reason}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from node.workflow.workflow_id import WorkflowId
+
 T = TypeVar("T")
 
 
@@ -18,8 +20,8 @@ class Steps(Protocol):
     def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
         """Call ``function``; its result is recorded and given back instead of calling again after a restart."""
 
-    def tell(self, state: str) -> None:
-        """Publish how far the study is (a word of the study's way)."""
+    def publish(self, state: str, reason: str | None = None) -> None:
+        """Publish how far the workflow is, for command line and status page; ``reason``: if there is more to say."""
 
     def sleep(self, seconds: float) -> None:
         """Wait; what remains of the wait survives a restart, and is never more than ``seconds`` if the clock jumped."""
@@ -27,7 +29,7 @@ class Steps(Protocol):
     def receive(self, topic: str, timeout_seconds: float) -> Any | None:
         """The next message of ``topic`` that was sent to this workflow; None if none came in time."""
 
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
+    def start(self, queue: str, workflow_id: WorkflowId, *arguments: Any, delay_seconds: float = 0.0) -> None:
         """Start another workflow on ``queue``; once, however often this is called with one id."""
 
 
@@ -40,8 +42,8 @@ class DirectSteps:
         """Call ``function``."""
         return function(*arguments)
 
-    def tell(self, state: str) -> None:
-        """Nobody listens."""
+    def publish(self, state: str, reason: str | None = None) -> None:
+        """Nothing is published: no other process looks at this workflow."""
 
     def sleep(self, seconds: float) -> None:
         """Never needed: nothing is delivered."""
@@ -50,5 +52,5 @@ class DirectSteps:
         """Nobody sends."""
         return None
 
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
+    def start(self, queue: str, workflow_id: WorkflowId, *arguments: Any, delay_seconds: float = 0.0) -> None:
         """Never needed: nothing is delivered."""

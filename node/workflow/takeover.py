@@ -1,12 +1,12 @@
-"""Workers watch each other: what a dead one left unfinished is resumed by another (ENGINE's only gap).
+"""Workers watch each other, for the engine does not resume what a dead worker left unfinished.
 
-Each worker counts up a beat of its own in the database. A worker whose beat stood still for ``engine.dead_seconds``, as
-seen by this process's own monotonic clock, is taken for dead: no two machines' clocks are compared. Of the living
-workers the first by name resumes the dead one's workflows, so that two do not resume the same.
+Each worker counts its heartbeats in the database. A worker whose count stood still for ``engine.dead_seconds`` is taken
+for dead. Of the living workers of one application version the first by name resumes the dead one's workflows of that
+version, so that two workers do not resume the same.
 
-A worker also resumes what is its own by name and what no thread of it runs: the engine gives up, without a word, what
-the database did not take for a moment. One that was only asleep wakes to find that the engine no longer lets it record
-steps of workflows it lost.
+A worker also resumes the workflows that it owns and that none of its threads runs: the engine drops a workflow without
+a log entry if the database refuses a write for a moment. A worker that was only frozen finds that the engine records
+no more steps of the workflows it lost.
 """
 
 from __future__ import annotations
@@ -14,47 +14,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import sqlalchemy as sa
 import structlog
 
 from node.config import Config
-from node.workflow.tables import WORKERS, open_tables
-
-if TYPE_CHECKING:
-    from dbos import WorkflowStatus
+from node.workflow.leftovers import Leftovers
+from node.workflow.tables import ENGINE_APPLICATION, ENGINE_WORKFLOWS, WORKERS, open_tables
+from node.workflow.versions import ApplicationVersions
+from node.workflow.worker_watch import OverdueIds, WorkerWatch
 
 log = structlog.get_logger()
 
 _STOP_SECONDS = 5.0
-
-
-class Watch:
-    """Who lives, judged by beats. Time is passed in, in monotonic seconds."""
-
-    def __init__(self, identity: str, dead_seconds: float) -> None:
-        self._identity = identity
-        self._dead_seconds = dead_seconds
-        self._seen: dict[str, tuple[int | None, float]] = {}
-
-    def dead(self, beats: dict[str, int], owners: Iterable[str], now: float) -> list[str]:
-        """The ``owners`` of unfinished workflows that are dead and that it is this worker's turn to take over.
-
-        ``beats``: executor id to its count. An owner without a beat is given ``dead_seconds``, too.
-        """
-        owners = set(owners)
-        for executor in owners | set(beats):
-            beat = beats.get(executor)
-            if executor not in self._seen or self._seen[executor][0] != beat:
-                self._seen[executor] = (beat, now)
-        for gone in set(self._seen) - owners - set(beats):
-            del self._seen[gone]
-        silent = {executor for executor, (_, since) in self._seen.items() if now - since >= self._dead_seconds}
-        living = set(beats) - silent | {self._identity}
-        return sorted((owners & silent) - {self._identity}) if min(living) == self._identity else []
 
 
 class RunningWorkflows:
@@ -66,7 +41,7 @@ class RunningWorkflows:
 
     @contextmanager
     def running(self, workflow_id: str) -> Iterator[None]:
-        """It runs as long as the block does."""
+        """The workflow counts as running until the block ends."""
         with self._lock:
             self._runs[workflow_id] += 1
         try:
@@ -78,62 +53,84 @@ class RunningWorkflows:
                     del self._runs[workflow_id]
 
     def ids(self) -> set[str]:
-        """Of this moment."""
+        """The workflows that run at this moment."""
         with self._lock:
             return set(self._runs)
 
 
-class AbandonedWorkflows:
-    """Which workflows of this worker no thread runs, for longer than it takes to begin or to end one."""
+class _Pending(NamedTuple):
+    """A workflow that a worker runs, or ran when it died."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._since: dict[str, float] = {}
-
-    def due(self, idle: Iterable[str], now: float) -> set[str]:
-        """Of the ``idle`` ones those that were idle at every look for ``seconds``; they are given as long again."""
-        self._since = {workflow_id: self._since.get(workflow_id, now) for workflow_id in idle}
-        due = {workflow_id for workflow_id, since in self._since.items() if now - since >= self._seconds}
-        for workflow_id in due:
-            del self._since[workflow_id]
-        return due
+    workflow_id: str
+    executor_id: str | None
+    application_version: str | None
+    queue_name: str | None
 
 
 class Heartbeat:
-    """One worker's beat in the database, and its look at the others' and at what is its own."""
+    """One worker's heartbeat in the database, and its look at the other workers and at its own workflows."""
 
     def __init__(
-        self, config: Config, tables: sa.Engine, identity: str, version: str, at_work: RunningWorkflows
+        self, config: Config, tables: sa.Engine, identity: str, version: str, running: RunningWorkflows
     ) -> None:
+        seconds = config.engine.dead_seconds
         self._tables = tables
         self._identity = identity
         self._version = version
-        self._at_work = at_work
-        self._watch = Watch(identity, config.engine.dead_seconds)
-        self._forgotten = AbandonedWorkflows(config.engine.dead_seconds)
+        self._running = running
+        self._same_version, self._everyone = WorkerWatch(identity, seconds), WorkerWatch(identity, seconds)
+        self._dropped = OverdueIds(seconds)
+        self._versions = ApplicationVersions(tables, seconds)
+        self._leftovers = Leftovers(tables, config.folder, identity, seconds)
 
     def beat(self, now: float) -> list[str]:
-        """Count up the own beat, look at all; the ids of workflows that were resumed."""
-        from dbos import DBOS
-
-        with self._tables.begin() as connection:
-            mine = sa.update(WORKERS).where(WORKERS.c.executor_id == self._identity)
-            if connection.execute(mine.values(beat=WORKERS.c.beat + 1)).rowcount == 0:
-                connection.execute(sa.insert(WORKERS).values(executor_id=self._identity, beat=1))
-            beats = {row.executor_id: row.beat for row in connection.execute(sa.select(WORKERS))}
-        # those of another version wait for a worker of that version
-        pending = DBOS.list_workflows(status="PENDING", app_version=self._version, load_input=False, load_output=False)
-        dead = self._watch.dead(beats, {each.executor_id for each in pending if each.executor_id}, now)
-        # asked after the list: what began meanwhile is in it
-        own = {each.workflow_id for each in pending if each.executor_id == self._identity}
-        forgotten = self._forgotten.due(own - self._at_work.ids(), now)
-        resumed = []
-        for workflow in pending:
-            if workflow.executor_id in dead or workflow.workflow_id in forgotten:
-                resumed.append(self._resume(workflow))
+        """Count a heartbeat, then look at all workers; returns the ids of the workflows that were resumed."""
+        versions, beats = self._count()
+        pending = self._pending()
+        resumed = [self._resume(workflow) for workflow in self._abandoned(pending, versions, beats, now)]
+        self._everyone.look(beats, (), now)
+        if self._everyone.is_first:
+            self._versions.look({versions.get(executor, self._version) for executor in self._everyone.living}, now)
+        self._leftovers.remove(beats, {each.executor_id for each in pending if each.executor_id}, now)
         return resumed
 
-    def _resume(self, workflow: WorkflowStatus) -> str:
+    def _count(self) -> tuple[dict[str, str], dict[str, int]]:
+        """Count the own heartbeat; version and count of every worker, by executor id."""
+        with self._tables.begin() as connection:
+            mine = sa.update(WORKERS).where(WORKERS.c.executor_id == self._identity)
+            counted = mine.values(beat=WORKERS.c.beat + 1, application_version=self._version)
+            if connection.execute(counted).rowcount == 0:
+                row = {"executor_id": self._identity, "beat": 1, "application_version": self._version}
+                connection.execute(sa.insert(WORKERS).values(row))
+            rows = connection.execute(sa.select(WORKERS)).all()
+        return {row.executor_id: row.application_version for row in rows}, {row.executor_id: row.beat for row in rows}
+
+    def _pending(self) -> list[_Pending]:
+        """The pending workflows of all application versions, oldest first."""
+        engine = ENGINE_WORKFLOWS.c
+        query = sa.select(engine.workflow_uuid, engine.executor_id, engine.application_version, engine.queue_name)
+        # written out, for only then can SQLite use the engine's index of these workflows
+        is_pending = engine.status == sa.literal_column("'PENDING'")
+        is_ours = sa.or_(engine.application_name == ENGINE_APPLICATION, engine.application_name.is_(None))
+        with self._tables.connect() as connection:
+            rows = connection.execute(query.where(is_pending, is_ours).order_by(engine.created_at))
+            return [_Pending(*row) for row in rows]
+
+    def _abandoned(
+        self, pending: Sequence[_Pending], versions: Mapping[str, str], beats: Mapping[str, int], now: float
+    ) -> list[_Pending]:
+        """The workflows of this worker's version that it is to resume."""
+        # a worker that started again as another version is, for the workflows of this version, a dead one
+        peers = {executor: beat for executor, beat in beats.items() if versions[executor] == self._version}
+        workflows = [each for each in pending if each.application_version == self._version]
+        self._same_version.look(peers, {each.executor_id for each in workflows if each.executor_id}, now)
+        dead = self._same_version.silent if self._same_version.is_first else frozenset()
+        own = {each.workflow_id for each in workflows if each.executor_id == self._identity}
+        # the running ones are asked for after the list was read: a workflow that began meanwhile is among them
+        dropped = self._dropped.due(own - self._running.ids(), now)
+        return [each for each in workflows if each.executor_id in dead or each.workflow_id in dropped]
+
+    def _resume(self, workflow: _Pending) -> str:
         from dbos import DBOS
 
         DBOS.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
@@ -144,14 +141,15 @@ class Heartbeat:
 
 @contextmanager
 def watching_others(heartbeat: Heartbeat, pause_seconds: float, end_worker: Callable[[str], None]) -> Iterator[None]:
-    """Beat, and take over what dead workers left, in a thread until the block ends.
+    """Beat, and take over the workflows of dead workers, in a thread until the block ends.
 
-    ``end_worker`` is called with the event to log should that thread die: others would take all its work at every beat.
+    ``end_worker`` is called with an event to log if that thread ends by an error: the other workers would resume all
+    workflows of this one at each of their heartbeats.
     """
     from dbos import error as dbos_errors
 
     stopping = threading.Event()
-    # a database that is away for a while ends nothing: the next beat tries again
+    # a database that does not answer for a while ends nothing: the next heartbeat tries again
     survived = (sa.exc.SQLAlchemyError, OSError, dbos_errors.DBOSException, dbos_errors.DBOSBaseException)
 
     def run() -> None:
@@ -177,7 +175,7 @@ def watching_others(heartbeat: Heartbeat, pause_seconds: float, end_worker: Call
 
 
 class WorkerLiveness:
-    """Whether any worker lives, as seen by a process that is none. ``trouble`` may be asked by any thread."""
+    """Whether any worker lives, as seen by a process that is no worker. Any thread may ask for ``trouble``."""
 
     def __init__(self, dead_seconds: float, now: float) -> None:
         self._dead_seconds = dead_seconds
@@ -186,17 +184,17 @@ class WorkerLiveness:
         self._failure: str | None = None
 
     def saw(self, beats: dict[str, int], now: float) -> None:
-        """Take in a look at the beats (executor id to its count). Whose stood there at the first may be long dead."""
+        """Take in the counts of all workers, by executor id. A count of the first look may be that of a dead worker."""
         if self._beats is not None and any(self._beats.get(executor) != beat for executor, beat in beats.items()):
             self._moved = now
         self._beats, self._failure = beats, None
 
     def failed(self, reason: str) -> None:
-        """Take in that the database did not answer."""
+        """Note that the database did not answer."""
         self._failure = reason
 
     def trouble(self, now: float) -> str | None:
-        """What is wrong; None: a worker lives, or there was no time yet to see one."""
+        """The trouble, in a sentence for humans; None if a worker lives, or if there was no time yet to see one."""
         if self._failure is not None:
             return f"engine.database: {self._failure}"
         if now - self._moved >= self._dead_seconds:
@@ -206,7 +204,7 @@ class WorkerLiveness:
 
 @contextmanager
 def watching_workers(config: Config) -> Iterator[Callable[[], str | None]]:
-    """Look at the workers' beats, in a thread until the block ends; yields what says if no worker lives."""
+    """Look at the workers' heartbeats, in a thread until the block ends; yields `WorkerLiveness.trouble` of now."""
     stopping = threading.Event()
     signs = WorkerLiveness(config.engine.dead_seconds, time.monotonic())
 
@@ -233,4 +231,4 @@ def watching_workers(config: Config) -> Iterator[Callable[[], str | None]]:
         yield lambda: signs.trouble(time.monotonic())
     finally:
         stopping.set()
-        thread.join(_STOP_SECONDS)  # it may be waiting for a machine that does not answer
+        thread.join(_STOP_SECONDS)  # the thread may wait for a database that does not answer

@@ -83,6 +83,6 @@ class WorkflowId:
         """The delivery of this attempt's results to ``destination``."""
         return replace(self, destination=destination)
 
-    def about(self, state: str) -> WorkflowId:
+    def notice_of(self, state: str) -> WorkflowId:
         """The notice that this workflow's study reached ``state``."""
-        return replace(self, notice=state)
+        return replace(self, notice=str(state))

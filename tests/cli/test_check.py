@@ -68,10 +68,11 @@ def test_a_wrong_rule_is_named(tmp_path: Path) -> None:
     assert lines["series.rules"].startswith("FAIL T3: unknown group")
 
 
-def test_pack_for_t1c_only_is_looked_at(tmp_path: Path) -> None:
-    """A pack for exams with T1c only that does not exist is named, beside the other."""
-    _, lines = check(tmp_path, segmentation={"t1c_only_model": "nobody"})
-    assert lines["segmentation.t1c_only_model"].startswith("FAIL no model pack 'nobody'")
+def test_pack_for_t1c_only_has_no_method(tmp_path: Path) -> None:
+    """A pack for exams with T1c only fails the check, for no method of this version would run it."""
+    code, lines = check(tmp_path, segmentation={"t1c_only_model": "br16_t1c2tc"})
+    assert code == 1
+    assert lines["segmentation.t1c_only_model"].startswith("FAIL no method of this version runs a pack for T1c alone")
 
 
 @pytest.mark.parametrize("section", ["scp", "web"])

@@ -372,6 +372,24 @@ def test_study_that_is_being_received(tmp_path: Path, config_file: Path) -> None
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "error: no study 1.2.4\n")
 
 
+def test_result_that_retention_deletes_meanwhile_is_none(
+    tmp_path: Path, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``show`` does not end in an error if the result is gone in the moment that it is read."""
+    (load_config(config_file).spool_folder / "1.2.3").mkdir(parents=True)
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    assert json.loads(run_glionode("show", "1.2.3", "--config", config_file).stdout)["result"] is None
+
+
+@pytest.mark.parametrize("role", ["receive", "work"])
+def test_pack_that_no_method_runs_is_told_at_the_start(tmp_path: Path, role: str) -> None:
+    """``segmentation.t1c_only_model`` ends ``serve`` at once, naming the key; a study would find out hours later."""
+    config_file = write_config(tmp_path, segmentation={"t1c_only_model": "br16_t1c2tc"})
+    result = run_glionode("serve", "--role", role, "--config", config_file)
+    assert result.exit_code == 2
+    assert "segmentation.t1c_only_model: no method of this version" in result.stderr
+
+
 def test_dead_database_is_told(tmp_path: Path) -> None:
     """A database that does not answer ends with exit code 1 and one line that names the key."""
     database = {"database": f"postgresql://node:geheim@127.0.0.1:{free_port()}/node"}

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from command_line import run_glionode
+from statuses import delivery_statuses
 
 from node.processing.study_status import StudyStatus
+from node.workflow.states import StudyState
 
 NOW = datetime.now(UTC)
 OLD, NEW = "1.2.3", "1.2.4"
@@ -33,7 +35,11 @@ def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         instance.write_bytes(bytes(2**20))
         for path in (instance, instance.parent):
             os.utime(path, (moment.timestamp() - 60, moment.timestamp() - 60))
-        lines.append(StudyStatus(uid, uid, "delivered", None, moment, {"pacs": "delivered"}, moment, None, uid))
+        lines.append(
+            StudyStatus(
+                uid, uid, StudyState.DELIVERED, None, moment, delivery_statuses(pacs="delivered"), moment, None, uid
+            )
+        )
     monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: lines)
     return file
 

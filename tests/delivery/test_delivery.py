@@ -18,7 +18,7 @@ from memory_steps import Killed, MemorySteps
 from pydicom.uid import MRImageStorage
 
 from node.config import Config, build_config
-from node.delivery import delivery as delivery_module
+from node.delivery import destination_requests
 from node.delivery.delivery import Delivery
 from node.dicom.commitment import Commitments
 from node.errors import DeliveryError
@@ -208,8 +208,8 @@ STALE = OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/spool/1.2.3")
 @pytest.mark.parametrize("call", range(1, 7), ids=["plan", "plan sr", "send", "send sr", "commit", "commit sr"])
 def test_trouble_of_the_disk_that_passes_is_waited_out(tmp_path, folder, monkeypatch, call):
     """A result that cannot be read for a moment is tried again after a pause, whichever step it happens in."""
-    disk = Disk(delivery_module.read_outgoing, STALE, call)
-    monkeypatch.setattr(delivery_module, "read_outgoing", disk)
+    disk = Disk(destination_requests.read_outgoing, STALE, call)
+    monkeypatch.setattr(destination_requests, "read_outgoing", disk)
     steps = MemorySteps()
     with FakeArchive(reactions=[Reaction("same")]) as pacs:
         result = deliver(make_config(tmp_path, pacs, commitment=True), steps, folder)
@@ -223,7 +223,7 @@ def test_trouble_of_the_disk_that_passes_is_waited_out(tmp_path, folder, monkeyp
 
 def test_trouble_of_the_disk_while_querying_is_waited_out(tmp_path, folder, monkeypatch):
     """What could not be read when the PACS was to be asked what it holds is asked after a pause."""
-    monkeypatch.setattr(delivery_module, "read_outgoing", Disk(delivery_module.read_outgoing, STALE, 7))
+    monkeypatch.setattr(destination_requests, "read_outgoing", Disk(destination_requests.read_outgoing, STALE, 7))
     with FakeArchive(reactions=[Reaction("nowhere")]) as pacs:
         result = deliver(make_config(tmp_path, pacs, commitment=True), steps := MemorySteps(), folder)
     assert result["state"] == "committed"
@@ -246,7 +246,9 @@ def test_full_disk_does_not_end_a_commitment(tmp_path, folder, monkeypatch):
 
 def test_trouble_of_the_disk_is_given_up_in_the_end(tmp_path, folder, monkeypatch):
     """A disk that stays broken fails the delivery when the pauses add up to the limit, as a PACS that is down does."""
-    monkeypatch.setattr(delivery_module, "read_outgoing", Disk(delivery_module.read_outgoing, STALE, *range(99)))
+    monkeypatch.setattr(
+        destination_requests, "read_outgoing", Disk(destination_requests.read_outgoing, STALE, *range(99))
+    )
     steps = MemorySteps()
     with pytest.raises(DeliveryError, match=r"pacs: given up after .* Stale file handle"):
         deliver(make_config(tmp_path, FakePacs(), give_up_days=10 / 86400), steps, folder)

@@ -100,7 +100,7 @@ class Waits:
         """Call it."""
         return function(*arguments)
 
-    def tell(self, _state: str) -> None:
+    def publish(self, _state: str, _reason: str | None = None) -> None:
         """Nobody listens."""
 
     def sleep(self, seconds: float) -> None:

@@ -15,7 +15,7 @@ from node.config import Config, build_config, load_config
 from node.errors import StorageError, StudyError
 from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
-from node.processing.request import ProcessingRequest, attempt_id, attempt_of
+from node.processing.request import ProcessingRequest
 from node.processing.study_status import read_study_statuses
 from node.study import Contrast
 from node.workflow.engine import WorkflowClient
@@ -52,12 +52,6 @@ def requests(client: WorkflowClient, uid: str) -> list[tuple[str, str]]:
     """The study's workflows: id and engine status, oldest first."""
     found = client.workflows("process", attributes={"study_instance_uid": uid})
     return [(record.workflow_id, record.engine_status) for record in found]
-
-
-def test_attempts_are_counted_in_the_id() -> None:
-    """The first attempt has the order's id, later ones a number behind it, and the number is read back."""
-    assert [attempt_id("abc", attempt) for attempt in (1, 2, 12)] == ["abc", "abc.2", "abc.12"]
-    assert [attempt_of(each) for each in ("abc", "abc.2", "abc.12")] == [1, 2, 12]
 
 
 def test_study_is_not_tried_again_while_it_is_processed(

@@ -25,13 +25,15 @@ from node.processing.pipeline import Pipeline
 from node.processing.request import (
     ProcessingRequest,
     RequestOptions,
-    attempt_id,
     build_request,
     with_first_creation_time,
 )
 from node.processing.request_history import request_attributes
 from node.study import Comparison, Contrast, Destination
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient
+from node.workflow.workflow_id import WorkflowId
+
+SEGMENTED = {"brain_ml": 1.0, "agreement": {}, "cautions": [], "seconds": 0.0}
 
 
 @pytest.fixture
@@ -168,9 +170,7 @@ def test_order_survives_the_database(study_request: ProcessingRequest) -> None:
 def test_study_goes_its_way(tmp_path: Path, study_request: ProcessingRequest) -> None:
     """Segment, report, then one delivery for each destination in a queue and under an id of its own."""
     peers = [Destination(name, "PACS", "127.0.0.1", 104) for name in ("archive", "reading")]
-    steps = RecordingSteps(
-        "w.2", segment=lambda *_: {"facts": 1}, report=lambda *_: {"volumes_ml": {"whole_tumour": 2.0}}
-    )
+    steps = RecordingSteps("w.2", segment=lambda *_: SEGMENTED, report=lambda *_: {"volumes_ml": {"whole_tumour": 2.0}})
     outcome = process(config_with(tmp_path, *peers), steps, study_request, tmp_path)
     assert outcome == {"state": "reported", "reason": None, "volumes_ml": {"whole_tumour": 2.0}}
     assert (steps.names, steps.told) == (["segment", "report"], ["selected", "segmented", "reported"])
@@ -218,11 +218,11 @@ def test_trouble_outside_the_study_orders_another_attempt(
     """A model that is not installed fails this attempt, naming the command; the next has a doubled pause."""
     pause = config.engine.attempt_pause_seconds
     for attempt in (1, 3):
-        steps = RecordingSteps(attempt_id(study_request.workflow_id, attempt))
+        steps = RecordingSteps(str(WorkflowId(study_request.workflow_id, attempt)))
         outcome = process(config, steps, study_request, tmp_path / "work")
         assert (outcome["state"], outcome["kind"]) == ("failed", "ModelPackError")
         assert "glionode models pull" in outcome["reason"]
-        following = attempt_id(study_request.workflow_id, attempt + 1)
+        following = str(WorkflowId(study_request.workflow_id, attempt + 1))
         assert steps.started == [("gpu", "process", following, study_request.as_json(), str(tmp_path / "work"))]
         assert steps.delays == [pause * 2 ** (attempt - 1)]
     assert not (tmp_path / "work" / "result.json").exists()
@@ -230,7 +230,7 @@ def test_trouble_outside_the_study_orders_another_attempt(
 
 def test_last_attempt_orders_no_other(tmp_path: Path, config: Config, study_request: ProcessingRequest) -> None:
     """After engine.attempts attempts the study has failed, and stays so until a human tries it again."""
-    steps = RecordingSteps(attempt_id(study_request.workflow_id, config.engine.attempts))
+    steps = RecordingSteps(str(WorkflowId(study_request.workflow_id, config.engine.attempts)))
     assert process(config, steps, study_request, tmp_path / "work")["state"] == "failed"
     assert steps.started == []
 
@@ -270,7 +270,7 @@ def test_disk_trouble_anywhere_orders_another_attempt(
     steps = RecordingSteps(study_request.workflow_id)
     outcome = process(config, steps, study_request, tmp_path / "work")
     assert (outcome["state"], outcome["reason"]) == ("failed", "the disk: No space left on device")
-    assert [each[2] for each in steps.started] == [attempt_id(study_request.workflow_id, 2)]
+    assert [each[2] for each in steps.started] == [f"{study_request.workflow_id}.2"]
 
 
 def test_what_images_decided_goes_on_in_a_workflow_of_its_own(
@@ -312,18 +312,44 @@ def test_ids_of_notices_are_those_of_no_delivery(tmp_path: Path, study_request: 
     """Whatever a destination is called, its delivery and the study's notice are two workflows."""
     peer = Destination("notice-reported", "PACS", "127.0.0.1", 104)
     config = config_with(tmp_path, peer, notify={"urls": ["json://127.0.0.1:1/"], "states": ["reported"]})
-    steps = RecordingSteps("w", segment=lambda *_: {}, report=lambda *_: {"volumes_ml": {}})
+    steps = RecordingSteps("w", segment=lambda *_: SEGMENTED, report=lambda *_: {"volumes_ml": {}})
     process(config, steps, study_request, tmp_path / "work")
     assert sorted(each[2] for each in steps.started) == ["notice-reported-w", "w-notice-reported"]
 
 
-def test_unforeseen_error_tells_its_kind_only(
-    tmp_path: Path, config: Config, study_request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [TypeError, KeyError, AttributeError, ValueError, ZeroDivisionError, NotImplementedError, RecursionError],
+)
+@pytest.mark.parametrize("step", ["_segment", "_report", "_compare"])
+def test_programming_error_ends_the_study_at_once(
+    tmp_path: Path, study_request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch, error: type, step: str
 ) -> None:
-    """An error nobody thought of fails the attempt with its kind and place; its text may hold what a header held."""
-    monkeypatch.setattr(Pipeline, "_segment", raising(ZeroDivisionError("DOE^JOHN")))
-    outcome = process(config, RecordingSteps(), study_request, tmp_path / "work")
-    assert outcome["reason"].startswith("ZeroDivisionError in test_pipeline.py:")
+    """It has one attempt: the study has failed, humans are told its kind and place, and no header's value leaks."""
+    config = config_with(tmp_path, notify={"urls": ["json://127.0.0.1:1/"], "states": ["failed"]})
+    monkeypatch.setattr(Pipeline, step, raising(error("DOE^JOHN")))
+    if step == "_compare":
+        study_request = replace(study_request, selection=None, refusal="undecided", is_undecided=True)
+    steps = RecordingSteps(**({"segment": lambda *_: SEGMENTED} if step == "_report" else {}))
+    outcome = process(config, steps, study_request, tmp_path / "work")
+    assert (outcome["state"], outcome["kind"]) == ("failed", "DefectError")
+    assert outcome["reason"].startswith(f"{error.__name__} in test_pipeline.py:")
+    assert "called from processing/pipeline.py:" in outcome["reason"]
+    told = ("notice", "notice", "notice-failed-w", "failed", study_request.study_instance_uid, outcome["reason"])
+    assert steps.started == [told]
+    assert "DOE" not in json.dumps(outcome)
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError, OSError])
+def test_error_of_memory_device_or_disk_has_another_attempt(
+    tmp_path: Path, config: Config, study_request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch, error: type
+) -> None:
+    """The same study may succeed later, when memory is free, the device is back or the disk answers."""
+    monkeypatch.setattr(Pipeline, "_segment", raising(error("DOE^JOHN")))
+    steps = RecordingSteps(study_request.workflow_id)
+    outcome = process(config, steps, study_request, tmp_path / "work")
+    assert (outcome["state"], outcome["kind"]) == ("failed", "UnforeseenError")
+    assert [each[2] for each in steps.started] == [f"{study_request.workflow_id}.2"]
     assert "DOE" not in json.dumps(outcome)
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from node.processing.request import ProcessingRequest
 from node.processing.request_history import (
-    COMPARED,
     earlier_requests,
     judged,
     later_request,
@@ -19,6 +18,7 @@ from node.processing.request_history import (
     successor_id,
 )
 from node.workflow.engine import WorkflowRecord
+from node.workflow.workflow_id import WorkflowId
 
 BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY = "1.2.3"
@@ -85,7 +85,7 @@ def test_comparison_is_followed() -> None:
     (record,) = records((UNDECIDED, "SUCCESS", UNDECIDED))
     assert successor_id(record) is None
     assert successor_id(replace(record, output={"state": "refused", "reason": "x"})) is None
-    assert successor_id(replace(record, output={"state": COMPARED, "reason": None, "follows": A})) == A
+    assert successor_id(replace(record, output={"state": "compared", "reason": None, "follows": A})) == A
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_images_decided_is_done_once(
     client = Client(records(*found, (UNDECIDED, "PENDING", UNDECIDED)))
     decided = request(A, force=force, earlier=(A, B))
     next_id, anew = request_after_comparison(client, decided, UNDECIDED, tmp_path)
-    assert (next_id, anew is not None) == (following, is_new)
+    assert (str(next_id), anew is not None) == (following, is_new)
     assert anew is None or anew.earlier == (B,)
     assert client.cancelled == []
 
@@ -115,19 +115,19 @@ def test_what_images_decided_is_done_once(
 def test_attempt_is_carried_over(tmp_path: Path) -> None:
     """What follows the third attempt at a comparison is a third attempt."""
     client = Client(records((UNDECIDED, "SUCCESS", UNDECIDED), (f"{UNDECIDED}.3", "PENDING", UNDECIDED)))
-    assert request_after_comparison(client, request(A), f"{UNDECIDED}.3", tmp_path)[0] == f"{A}.3"
+    assert request_after_comparison(client, request(A), f"{UNDECIDED}.3", tmp_path)[0] == WorkflowId(A, 3)
 
 
 def test_what_images_decided_ends_what_waits(tmp_path: Path) -> None:
     """Another selection of the study that waits for its turn, or for another attempt, is superseded."""
     waiting = ((B, "SUCCESS"), (f"{B}.2", "DELAYED"), (LATER, "ENQUEUED", LATER), (UNDECIDED, "PENDING", UNDECIDED))
     client = Client(records(*waiting))
-    assert request_after_comparison(client, request(A), UNDECIDED, tmp_path)[0] == A
+    assert request_after_comparison(client, request(A), UNDECIDED, tmp_path)[0] == WorkflowId(A)
     assert client.cancelled == [f"{B}.2"]
 
 
 def test_later_order_is_not_superseded_by_a_comparison(tmp_path: Path) -> None:
     """What images decided is not begun if the study has an order that was made meanwhile."""
     client = Client(records((UNDECIDED, "PENDING", UNDECIDED), (B, "ENQUEUED")))
-    assert request_after_comparison(client, request(A), UNDECIDED, tmp_path) == (B, None)
+    assert request_after_comparison(client, request(A), UNDECIDED, tmp_path) == (WorkflowId(B), None)
     assert client.cancelled == []

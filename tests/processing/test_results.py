@@ -76,7 +76,7 @@ def test_results_are_made_anew_for_who_asks_to_see_it(
     """On the command line, a folder that holds the results already is no reason to compute nothing."""
     folder = write_made(tmp_path / "work", study_request)
     steps = RecordingSteps("")
-    outcome = Pipeline(config, is_anew=True).process(steps, study_request.as_json(), str(folder))
+    outcome = Pipeline(config, force=True).process(steps, study_request.as_json(), str(folder))
     assert (outcome["state"], outcome["kind"]) == ("failed", "ModelPackError")  # it is not installed here
 
 

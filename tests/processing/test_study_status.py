@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 import pytest
 from node_process import write_config
+from statuses import delivery_statuses
 
 from node.config import Config, load_config
-from node.processing.study_status import StudyStatus, read_study_statuses
-from node.workflow.engine import WorkflowRecord
+from node.processing.study_status import StudyStatus, read_history, read_study_statuses
+from node.scp.spool import Spool
+from node.workflow.engine import WorkflowClient, WorkflowRecord
+from node.workflow.states import DeliveryState, DeliveryStatus, PublishedState
 
 BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY = "1.2.3"
@@ -34,6 +38,8 @@ def record(workflow_id: str, attributes: dict[str, str], **facts: Any) -> Workfl
     """A workflow; ``minute`` (of its last change) and what else is of interest."""
     minute = facts.pop("minute", 0)
     values = {"engine_status": "ENQUEUED", "state": None, "output": None, "error": None} | facts
+    if values["state"] is not None:
+        values["state"] = PublishedState.from_message(values["state"])
     moment = BEGUN + timedelta(minutes=minute)
     return WorkflowRecord(workflow_id=workflow_id, attributes=attributes, created=BEGUN, updated=moment, **values)
 
@@ -120,7 +126,7 @@ def test_delivered_to_all(config: Config) -> None:
     """A study is delivered when every destination took its results, at the moment the last did."""
     line = only_line(config, reported(), delivered("a", minute=1), delivered("b", minute=2))
     assert (line.state, line.reason) == ("delivered", None)
-    assert line.deliveries == {"a": "delivered", "b": "delivered"}
+    assert line.deliveries == delivery_statuses(a="delivered", b="delivered")
     assert line.since == BEGUN + timedelta(minutes=2)
 
 
@@ -129,7 +135,8 @@ def test_delivered_to_some(config: Config) -> None:
     waiting = delivery("b", engine_status="PENDING", state="retrying: PACS at host:104 cannot be reached")
     line = only_line(config, reported(), delivered("a"), waiting)
     assert (line.state, line.reason) == ("reported", None)
-    assert line.deliveries == {"a": "delivered", "b": "retrying: PACS at host:104 cannot be reached"}
+    assert line.deliveries == delivery_statuses(a="delivered", b="retrying: PACS at host:104 cannot be reached")
+    assert str(line.deliveries["b"]) == "retrying: PACS at host:104 cannot be reached"
 
 
 def test_delivery_failed(config: Config) -> None:
@@ -137,7 +144,7 @@ def test_delivery_failed(config: Config) -> None:
     refused = delivery("b", engine_status="ERROR", error="b: 0xC000 cannot understand")
     line = only_line(config, reported(), delivered("a"), refused)
     assert (line.state, line.reason) == ("failed", "b: 0xC000 cannot understand")
-    assert line.deliveries["b"] == "failed: b: 0xC000 cannot understand"
+    assert line.deliveries["b"] == DeliveryStatus(DeliveryState.FAILED, "b: 0xC000 cannot understand")
 
 
 def test_reported_without_destinations(config: Config) -> None:
@@ -159,7 +166,7 @@ def test_comparison_is_seen_through_what_follows_it(config: Config) -> None:
     compared = [process(each, engine_status="SUCCESS", output=outcome, minute=9) for each in ("u1", "u2")]
     line = only_line(config, compared[0], reported(), compared[1], delivered("a", minute=1))
     assert (line.workflow_id, line.folder, line.state) == ("w", "w", "delivered")
-    assert (line.since, line.deliveries) == (BEGUN + timedelta(minutes=1), {"a": "delivered"})
+    assert (line.since, line.deliveries) == (BEGUN + timedelta(minutes=1), delivery_statuses(a="delivered"))
     assert only_line(config, compared[0]).state == "compared"  # if what follows it is not known
 
 
@@ -221,6 +228,23 @@ def test_committed(config: Config, states: tuple[str, str], state: str) -> None:
         for name, each in zip("ab", states, strict=True)
     ]
     assert only_line(config, reported(), *children).state == state
+
+
+def test_instances_that_retention_deletes_meanwhile_are_not_counted(config: Config) -> None:
+    """A file that is listed and then gone (here: a link to nothing) is left out of the history; the rest is told."""
+    series = config.spool_folder / STUDY / "1.2.3.1"
+    series.mkdir(parents=True)
+    (series / "1.dcm").write_bytes(b"")
+    (series / "2.dcm").symlink_to(series / "gone")
+    with closing(WorkflowClient(config)) as client:
+        events = [event for _, event in read_history(config, client, STUDY)]
+    assert events == ["first instance received", "last of 1 instances received"]
+
+
+def test_study_that_retention_deletes_meanwhile_is_not_listed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study whose folder is listed and then gone is no study any more."""
+    monkeypatch.setattr(Spool, "studies", lambda _: [STUDY])
+    assert read_study_statuses(config, RecordedWorkflows()) == []
 
 
 def test_own_client_is_opened_and_closed(config: Config) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from node_process import write_config
 from small_study import make_small_study, study_instance_uid, write_small_study
+from statuses import delivery_statuses
 
 from node.config import Config, load_config
 from node.metrics import Metrics
@@ -21,6 +22,7 @@ from node.processing.study_status import StudyStatus, read_study_statuses
 from node.retention.database_cleanup import delete_study_records
 from node.retention.retention import retention_round
 from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, delivery_queue
+from node.workflow.states import StudyState
 
 DONE = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY, OTHER = "1.2.3", "1.2.4"
@@ -52,7 +54,9 @@ def client(config: Config) -> Iterator[WorkflowClient]:
 
 def line(study: str = STUDY, folder: str = "w", **facts: object) -> StudyStatus:
     """A delivered study."""
-    found = StudyStatus(study, folder, "delivered", None, DONE, {"pacs": "delivered"}, DONE, None, folder)
+    found = StudyStatus(
+        study, folder, StudyState.DELIVERED, None, DONE, delivery_statuses(pacs="delivered"), DONE, None, folder
+    )
     return replace(found, **facts)
 
 

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from instances import encode_instance, make_instance, write_instance_file
 from small_study import make_small_study, study_instance_uid
+from statuses import delivery_statuses
 
 from node.config import Config, build_config
 from node.dicom.commitment import Commitments
@@ -34,6 +35,7 @@ from node.scp import removal
 from node.scp.incoming import length_of_head
 from node.scp.spool import Spool, StoreOutcome
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient
+from node.workflow.states import StudyState
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 RECEIVED, ORDERED, DONE = (NOW - timedelta(days=days) for days in (60, 59, 58))
@@ -79,11 +81,11 @@ def study_status(state: str = "delivered", **facts: Any) -> StudyStatus:
         "workflow_id": FOLDER,
         "reason": None,
         "since": DONE,
-        "deliveries": {"pacs": "delivered"},
+        "deliveries": delivery_statuses(pacs="delivered"),
         "ordered": ORDERED,
         "folder": FOLDER,
     }
-    return StudyStatus(state=state, **(values | facts))
+    return StudyStatus(state=StudyState(state), **(values | facts))
 
 
 def why_held(config: Config, line: StudyStatus, now: datetime = NOW) -> str | None:
@@ -124,24 +126,24 @@ def test_an_old_delivered_study_may_go(state: str, text: str, tmp_path: Path) ->
     """By default the destination's answer is enough."""
     config = make_config(tmp_path)
     put(config)
-    assert why_held(config, study_status(state, deliveries={"pacs": text})) is None
+    assert why_held(config, study_status(state, deliveries=delivery_statuses(pacs=text))) is None
 
 
-@pytest.mark.parametrize("text", ["retrying: no answer", "failed: refused", "sending", "deliveredish"])
+@pytest.mark.parametrize("text", ["retrying: no answer", "failed: refused", "sending", "stable"])
 def test_an_undelivered_study_is_held(text: str, tmp_path: Path) -> None:
     """Whatever its age."""
     config = make_config(tmp_path, input_days=0)
     put(config)
-    assert "pacs" in (why_held(config, study_status("reported", deliveries={"pacs": text})) or "")
+    assert "pacs" in (why_held(config, study_status("reported", deliveries=delivery_statuses(pacs=text))) or "")
 
 
 def test_every_destination_that_was_ordered_must_have_the_results(tmp_path: Path) -> None:
     """One of two that still lacks them holds the study."""
     config = make_config(tmp_path, {"name": "pacs"}, {"name": "research"})
     put(config)
-    one = study_status("reported", deliveries={"pacs": "delivered", "research": "retrying: no answer"})
+    one = study_status("reported", deliveries=delivery_statuses(pacs="delivered", research="retrying: no answer"))
     assert why_held(config, one) == "destination research is not delivered: retrying: no answer"
-    both = study_status(deliveries={"pacs": "delivered", "research": "committed"})
+    both = study_status(deliveries=delivery_statuses(pacs="delivered", research="committed"))
     assert why_held(config, both) is None
 
 
@@ -171,7 +173,7 @@ def test_a_destination_that_was_removed_holds_nothing_that_another_has(
     config = make_config(tmp_path, after=after)
     put(config)
     state = "failed" if any(text.startswith("failed") for text in texts.values()) else "delivered"
-    found = why_held(config, study_status(state, deliveries=texts))
+    found = why_held(config, study_status(state, deliveries=delivery_statuses(**texts)))
     assert found is None if held_because is None else (found or "").startswith(held_because)
 
 
@@ -196,7 +198,7 @@ def test_after_committed(commitment: bool, text: str, may_go: bool, tmp_path: Pa
     """A destination that is asked to commit must have done so; of another, its answer is enough."""
     config = make_config(tmp_path, {"name": "pacs", "commitment": commitment}, after="committed")
     put(config)
-    assert (why_held(config, study_status(deliveries={"pacs": text})) is None) is may_go
+    assert (why_held(config, study_status(deliveries=delivery_statuses(pacs=text))) is None) is may_go
 
 
 @pytest.mark.parametrize(
@@ -587,7 +589,9 @@ def test_a_disk_that_refuses_is_logged_and_the_others_go(tmp_path: Path, monkeyp
 
 def ledger_line_of(uid: str) -> StudyStatus:
     """A delivered study of another UID."""
-    return StudyStatus(uid, "b", "delivered", None, DONE, {"pacs": "delivered"}, ORDERED, None, "b")
+    return StudyStatus(
+        uid, "b", StudyState.DELIVERED, None, DONE, delivery_statuses(pacs="delivered"), ORDERED, None, "b"
+    )
 
 
 def test_a_study_that_cannot_be_read_is_held_and_others_are_judged(
@@ -645,18 +649,18 @@ def write_result(config: Config, folder: str = FOLDER, moment: datetime = DONE) 
     return file.parent
 
 
-def stock(*lines: StudyStatus, at_work: tuple[str, ...] = ()) -> RetentionSnapshot:
+def snapshot(*lines: StudyStatus, unfinished: tuple[str, ...] = ()) -> RetentionSnapshot:
     """A ledger at NOW."""
-    return RetentionSnapshot(NOW, list(lines), [], frozenset(at_work))
+    return RetentionSnapshot(NOW, list(lines), [], frozenset(unfinished))
 
 
 @pytest.mark.parametrize(
-    ("days", "line", "at_work", "goes"),
+    ("days", "line", "unfinished", "goes"),
     [
         (57.9, study_status(), (), True),
         (58.1, study_status(), (), False),
         (0, study_status("refused", deliveries={}), (), True),
-        (0, study_status("reported", deliveries={"pacs": "retrying: x"}), (), False),
+        (0, study_status("reported", deliveries=delivery_statuses(pacs="retrying: x")), (), False),
         (0, study_status("failed"), (), False),
         (0, study_status(), (f"{FOLDER}-pacs",), False),
         (0, study_status(), (f"{FOLDER}.2",), False),
@@ -671,15 +675,15 @@ def stock(*lines: StudyStatus, at_work: tuple[str, ...] = ()) -> RetentionSnapsh
     ],
 )  # fmt: skip
 def test_results_go_when_they_are_old_and_everywhere(
-    days: float, line: StudyStatus, at_work: tuple[str, ...], goes: bool, tmp_path: Path
+    days: float, line: StudyStatus, unfinished: tuple[str, ...], goes: bool, tmp_path: Path
 ) -> None:
     """Or refused, or superseded; not while a workflow uses them. A dry run only names them."""
     config = make_config(tmp_path, result_days=days)
     folder = write_result(config)
     expected = [FOLDER] if goes else []
-    assert clean_results(config, stock(line, at_work=at_work), [], dry_run=True) == expected
+    assert clean_results(config, snapshot(line, unfinished=unfinished), [], dry_run=True) == expected
     assert (folder / "seg.dcm").exists()
-    assert clean_results(config, stock(line, at_work=at_work), [], dry_run=False) == expected
+    assert clean_results(config, snapshot(line, unfinished=unfinished), [], dry_run=False) == expected
     assert folder.exists() is not goes
 
 
@@ -687,10 +691,10 @@ def test_results_stay_while_the_inputs_are_held(tmp_path: Path) -> None:
     """What a study gave goes after the study."""
     config = make_config(tmp_path, result_days=0)
     file, folder = put(config), write_result(config)
-    assert clean_results(config, stock(study_status()), [], dry_run=False) == []
+    assert clean_results(config, snapshot(study_status()), [], dry_run=False) == []
     file.unlink()
     file.parent.rmdir(), file.parent.parent.rmdir()
-    assert clean_results(config, stock(study_status()), [], dry_run=False) == [FOLDER]
+    assert clean_results(config, snapshot(study_status()), [], dry_run=False) == [FOLDER]
     assert not folder.exists()
 
 
@@ -713,7 +717,7 @@ def test_results_that_cannot_be_deleted_do_not_hold_up_others(
 
         monkeypatch.setattr(Path, "rename", rename)
     with structlog.testing.capture_logs() as events:
-        assert clean_results(config, stock(study_status()), [], dry_run=False) == [FOLDER]
+        assert clean_results(config, snapshot(study_status()), [], dry_run=False) == [FOLDER]
     assert [(event["event"], event["folder"]) for event in events] == [("results_not_deleted", stuck.name)]
     assert (stuck.exists(), other.exists()) == (True, False)
 
@@ -727,21 +731,21 @@ def test_results_that_a_kill_left_half_deleted_go_in_the_next_round(
     with monkeypatch.context() as patch:
         patch.setattr(removal.shutil, "rmtree", lambda _: _kill())
         with pytest.raises(Killed):
-            clean_results(config, stock(study_status()), [], dry_run=False)
+            clean_results(config, snapshot(study_status()), [], dry_run=False)
     assert not folder.exists()
     assert list(config.work_folder.rglob("seg.dcm"))
-    clean_results(config, stock(), [], dry_run=False)
+    clean_results(config, snapshot(), [], dry_run=False)
     assert not list(config.work_folder.rglob("seg.dcm"))
 
 
-@pytest.mark.parametrize(("days", "at_work", "count"), [(57, (), 1), (59, (), 0), (0, ("w-pacs",), 0)])
-def test_commitments_nobody_waits_for_go(days: float, at_work: tuple[str, ...], count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("days", "unfinished", "count"), [(57, (), 1), (59, (), 0), (0, ("w-pacs",), 0)])
+def test_commitments_nobody_waits_for_go(days: float, unfinished: tuple[str, ...], count: int, tmp_path: Path) -> None:
     """A transaction that a delivery still waits for stays, however old."""
     config = make_config(tmp_path, result_days=days)
     Commitments(config.commitments_folder).expect("1.2.3.9", "w-pacs")
     file = config.commitments_folder / "1.2.3.9.json"
     set_time(file, DONE)
-    assert clean_commitments(config, stock(at_work=at_work)) == count
+    assert clean_commitments(config, snapshot(unfinished=unfinished)) == count
     assert file.exists() is (count == 0)
 
 
@@ -757,7 +761,7 @@ def test_a_round_reads_the_ledger_and_counts(tmp_path: Path) -> None:
         client.enqueue(STUDY_QUEUE, "process", "w", "{}", attributes={"study_instance_uid": "1.9"})
     finally:
         client.close()
-    assert take_snapshot(config).at_work == {"w"}
+    assert take_snapshot(config).unfinished == {"w"}
     counts = retention_round(config)
     assert counts == {"studies": 0, "bytes": 0, "studies_held": 1, "results": 0, "commitments": 0}
     assert json.loads(json.dumps(counts)) == counts

@@ -7,13 +7,15 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
+from node.workflow.workflow_id import WorkflowId
+
 
 class Killed(BaseException):
     """The process died here."""
 
 
 class MemorySteps:
-    """`node.steps.Steps` in memory. A second one, made with the first one's ``recorded``, is the restarted worker.
+    """`node.workflow.steps.Steps` in memory. Another one, made with the first one's ``recorded``: the restarted worker.
 
     ``dies_after``: the process dies when so many steps were done and recorded, and the next one was done but not yet
     recorded. ``patience_seconds``: how long `receive` really waits. ``on_sleep`` is called in each pause.
@@ -53,9 +55,9 @@ class MemorySteps:
         self._position += 1
         return json.loads(result)
 
-    def tell(self, state: str) -> None:
+    def publish(self, state: str, reason: str | None = None) -> None:
         """Remember it."""
-        self.told.append(state)
+        self.told.append(state if reason is None else f"{state}: {reason}")
 
     def sleep(self, seconds: float) -> None:
         """Only count."""
@@ -85,6 +87,6 @@ class MemorySteps:
 
         return self.step("receive", take)
 
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
+    def start(self, queue: str, workflow_id: WorkflowId, *arguments: Any, delay_seconds: float = 0.0) -> None:
         """Remember what was started, once for each id."""
-        self.started[workflow_id] = (queue, name, *arguments)
+        self.started[str(workflow_id)] = (queue, str(workflow_id.kind), *arguments)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from node.workflow.workflow_id import WorkflowId
+
 
 class RecordingSteps:
     """Runs each step at once, and keeps what a workflow did."""
@@ -24,9 +26,9 @@ class RecordingSteps:
         self.names.append(name)
         return self._instead.get(name, function)(*arguments)
 
-    def tell(self, state: str) -> None:
+    def publish(self, state: str, reason: str | None = None) -> None:
         """Keep it."""
-        self.told.append(state)
+        self.told.append(state if reason is None else f"{state}: {reason}")
 
     def sleep(self, seconds: float) -> None:
         """A study waits for nothing."""
@@ -36,7 +38,7 @@ class RecordingSteps:
         """A study waits for nothing."""
         pytest.fail("a study must not wait in its queue")
 
-    def start(self, queue: str, name: str, workflow_id: str, *arguments: Any, delay_seconds: float = 0.0) -> None:
+    def start(self, queue: str, workflow_id: WorkflowId, *arguments: Any, delay_seconds: float = 0.0) -> None:
         """Keep what was started."""
-        self.started.append((queue, name, workflow_id, *arguments))
+        self.started.append((queue, str(workflow_id.kind), str(workflow_id), *arguments))
         self.delays.append(delay_seconds)

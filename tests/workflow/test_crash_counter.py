@@ -1,4 +1,4 @@
-"""How often workers died at a study: counted over restarts and take-overs, and nothing else is counted."""
+"""Crashes in a workflow are counted over restarts and take-overs, and nothing else is counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from node.workflow.crash_counter import CrashCounter
 from node.workflow.tables import UNDER_WAY, open_tables
 
 Start = Callable[[str], CrashCounter]
-Die = Callable[..., None]
+Crash = Callable[..., None]
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def tables(tmp_path: Path) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def start(tables: sa.Engine, tmp_path: Path) -> Start:
-    """A start of the worker that is called so; two deaths are enough."""
+    """Starts the worker of this name; a workflow in which workers crashed twice is given up."""
 
     def start(name: str) -> CrashCounter:
         crashes = CrashCounter(tables, name, tmp_path / f"{name}.alive", 2)
@@ -39,25 +39,25 @@ def start(tables: sa.Engine, tmp_path: Path) -> Start:
 
 
 def rows(tables: sa.Engine) -> list[tuple[str, str | None, int]]:
-    """What is noted."""
+    """The marks in the database: workflow, worker, and the number of crashes."""
     with tables.connect() as connection:
         return [tuple(row) for row in connection.execute(sa.select(UNDER_WAY))]
 
 
 @pytest.fixture
-def die() -> Die:
-    """Begin it, and never come back."""
-    begun = []  # what nobody holds any more would be ended
+def crash() -> Crash:
+    """Begins a workflow and never ends it, as a worker that crashes."""
+    begun = []  # a context that is no longer referred to would be closed
 
-    def die(crashes: CrashCounter, workflow_id: str = "study") -> None:
+    def crash(crashes: CrashCounter, workflow_id: str = "study") -> None:
         begun.append(crashes.counted(workflow_id))
         begun[-1].__enter__()
 
-    return die
+    return crash
 
 
-def test_what_ended_is_not_noted(start: Start, tables: sa.Engine) -> None:
-    """Whether it ended well or by an error."""
+def test_ended_workflow_has_no_mark(start: Start, tables: sa.Engine) -> None:
+    """A workflow is marked while it runs; the mark is removed whether it ends well or by an error."""
     crashes = start("a")
     with crashes.counted("study"):
         assert rows(tables) == [("study", "a", 0)]
@@ -67,40 +67,40 @@ def test_what_ended_is_not_noted(start: Start, tables: sa.Engine) -> None:
 
 
 @pytest.mark.parametrize("names", [("a", "a", "a"), ("a", "b", "c")], ids=["restarted", "taken over"])
-def test_deaths_are_counted_wherever_they_happen(
-    names: tuple[str, str, str], start: Start, die: Die, tables: sa.Engine
+def test_crashes_of_all_workers_are_counted(
+    names: tuple[str, str, str], start: Start, crash: Crash, tables: sa.Engine
 ) -> None:
-    """Two deaths, of one worker or of two, and the third start is refused; the next order of the study is anew."""
-    die(start(names[0]))
-    die(start(names[1]))
+    """After two crashes, of one worker or of two, the third start is refused, and counting begins anew."""
+    crash(start(names[0]))
+    crash(start(names[1]))
     with pytest.raises(EngineError, match=r"too often \(engine\.max_recoveries\)"), start(names[2]).counted("study"):
         pytest.fail("it was begun again")
     assert rows(tables) == []
 
 
-def test_what_is_given_up_is_told(tables: sa.Engine, die: Die, tmp_path: Path) -> None:
-    """With the workflow's id and the reason, before it ends."""
+def test_workflow_that_is_given_up_is_reported(tables: sa.Engine, crash: Crash, tmp_path: Path) -> None:
+    """``given_up`` is called with the workflow's id and the reason before the workflow ends."""
     told = []
     crashes = CrashCounter(tables, "a", tmp_path / "a.alive", 1, lambda *what: told.append(what))
-    die(crashes)
+    crash(crashes)
     with pytest.raises(EngineError), crashes.counted("study"):
         pytest.fail("it was begun again")
     assert told == [("study", "the worker died at it too often (engine.max_recoveries)")]
 
 
-def test_deaths_at_another_study_do_not_count(start: Start, die: Die) -> None:
-    """Each for itself."""
+def test_crashes_in_another_workflow_do_not_count(start: Start, crash: Crash) -> None:
+    """Crashes in other workflows do not keep a workflow from starting."""
     for workflow_id in ("study", "other", "another"):
-        die(start("a"), workflow_id)
+        crash(start("a"), workflow_id)
     with start("a").counted("study"):
         pass
 
 
-def test_stop_in_good_order_is_no_death(start: Start, die: Die, tables: sa.Engine) -> None:
-    """Neither for the same worker nor for one that takes over; a step that still ends leaves nothing."""
+def test_stop_in_good_order_is_no_crash(start: Start, crash: Crash, tables: sa.Engine) -> None:
+    """A stop in good order is not counted by any worker; a workflow that ends or starts meanwhile leaves no mark."""
     for name in ("a", "a", "b"):
         crashes = start(name)
-        die(crashes)
+        crash(crashes)
         crashes.leave()
     assert rows(tables) == [("study", None, 0)]
     crashes = start("a")
@@ -111,18 +111,18 @@ def test_stop_in_good_order_is_no_death(start: Start, die: Die, tables: sa.Engin
     assert rows(tables) == []
 
 
-def test_end_for_want_of_a_record_is_no_death(start: Start, die: Die) -> None:
-    """A worker that could write nothing into the database is known by its file."""
+def test_end_because_the_database_takes_no_record_is_no_crash(start: Start, crash: Crash) -> None:
+    """A worker that ended because the database took no record is told from a crashed one by its missing file."""
     for _ in range(4):
         crashes = start("a")
-        die(crashes)
+        crash(crashes)
         crashes.leave_without_record()
     with start("a").counted("study"):
         pass
 
 
-def test_database_in_trouble_stops_nothing(tmp_path: Path) -> None:
-    """The workflow runs; whoever has to record will notice."""
+def test_database_that_does_not_answer_stops_no_workflow(tmp_path: Path) -> None:
+    """If crashes cannot be counted, workflows run all the same."""
     engine = sa.create_engine(f"sqlite:///{tmp_path}/none/database.sqlite")
     crashes = CrashCounter(engine, "a", tmp_path / "a.alive", 2)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Waits of workflows: as long as asked, whatever becomes of the clock."""
+"""Waits of workflows last as long as asked, also if the clock is set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from node.workflow.durable import DurableSteps
 
 
 def test_clock_that_was_set_back_does_not_prolong_a_wait() -> None:
-    """A wait whose recorded end lies an hour ahead, for the clock was set back since, lasts no longer than asked."""
+    """A wait whose recorded end lies an hour ahead, because the clock was set back, lasts no longer than asked."""
 
     class SetBack(DurableSteps):
         def step(self, name: str, function: Any, *arguments: Any) -> Any:
@@ -23,7 +23,7 @@ def test_clock_that_was_set_back_does_not_prolong_a_wait() -> None:
 
 
 def test_clock_that_was_set_forward_ends_a_wait() -> None:
-    """A wait whose recorded end has passed, for the clock was set forward since, is over at once."""
+    """A wait whose recorded end has passed, because the clock was set forward, is over at once."""
 
     class SetForward(DurableSteps):
         def step(self, name: str, function: Any, *arguments: Any) -> Any:
@@ -35,14 +35,14 @@ def test_clock_that_was_set_forward_ends_a_wait() -> None:
 
 
 class Mailbox(DurableSteps):
-    """Steps whose message comes at the look of that number, if ever; the recorded begin of a wait is ``shift`` off."""
+    """Steps that find a message at look number ``comes_at``; the recorded begin of a wait is ``shift`` seconds off."""
 
     def __init__(self, shift: float = 0.0, comes_at: int = 0) -> None:
         self.looks = 0
         self._shift, self._comes_at = shift, comes_at
 
     def step(self, name: str, function: Any, *arguments: Any) -> Any:
-        """As recorded by a clock that differs."""
+        """The moment that a clock which was set since has recorded."""
         return function(*arguments) + self._shift
 
     def _look(self, topic: str) -> Any:
@@ -52,7 +52,7 @@ class Mailbox(DurableSteps):
 
 @pytest.mark.parametrize("shift", [0.0, 3600.0], ids=["right", "set back since"])
 def test_silence_lasts_as_long_as_asked(shift: float) -> None:
-    """Without a message the whole wait passes, no more, and the last look comes after it."""
+    """Without a message the wait lasts exactly as long as asked, and the last look comes after it."""
     steps, begun = Mailbox(shift), time.monotonic()
     assert steps.receive("commitment", 0.7) is None
     assert 0.7 <= time.monotonic() - begun < 3600.0
@@ -66,15 +66,15 @@ def test_wait_that_passed_before_a_restart_is_not_repeated() -> None:
     assert time.monotonic() - begun < 3600.0
 
 
-def test_looks_are_as_many_whatever_passed() -> None:
-    """Each look has its place among the recorded steps, so that their number does not depend on the clock."""
+def test_number_of_looks_does_not_depend_on_the_clock() -> None:
+    """Each look is a recorded step, so their number is the same however much of the wait has passed."""
     late, soon = Mailbox(-7200.0), Mailbox(-2.0)
     assert (late.receive("commitment", 2.0), soon.receive("commitment", 2.0)) == (None, None)
     assert late.looks == soon.looks
 
 
 def test_an_hour_of_silence_costs_few_looks() -> None:
-    """Rounds grow: a hundred deliveries that wait are next to nothing for the database."""
+    """The pauses between looks grow, so that deliveries which wait an hour cost the database little."""
     steps = Mailbox(-7200.0)
     steps.receive("commitment", 3600.0)
     assert steps.looks < 40
@@ -82,7 +82,7 @@ def test_an_hour_of_silence_costs_few_looks() -> None:
 
 @pytest.mark.parametrize("comes_at", [1, 2])
 def test_message_ends_the_wait(comes_at: int) -> None:
-    """What is there already is received without a pause, what comes later at the next look."""
+    """A message that is already there is received without a pause, a later one at the next look."""
     steps, begun = Mailbox(comes_at=comes_at), time.monotonic()
     assert steps.receive("commitment", 3600.0) == "message"
     assert time.monotonic() - begun < 3600.0

@@ -1,19 +1,19 @@
-"""The engine's promises: once per id, nothing computed twice, nothing forgotten when a worker is killed."""
+"""A workflow runs once per id, no step is computed twice, and no workflow is lost when a worker is killed."""
 
 from __future__ import annotations
 
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dbos._serialization import DefaultSerializer
+from engine_worker import DEADLINE_SECONDS, engine_worker, lines, start_worker
 from faults import wait_until
 from node_process import write_config
 from small_disk import fill, small_disk
@@ -29,67 +29,46 @@ from node.workflow.engine import (
     delivery_queue,
     running_worker,
 )
+from node.workflow.states import PublishedState
 from node.workflow.steps import DirectSteps
-
-WORKER = Path(__file__).parents[1] / "support" / "engine_worker.py"
-DEADLINE_SECONDS = 60.0
+from node.workflow.workflow_id import WorkflowId
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A node's config; a study has failed when the worker died at it twice."""
+    """A node's config; a workflow in which workers crashed twice fails."""
     engine = {"max_recoveries": 2, "heartbeat_seconds": 0.2, "dead_seconds": 1.0}
     return load_config(write_config(tmp_path, engine=engine))
 
 
 @pytest.fixture
 def client(config: Config) -> Iterator[WorkflowClient]:
-    """The engine seen from outside."""
+    """The engine's client."""
     client = WorkflowClient(config)
     yield client
     client.close()
 
 
-def start_worker(config_file: Path, *flags: str) -> subprocess.Popen[bytes]:
-    """A worker process that may not get far."""
-    return subprocess.Popen([sys.executable, str(WORKER), str(config_file), *flags])
-
-
-@contextmanager
-def worker(config: Config, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(config: Config, *flags: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """A worker process that is ready, and stopped by SIGTERM unless a test has killed it."""
-    process = start_worker(config.folder.parent / "config.toml", *flags)
-    try:
-        wait_until((config.folder.parent / f"ready-{process.pid}").exists, DEADLINE_SECONDS)
-        yield process
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(DEADLINE_SECONDS) == 0
-    finally:
-        process.kill()
-        process.wait()
+    return engine_worker(config.folder.parent / "config.toml", *flags)
 
 
 def counting_folder(config: Config, name: str) -> Path:
-    """Where a workflow counts its steps."""
+    """The folder in which a workflow counts its steps."""
     folder = config.folder / name
     folder.mkdir(parents=True)
     return folder
 
 
-def lines(file: Path) -> list[str]:
-    """The lines of a file that may not be there yet."""
-    return file.read_text().splitlines() if file.exists() else []
-
-
 def record_of(client: WorkflowClient, name: str, workflow_id: str) -> WorkflowRecord:
-    """One workflow as recorded."""
+    """The record of one workflow."""
     (record,) = client.workflows(name, workflow_id)
     return record
 
 
 def wait_for_end(client: WorkflowClient, name: str, workflow_id: str) -> WorkflowRecord:
-    """The workflow once it is over."""
+    """The record of a workflow, once it is over."""
     wait_until(lambda: record_of(client, name, workflow_id).engine_status in ("SUCCESS", "ERROR"), DEADLINE_SECONDS)
     return record_of(client, name, workflow_id)
 
@@ -104,7 +83,7 @@ def test_same_id_runs_once(config: Config, client: WorkflowClient) -> None:
         client.enqueue(STUDY_QUEUE, "process", "once", str(folder))
         client.enqueue(STUDY_QUEUE, "process", "next", str(counting_folder(config, "next")))
         wait_for_end(client, "process", "next")
-        wait_for_end(client, "child", "once-child")
+        wait_for_end(client, "deliver", "once-child")
     assert (record.output, record.state, record.error) == ({"first": 1, "second": 1}, None, None)
     assert {name: len(lines(folder / name)) for name in ("first", "second", "child")} == {
         "first": 1,
@@ -120,22 +99,22 @@ def test_killed_worker_computes_nothing_twice(config: Config, client: WorkflowCl
     client.enqueue(STUDY_QUEUE, "process", "killed", str(folder))
     with worker(config) as first:
         wait_until(lambda: lines(folder / "second"), DEADLINE_SECONDS)
-        assert record_of(client, "process", "killed").state == "segmented"
+        assert record_of(client, "process", "killed").state == PublishedState("segmented")
         first.kill()
         assert first.wait() == -signal.SIGKILL
     (folder / "hold").unlink()
     assert record_of(client, "process", "killed").engine_status == "PENDING"
     with worker(config) as second:
         record = wait_for_end(client, "process", "killed")
-        wait_for_end(client, "child", "killed-child")
+        wait_for_end(client, "deliver", "killed-child")
     assert record.output == {"first": 1, "second": 2}
     assert lines(folder / "first") == [str(first.pid)]
     assert lines(folder / "second") == [str(first.pid), str(second.pid)]
     assert lines(folder / "child") == [str(second.pid)]
 
 
-def test_worker_that_cannot_record_ends_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    """A step whose result a full disk does not take ends the worker; started again, it does all that was left."""
+def test_worker_on_a_full_disk_ends_and_finishes_later(tmp_path: Path) -> None:
+    """A step whose result does not fit on the disk ends the worker; with room again it finishes the workflow."""
     with small_disk(tmp_path / "disk", "4m") as disk:
         engine = {"heartbeat_seconds": 0.2, "dead_seconds": 1.0}
         config_file = write_config(tmp_path, node={"folder": str(disk / "var")}, engine=engine)
@@ -150,7 +129,7 @@ def test_worker_that_cannot_record_ends_and_goes_on_when_there_is_room(tmp_path:
                 ballast = fill(disk)
                 (folder / "hold").unlink()
                 assert process.wait(DEADLINE_SECONDS) == 1
-                process = start_worker(config_file)  # it may end, too, or wait
+                process = start_worker(config_file)  # it may end as well, or wait
                 wait_until(
                     lambda: process.poll() is not None or config_file.with_name(f"ready-{process.pid}").exists(),
                     DEADLINE_SECONDS,
@@ -165,8 +144,8 @@ def test_worker_that_cannot_record_ends_and_goes_on_when_there_is_room(tmp_path:
     assert len(lines(folder / "large")) == 2
 
 
-def test_workflow_whose_end_was_not_recorded_is_taken_up_again(config: Config, client: WorkflowClient) -> None:
-    """A workflow that ended while the database took nothing is ended anew by the same worker, and computes nothing."""
+def test_workflow_whose_outcome_was_not_recorded_is_resumed(config: Config, client: WorkflowClient) -> None:
+    """If the database refused a workflow's outcome, the same worker resumes it, and computes no step again."""
     folder = counting_folder(config, "forgotten")
     client.enqueue(STUDY_QUEUE, "process", "forgotten", str(folder))
     with worker(config, "forgets") as only:
@@ -174,8 +153,8 @@ def test_workflow_whose_end_was_not_recorded_is_taken_up_again(config: Config, c
     assert lines(folder / "second") == [str(only.pid)]
 
 
-def test_study_that_kills_its_workers_ends_and_others_wait_on(config: Config, client: WorkflowClient) -> None:
-    """After engine.max_recoveries deaths the study is not begun again; a workflow that only waited goes on."""
+def test_workflow_that_crashes_its_workers_ends_and_others_go_on(config: Config, client: WorkflowClient) -> None:
+    """After engine.max_recoveries crashes the workflow is not begun again; a workflow that only waited goes on."""
     folder = counting_folder(config, "poison")
     (folder / "poison").touch()
     client.enqueue(NOTICE_QUEUE, "receiving", "waiting", str(counting_folder(config, "waiting")), 3600.0)
@@ -195,8 +174,8 @@ def test_study_that_kills_its_workers_ends_and_others_wait_on(config: Config, cl
     assert len(lines(folder / "second")) == 2
 
 
-def test_restarts_in_good_order_are_no_deaths(config: Config, client: WorkflowClient) -> None:
-    """A study that was under way at more restarts than engine.max_recoveries is finished."""
+def test_restarts_in_good_order_are_no_crashes(config: Config, client: WorkflowClient) -> None:
+    """A workflow that ran during more restarts than engine.max_recoveries is finished."""
     folder = counting_folder(config, "restarted")
     (folder / "hold").touch()
     client.enqueue(STUDY_QUEUE, "process", "restarted", str(folder))
@@ -209,7 +188,7 @@ def test_restarts_in_good_order_are_no_deaths(config: Config, client: WorkflowCl
 
 
 def test_waiting_deliveries_hold_up_no_study(tmp_path: Path) -> None:
-    """With a hundred workflows of one destination that wait, one more of it and a study still run."""
+    """While a hundred deliveries wait for one destination, another delivery to it and a study still run."""
     config = load_config(write_config(tmp_path, [Destination("pacs", "PACS", "127.0.0.1", 104)]))
     with closing(WorkflowClient(config)) as client, worker(config):
         for number in range(100):
@@ -225,7 +204,7 @@ def test_waiting_deliveries_hold_up_no_study(tmp_path: Path) -> None:
 
 
 def leave_work(config: Config, client: WorkflowClient) -> Path:
-    """A workflow that a worker left in its second step, and one that no worker saw; the first one's folder."""
+    """Leave a workflow in its second step, and another one that no worker began; returns the first one's folder."""
     folder = counting_folder(config, "begun")
     (folder / "hold").touch()
     client.enqueue(STUDY_QUEUE, "process", "begun", str(folder))
@@ -238,18 +217,18 @@ def leave_work(config: Config, client: WorkflowClient) -> Path:
     return folder
 
 
-def test_upgrade_goes_on_with_what_was_under_way(config: Config, client: WorkflowClient) -> None:
-    """A later glionode of the same application version keeps the steps of the earlier one and does the rest."""
+def test_upgrade_finishes_begun_workflows(config: Config, client: WorkflowClient) -> None:
+    """A later glionode of the same application version keeps the steps that were recorded, and does the rest."""
     folder = leave_work(config, client)
     with worker(config, "version=1", "release=99.0"):
         assert wait_for_end(client, "process", "begun").output == {"first": 1, "second": 2}
         assert wait_for_end(client, "process", "fresh").output == {"first": 1, "second": 1}
-        wait_for_end(client, "child", "begun-child")
+        wait_for_end(client, "deliver", "begun-child")
     assert len(lines(folder / "child")) == 1
 
 
-def test_another_application_version_leaves_what_was_begun_to_its_own(config: Config, client: WorkflowClient) -> None:
-    """It does what nobody began; the rest waits, unharmed, and is finished by a worker of its own version."""
+def test_begun_workflow_waits_for_a_worker_of_its_version(config: Config, client: WorkflowClient) -> None:
+    """A worker of another application version runs workflows that no worker began; others wait for their version."""
     folder = leave_work(config, client)
     with worker(config, "version=2"):
         wait_for_end(client, "process", "fresh")
@@ -260,16 +239,16 @@ def test_another_application_version_leaves_what_was_begun_to_its_own(config: Co
 
 
 def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None:
-    """A sleep that a kill interrupts ends when it was meant to: not sooner, and not counted from the restart."""
+    """A sleep that a kill interrupts ends at its first planned moment: not sooner, and not counted from the restart."""
     seconds = 5.0
     client.enqueue(NOTICE_QUEUE, "sleeping", "asleep", seconds)
     with worker(config) as first:
-        # the step before, and the sleep itself with its end, are recorded: nothing of it is to be done again
+        # the step before and the end of the sleep are recorded: neither is to be done again
         wait_until(lambda: len(client._client.list_workflow_steps("asleep")) == 2, DEADLINE_SECONDS)
         asleep = time.time()
         first.kill()
         first.wait()
-    wait_until(lambda: time.time() > asleep + seconds / 2)  # so that the two ways of counting differ clearly
+    wait_until(lambda: time.time() > asleep + seconds / 2)  # so that the two ways of counting give different moments
     restart = time.time()
     with worker(config):
         before, after = wait_for_end(client, "sleeping", "asleep").output
@@ -277,10 +256,10 @@ def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None
 
 
 @pytest.mark.parametrize("days", [-1, 0, 1], ids=["set forward", "right", "set back"])
-def test_message_is_waited_for_no_longer_than_asked_whatever_the_clock_says(
+def test_wait_for_a_message_ends_in_time_whatever_the_clock_says(
     config: Config, client: WorkflowClient, days: int
 ) -> None:
-    """A wait for a message that a kill interrupts ends, though the recorded moment lies days before or after it."""
+    """A wait for a message that a kill interrupts ends in time, also if the clock was set by a day."""
     folder = counting_folder(config, "waits")
     client.enqueue(NOTICE_QUEUE, "receiving", "waits", str(folder), 3.0)
     with worker(config) as first:
@@ -296,7 +275,7 @@ def test_message_is_waited_for_no_longer_than_asked_whatever_the_clock_says(
 
 
 def test_message_is_received_once_over_a_restart(config: Config, client: WorkflowClient) -> None:
-    """A message sent while no worker is there is received by the next one, and one sent twice under a key once."""
+    """A message sent while no worker runs is received by the next one; sent twice with one key it is received once."""
     folder = counting_folder(config, "told")
     client.enqueue(NOTICE_QUEUE, "receiving", "told", str(folder), 3600.0)
     with worker(config) as first:
@@ -310,7 +289,7 @@ def test_message_is_received_once_over_a_restart(config: Config, client: Workflo
 
 
 def test_second_worker_is_refused(config: Config) -> None:
-    """Another worker of this host and device on one folder is refused by naming the lock, also by a third try."""
+    """A second worker of one host and device on one folder is refused, also at a second try, by naming the file."""
     refusal = r"node\.folder: another worker runs here \(.*-work-auto\.lock is locked\)"
     with worker(config):
         for _ in range(2):
@@ -320,11 +299,27 @@ def test_second_worker_is_refused(config: Config) -> None:
         pass
 
 
+def test_programming_error_is_final(config: Config, client: WorkflowClient) -> None:
+    """A workflow that a programming error ended is run once: restarts and look-outs for lost workflows leave it so."""
+    folder = counting_folder(config, "defective")
+    client.enqueue(NOTICE_QUEUE, "defective", "defective", str(folder))
+    with worker(config):
+        record = wait_for_end(client, "defective", "defective")
+    assert (record.engine_status, record.error) == ("ERROR", "KeyError")
+    with worker(config):
+        client.enqueue(NOTICE_QUEUE, "sleeping", "meanwhile", 3 * config.engine.dead_seconds)
+        wait_for_end(client, "sleeping", "meanwhile")
+    assert record_of(client, "defective", "defective") == record
+    assert len(lines(folder / "runs")) == 1
+
+
 @pytest.mark.parametrize(
     ("is_ours", "error"), [(True, "pacs: 0xC000 cannot understand"), (False, "ValueError")], ids=["ours", "foreign"]
 )
-def test_error_is_told_without_foreign_text(config: Config, client: WorkflowClient, is_ours: bool, error: str) -> None:
-    """A failed workflow keeps our errors' text; of others only the kind, for their text may repeat a header."""
+def test_error_is_recorded_without_foreign_text(
+    config: Config, client: WorkflowClient, is_ours: bool, error: str
+) -> None:
+    """A failed workflow has the text of glionode's errors, but only the kind of others, which may repeat a header."""
     client.enqueue(NOTICE_QUEUE, "failing", "failing", "pacs: 0xC000 cannot understand", is_ours)
     with worker(config):
         record = wait_for_end(client, "failing", "failing")
@@ -332,10 +327,10 @@ def test_error_is_told_without_foreign_text(config: Config, client: WorkflowClie
 
 
 def test_workflows_are_listed_by_name_in_order(client: WorkflowClient) -> None:
-    """The list holds the workflows of one name, oldest first, with what they are about; without a worker they wait."""
+    """The list holds the workflows of one name, oldest first, with their attributes; without a worker they wait."""
     for workflow_id in ("b", "a", "c"):
         client.enqueue(STUDY_QUEUE, "process", workflow_id, "folder", attributes={"study": workflow_id})
-    client.enqueue(NOTICE_QUEUE, "child", "other", "folder")
+    client.enqueue(NOTICE_QUEUE, "deliver", "other", "folder")
     found = client.workflows("process")
     assert [record.workflow_id for record in found] == ["b", "a", "c"]
     assert {record.engine_status for record in found} == {"ENQUEUED"}
@@ -343,8 +338,8 @@ def test_workflows_are_listed_by_name_in_order(client: WorkflowClient) -> None:
     assert [record.workflow_id for record in client.workflows("process", prefix="a")] == ["a"]
 
 
-def test_database_trouble_is_an_engine_error(config: Config) -> None:
-    """A database that is gone is named by its key when a workflow is to be enqueued."""
+def test_missing_database_is_an_engine_error(config: Config) -> None:
+    """If the database is gone when a workflow is to be enqueued, the error names its configuration key."""
     client = WorkflowClient(config)
     try:
         for file in config.folder.glob("glionode.sqlite*"):
@@ -357,9 +352,9 @@ def test_database_trouble_is_an_engine_error(config: Config) -> None:
 
 
 def test_direct_steps_compute_at_once() -> None:
-    """Without an engine a step is a plain call; nothing else happens."""
+    """Without an engine a step is a plain call, and nothing else has an effect."""
     steps: Any = DirectSteps()
     assert steps.step("sum", lambda left, right: left + right, 2, 3) == 5
-    steps.tell("selected")
-    steps.start(NOTICE_QUEUE, "deliver", "id")
+    steps.publish("selected")
+    steps.start(NOTICE_QUEUE, WorkflowId("digest").delivery("pacs"))
     steps.sleep(1e9)

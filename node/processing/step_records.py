@@ -1,0 +1,82 @@
+"""What the steps of a study's workflow return, and how the workflow ended. Recorded by `node.workflow.records`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field
+
+from node.workflow.states import StudyState
+from node.workflow.workflow_id import WorkflowId
+
+
+@dataclass(frozen=True, slots=True)
+class FollowingWorkflow:
+    """The workflow that goes on after a comparison of images (step ``succeed``).
+
+    Attributes:
+        workflow_id: its id.
+        request: its processing request as JSON; None: that workflow runs or has run already.
+        folder: where its results go.
+    """
+
+    workflow_id: str
+    request: Annotated[str | None, Field(validation_alias=AliasChoices("request", "order"))]  # 0.1.0 wrote "order"
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """What the report says about the segmentation, besides the regions themselves (step ``segment``).
+
+    Attributes:
+        brain_ml: volume of the brain mask.
+        agreement: region name to the agreement of the network's views, by measure.
+        seconds: wall time of the step.
+    """
+
+    brain_ml: float
+    agreement: dict[str, dict[str, float]]
+    cautions: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsExist:
+    """The step ``segment`` did nothing, since the request's results exist already."""
+
+    is_made: Literal[True]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedResults:
+    """The results that the step ``report`` wrote or found: region name to volume."""
+
+    volumes_ml: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOutcome:
+    """How a workflow ``process`` ended.
+
+    Attributes:
+        reason: why there are no results.
+        kind: class name of the error that the reason came from.
+        follows: the workflow that processes what this one only compared.
+    """
+
+    state: StudyState
+    reason: str | None = None
+    volumes_ml: dict[str, float] | None = None
+    kind: str | None = None
+    follows: WorkflowId | None = None
+
+    def as_output(self) -> dict[str, Any]:
+        """Plain JSON values, as the engine records them."""
+        output: dict[str, Any] = {"state": str(self.state), "reason": self.reason, "volumes_ml": self.volumes_ml}
+        if self.kind is not None:
+            output["kind"] = self.kind
+        if self.follows is not None:
+            output["follows"] = str(self.follows)
+        return output

@@ -1,0 +1,30 @@
+"""Steps whose results are typed records, kept in the engine's database as plain JSON values.
+
+A record that an earlier version wrote is read by the same type: fields are only ever added, with a default, and unknown
+keys are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from node.workflow.steps import Steps
+
+R = TypeVar("R")
+
+
+def recorded_step(steps: Steps, name: str, record_type: type[R], function: Callable[..., R], *arguments: Any) -> R:
+    """Run the step ``name``, which calls ``function``; its result is a ``record_type``, also after a restart.
+
+    Raises:
+        pydantic.ValidationError: the recorded value is no ``record_type``.
+    """
+    adapter: TypeAdapter[R] = TypeAdapter(record_type)
+
+    def plain(*given: Any) -> Any:
+        return adapter.dump_python(function(*given), mode="json")
+
+    return adapter.validate_python(steps.step(name, plain, *arguments))

@@ -1,0 +1,149 @@
+"""What glionode 0.1.0 recorded is read, and finished, by this version.
+
+``data/database_0_1_0.sql`` is the SQLite database of a node of version 0.1.0, and the JSON file beside it says what
+that version showed of it: one study delivered to one destination and retried for the other, one refused, one of which a
+delivery was cancelled, and one not begun. ``{host}`` stands for the node's host name.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_archive import uids_of
+from faults import FakePacs, wait_until
+from instances import encode_instance, make_instance
+from node_process import write_config
+from pydicom.uid import MRImageStorage
+from threshold_worker import threshold_worker
+
+from node.config import Config, load_config
+from node.dicom.uids import derived_uid
+from node.processing.request import ProcessingRequest
+from node.processing.request_history import earlier_requests, judged_by_study, workflows_of_study
+from node.processing.step_records import FollowingWorkflow
+from node.processing.study_status import read_history, read_study_statuses
+from node.workflow.engine import WorkflowClient
+from node.workflow.records import recorded_step
+
+DATA = Path(__file__).with_name("data")
+EXPECTED = json.loads((DATA / "database_0_1_0.json").read_text("utf-8"))
+RETRIED, _, _, NOT_BEGUN = EXPECTED["studies"]
+FOLDER_OF_0_1_0 = "/tmp/glionode-0.1.0/var"
+LIMIT_SECONDS = 60.0
+
+
+def restore(config: Config) -> sqlite3.Connection:
+    """Put the database of 0.1.0 into the node's folder, as if this host had made it."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(config.folder / "glionode.sqlite")
+    database.executescript((DATA / "database_0_1_0.sql").read_text("utf-8").replace("{host}", socket.gethostname()))
+    return database
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A node with the database of 0.1.0."""
+    config = load_config(write_config(tmp_path))
+    restore(config).close()
+    return config
+
+
+@pytest.fixture
+def client(config: Config) -> Iterator[WorkflowClient]:
+    """Its engine."""
+    with closing(WorkflowClient(config)) as client:
+        yield client
+
+
+def test_statuses_are_those_that_0_1_0_showed(config: Config, client: WorkflowClient) -> None:
+    """Every study's state, reason, deliveries and judged instances are what 0.1.0 itself read from its database."""
+    found = [each.as_dict() | {"judged": sorted(each.judged)} for each in read_study_statuses(config, client)]
+    assert found == EXPECTED["studies"]
+
+
+@pytest.mark.parametrize("study", EXPECTED["history"])
+def test_history_is_the_one_that_0_1_0_showed(config: Config, client: WorkflowClient, study: str) -> None:
+    """Every recorded step of a study is listed at its moment (of instances nothing is left: the spool is another)."""
+    found = [[moment.isoformat(), event] for moment, event in read_history(config, client, study)]
+    assert found == EXPECTED["history"][study]
+
+
+@pytest.mark.parametrize("study", EXPECTED["workflows"])
+def test_workflows_are_found_by_study(client: WorkflowClient, study: str) -> None:
+    """The dispatcher finds a study's workflows of 0.1.0, and what was judged, so that nothing is processed twice."""
+    records = workflows_of_study(client, study)
+    assert [each.workflow_id for each in records] == EXPECTED["workflows"][study]
+    assert list(earlier_requests(records, "another")) == EXPECTED["workflows"][study]
+    assert judged_by_study(client).keys() == EXPECTED["workflows"].keys()
+
+
+def test_requests_are_read() -> None:
+    """The key ``is_by_hand`` of a request of 0.1.0 is ``force`` today; keys that are unknown today are ignored."""
+    text = '{"workflow_id":"a","study_instance_uid":"1.2","selection":null,"refusal":"no FLAIR","created":'
+    request = ProcessingRequest.from_json(text + '"2026-11-29T00:14:43.391635Z","is_by_hand":true,"gone":1}')
+    assert (request.force, request.refusal) == (True, "no FLAIR")
+
+
+def test_steps_of_a_comparison_are_read() -> None:
+    """The key ``order`` of the step ``succeed`` of 0.1.0 is ``request`` today."""
+
+    class Recorded:
+        """Gives back what 0.1.0 recorded."""
+
+        def step(self, *_: Any) -> Any:
+            return {"workflow_id": "b.2", "order": None, "folder": "/work/b"}
+
+    found = recorded_step(Recorded(), "succeed", FollowingWorkflow, lambda: FollowingWorkflow("", None, ""))
+    assert found == FollowingWorkflow("b.2", None, "/work/b")
+
+
+def moved(serialized: str, folder: Path) -> str:
+    """Arguments of a workflow as the engine records them, with another node's folder."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace(FOLDER_OF_0_1_0, str(folder))
+        if isinstance(value, tuple | list):
+            return type(value)(move(each) for each in value)
+        return {key: move(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+    return base64.b64encode(pickle.dumps(move(pickle.loads(base64.b64decode(serialized))))).decode()
+
+
+def states(config: Config, client: WorkflowClient) -> dict[str, str]:
+    """Study Instance UID to the study's state."""
+    return {each.study_instance_uid: each.state for each in read_study_statuses(config, client)}
+
+
+@pytest.mark.slow
+def test_delivery_that_0_1_0_began_is_finished(tmp_path: Path) -> None:
+    """A worker of this version takes up a delivery after the recorded steps of 0.1.0: each result is sent once more."""
+    digest = RETRIED["folder"]
+    with FakePacs(sop_classes=[MRImageStorage]) as archive:
+        config_file = write_config(tmp_path, [replace(archive.destination, name="archive")])
+        config = load_config(config_file)
+        with closing(restore(config)) as database:
+            database.execute("UPDATE workflow_status SET status='CANCELLED' WHERE status='ENQUEUED'")
+            for workflow_id, inputs in database.execute("SELECT workflow_uuid, inputs FROM workflow_input").fetchall():
+                row = (moved(inputs, config.folder), workflow_id)
+                database.execute("UPDATE workflow_input SET inputs=? WHERE workflow_uuid=?", row)
+            database.commit()
+        for number, name in enumerate(("seg", "sr"), 1):
+            instance = make_instance(number)
+            instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = derived_uid(digest, name)
+            file = config.work_folder / digest / f"{name}.dcm"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encode_instance(instance))
+        with closing(WorkflowClient(config)) as client, threshold_worker(config_file):
+            wait_until(lambda: states(config, client)[RETRIED["study_instance_uid"]] == "delivered", LIMIT_SECONDS)
+    assert uids_of(archive.received) == [derived_uid(digest, "seg"), derived_uid(digest, "sr")]
