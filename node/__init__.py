@@ -1,4 +1,4 @@
-"""glionode: a DICOM-native PACS integration node for brain-tumour MR. docs/architecture.md says where to start."""
+"""glionode: a DICOM node for brain-tumour MR. docs/architecture.md says in which order to read the code."""
 
 from importlib.metadata import version
 

@@ -1,6 +1,7 @@
-"""Frozen, validated settings. Every setting is declared here once; ``config.toml`` documents each, and a test compares.
+"""The config: frozen, validated settings from one TOML file.
 
-A section is handed to the part that needs it; nothing reads settings from anywhere else.
+``config_sections.py`` declares every setting, ``config.toml`` documents each, and a test compares the two. Each part of
+the node gets its section as an argument; no part reads settings from another source.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Config(Section):
         """A config with other values in [segmentation]; None leaves a value as it is.
 
         Raises:
-            ConfigError: naming the key.
+            ConfigError: a value is invalid; the text names the key.
         """
         values = self.segmentation.model_dump() | {key: value for key, value in changes.items() if value is not None}
         try:
@@ -69,47 +70,47 @@ class Config(Section):
         return tuple(section.destination(self.tls) for section in self.destination)
 
     def without_destinations(self) -> Config:
-        """A config that sends nothing."""
+        """A config with no destination, so that no results are sent."""
         return self.model_copy(update={"destination": ()})
 
     @property
     def folder(self) -> Path:
-        """Everything the node keeps."""
+        """The folder of all data of the node."""
         return self.node.folder
 
     @property
     def spool_folder(self) -> Path:
-        """Instances as received: ``<study>/<series>/<sop>.dcm``."""
+        """The folder of instances as received: ``<study>/<series>/<sop>.dcm``."""
         return self.folder / "spool"
 
     @property
     def work_folder(self) -> Path:
-        """Results, one folder per workflow."""
+        """The folder of results, with one folder per workflow."""
         return self.folder / "work"
 
     @property
     def commitments_folder(self) -> Path:
-        """Storage commitments asked for and not yet answered: one file per Transaction UID."""
+        """The folder of unanswered requests for storage commitment: one file per Transaction UID."""
         return self.folder / "commitments"
 
     @property
     def unknown_descriptions_file(self) -> Path:
-        """Series descriptions that no word of the vocabulary decides."""
+        """The file of series descriptions that no word of the vocabulary decides."""
         return self.folder / "unknown_descriptions.json"
 
     @property
     def models_folder(self) -> Path:
-        """Installed model packs."""
+        """The folder of installed model packs."""
         return self.folder / self.models.folder
 
     @property
     def memory_bytes(self) -> int | None:
-        """What feature maps may take; None: no limit of ours."""
+        """Bytes of memory that feature maps may take; None: no limit set by the config."""
         return self.segmentation.memory_mebibytes * 2**20 or None
 
     @property
     def database_url(self) -> str:
-        """The engine's database; SQLite inside the node's folder unless set."""
+        """The URL of the engine's database; SQLite in the node's folder unless set."""
         return self.engine.database or f"sqlite:///{(self.folder / 'glionode.sqlite').absolute()}"
 
 
@@ -121,10 +122,10 @@ def _reason(error: ValidationError, file: Path | None) -> str:
 
 
 def build_config(values: dict[str, Any], file: Path | None = None) -> Config:
-    """Validate ``values`` (the parsed TOML). Relative folders are relative to ``file``'s folder, or the working folder.
+    """Validate ``values`` (the parsed TOML). ``node.folder`` is relative to the folder of ``file``, if given.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: a value is invalid; the text names the key.
     """
     try:
         config = Config.model_validate(values)
@@ -144,7 +145,7 @@ def load_config(file: Path | None = None) -> Config:
     """Read ``file``; without one, ``config.toml`` of the working folder if it exists, else the defaults.
 
     Raises:
-        ConfigError: the file is missing, is no TOML, or a key is wrong (named).
+        ConfigError: the file is missing or not valid TOML, or a value is invalid; the text names file or key.
     """
     if file is None:
         if not DEFAULT_FILE.exists():

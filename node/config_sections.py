@@ -1,4 +1,4 @@
-"""The sections of the config: every setting, once, with its type, unit and default. ``config.toml`` documents each."""
+"""The sections of the config: every setting with its type, unit and default. ``config.toml`` documents each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Section(BaseModel):
 
 
 class NodeSection(Section):
-    """Where the node keeps what it must not lose, and who it is."""
+    """The folder of the node's data, and the node's identity in results."""
 
     folder: Path = Path("var")
     station_name: str = Field(default="GLIONODE", min_length=1, max_length=16)
@@ -71,7 +71,7 @@ class AssemblySection(Section):
 
 
 class SeriesSection(Section):
-    """Which series is which: own rules beside the shipped vocabulary."""
+    """How the series of each contrast is chosen: terms in addition to the shipped vocabulary, and two policies."""
 
     rules: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     shortfall: Literal["caution", "refuse"] = "caution"
@@ -80,7 +80,7 @@ class SeriesSection(Section):
 
 
 class SegmentationSection(Section):
-    """Method, device and its limits."""
+    """The method: model pack, mode and precision; and the device with its limits."""
 
     model: str = "anisotropic_nets_brats17"
     t1c_only_model: str = ""
@@ -92,14 +92,14 @@ class SegmentationSection(Section):
 
 
 class ModelsSection(Section):
-    """Where model packs are installed, and where they are fetched from instead of their published URLs."""
+    """The folder of installed model packs, and a mirror that replaces their published URLs."""
 
     folder: Path = Path("models")
     mirror: str = ""
 
 
 class EngineSection(Section):
-    """The durable workflow engine: its database, and how often failed work is tried again."""
+    """The durable workflow engine: its database, attempts at a failed study, and heartbeats of workers."""
 
     database: str = Field(default="", pattern=r"^(|sqlite:///.+|postgresql(\+psycopg)?://.+)$")
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
@@ -116,7 +116,7 @@ class EngineSection(Section):
 
 
 class DeliverySection(Section):
-    """How results are sent, and sent again."""
+    """How results are sent, and when a failed delivery is tried again."""
 
     first_retry_seconds: Seconds = 30.0
     longest_retry_seconds: Seconds = 3600.0
@@ -127,7 +127,7 @@ class DeliverySection(Section):
 
 
 class RetentionSection(Section):
-    """What is deleted, and when."""
+    """When inputs and results are deleted."""
 
     enabled: bool = True
     after: Literal["delivered", "committed"] = "delivered"
@@ -137,14 +137,14 @@ class RetentionSection(Section):
 
 
 class NotifySection(Section):
-    """Who is told when a study has no result."""
+    """The services that receive notices, and the states of a study that cause one."""
 
     urls: tuple[str, ...] = ()
     states: tuple[Literal["refused", "failed", "reported"], ...] = ("refused", "failed")
 
 
 class TlsSection(Section):
-    """Certificates of DICOM TLS, for the storage SCP and for destinations alike."""
+    """Certificates of DICOM TLS, for both the storage SCP and the destinations."""
 
     certificate_file: Path | None = None
     key_file: Path | None = None
@@ -198,7 +198,7 @@ class DestinationSection(Section):
         return self
 
     def destination(self, tls: TlsSection) -> Destination | WebDestination:
-        """The frozen fact that the sender works with."""
+        """The destination as the SCU uses it."""
         if self.protocol == "dicomweb":
             return WebDestination(
                 self.name, self.url or "", self.user, self.password_file, self.token_file, tls.ca_file

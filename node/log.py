@@ -1,4 +1,4 @@
-"""One set-up of the log: an event name with key/values, the study bound as context, never patient data."""
+"""The set-up of the log. Each event has a name, key/values and the study as context, and never holds patient data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _hide_uids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
 
 
 def _shortened(value: Any) -> Any:
-    """``value`` with every UID in its texts shortened, however deep they lie."""
+    """``value`` with every UID in its texts shortened, at any depth of nesting."""
     if isinstance(value, str):
         return shortened(value)
     if isinstance(value, dict):
@@ -34,13 +34,13 @@ def _shortened(value: Any) -> Any:
 
 
 class _LossyLogger(structlog.PrintLogger):
-    """Loses a line that cannot be written, on a full disk or to a reader that is gone, instead of raising.
+    """Drops a line that cannot be written, because the disk is full or the reader is gone, instead of raising an error.
 
-    Lines are logged where an error would end what must go on: the loop that takes connections, an instance being kept.
+    An error of the log must not end the loop that accepts connections, or the storage of an instance.
     """
 
     def msg(self, message: str) -> None:
-        """Write one line, if that is possible."""
+        """Write one line if possible."""
         with suppress(OSError, ValueError):  # ValueError: the stream was closed
             super().msg(message)
 
@@ -49,7 +49,7 @@ class _LossyLogger(structlog.PrintLogger):
 
 
 def set_up_log(section: LogSection) -> None:
-    """Configure structlog on standard error. Called once, by the command line."""
+    """Configure structlog to write to standard error. The command line calls this once."""
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -70,7 +70,7 @@ def set_up_log(section: LogSection) -> None:
         logger_factory=lambda *_: _LossyLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # these libraries repeat attribute values, patient data among them, in what they log and warn about
+    # The log messages and warnings of these libraries repeat attribute values, which may be patient data.
     for library in ("pynetdicom", "pydicom", "highdicom", "dicom2nifti"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     for library in ("pydicom", "highdicom"):
@@ -79,6 +79,6 @@ def set_up_log(section: LogSection) -> None:
 
 @contextmanager
 def study_context(study_instance_uid: str, **more: str) -> Iterator[None]:
-    """Bind the study (and more) to every event logged inside."""
+    """Add the study, and the keys of ``more``, to every event logged within the block."""
     with structlog.contextvars.bound_contextvars(study_instance_uid=study_instance_uid, **more):
         yield

@@ -1,4 +1,4 @@
-"""The metrics, once. Labels hold names from the config and fixed words, never identifiers or patient data."""
+"""All metrics. Labels hold names from the config and fixed words, never identifiers or patient data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 
 class Metrics:
-    """Counters and gauges of one process, on a registry of their own (no global state)."""
+    """Counters and gauges of one process, in a separate registry (no global state)."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -28,17 +28,17 @@ class Metrics:
 
 
 class StudyCounts(Collector):
-    """Studies by state, and refused ones by kind of error, counted whenever they are asked for.
+    """Studies by state, and refused studies by kind of error, counted at each scrape.
 
     Args:
-        read: state and kind of every study.
+        read: returns state and kind of every study.
     """
 
     def __init__(self, read: Callable[[], Iterable[tuple[str, str | None]]]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        """Two gauges."""
+        """The two gauges: studies by state, and refused studies by kind of error."""
         studies = list(self._read())
         states = GaugeMetricFamily("glionode_studies", "Studies by their present state", labels=["state"])
         for state, count in sorted(Tally(state for state, _ in studies).items()):

@@ -1,4 +1,4 @@
-"""Frozen facts that pass between the rooms. No input or output happens here."""
+"""Frozen dataclasses that the packages of ``node`` pass to one another. No input or output happens here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series: identity, what its header says in words, and its instances (sorted by SOP Instance UID)."""
+    """One series: its identity, the texts of its header, and its instances (sorted by SOP Instance UID)."""
 
     series_instance_uid: str
     study_instance_uid: str
@@ -42,7 +42,7 @@ class Series:
 
     @property
     def label(self) -> str:
-        """How humans call this series: its number and description (no patient data)."""
+        """The name of this series for humans: number and description (no patient data)."""
         number = "?" if self.series_number is None else str(self.series_number)
         return f"series {number} '{self.series_description or ''}'"
 
@@ -51,7 +51,7 @@ class Series:
 class Study:
     """One study: its series, and the files that could not be read as DICOM (name, reason).
 
-    ``planes``: attributes that were read of each instance on the way, by SOP Instance UID; perhaps none.
+    ``planes``: attributes of the instances that were read together with the headers, by SOP Instance UID; may be empty.
     """
 
     study_instance_uid: str
@@ -62,10 +62,10 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one series was judged to be, on which evidence, and whether it was chosen.
+    """The contrast that one series was judged to have, the evidence, and whether the series was chosen.
 
-    ``contrast`` is None for anything that is none of the four. ``evidence`` holds short sentences, strongest first.
-    ``note`` says why it was chosen or passed over.
+    ``contrast`` is None for a series that has none of the four. ``evidence`` holds short sentences, strongest first.
+    ``note`` says why the series was chosen or passed over.
     """
 
     series_instance_uid: str
@@ -89,7 +89,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the images of two T1-weighted series say: which was acquired after contrast agent (None: undecided), why."""
+    """Which of two T1-weighted series was acquired after contrast agent (None: undecided), by their images, and why."""
 
     after: Literal["one", "other"] | None
     evidence: str
@@ -97,7 +97,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Software:
-    """What computed a result: goes into SEG, SR and ``result.json`` (algorithm identification)."""
+    """The software that computed a result; SEG, SR and ``result.json`` name it (algorithm identification)."""
 
     name: str
     version: str
@@ -107,13 +107,13 @@ class Software:
 
 @dataclass(frozen=True, slots=True)
 class ResultIdentity:
-    """Who made a result, from what, and when. Equal identities give byte-identical SEG and SR.
+    """Software, input and time of a result. Equal identities give byte-identical SEG and SR.
 
     Attributes:
         workflow_id: digest of the selected instances, the model and the settings.
-        created: when the workflow was first begun (time zone aware); kept over restarts.
-        software: what computed it.
-        node_version: of glionode.
+        created: when the workflow was first started (time zone aware); restarts do not change it.
+        software: the software that computed the result.
+        node_version: version of glionode.
     """
 
     workflow_id: str
@@ -126,7 +126,7 @@ class ResultIdentity:
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files of DICOM TLS (PS3.15 B): own certificate and key, and the authorities a peer is checked against."""
+    """PEM files of DICOM TLS (PS3.15 B): certificate and key of the node, and authorities for peers' certificates."""
 
     certificate_file: Path | None
     key_file: Path | None
@@ -135,7 +135,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A DICOM peer that results are sent to; ``tls`` None: plain; ``commitment``: it is asked to commit."""
+    """A DICOM peer that results are sent to; ``tls`` None: no TLS; ``commitment``: storage commitment is requested."""
 
     name: str
     ae_title: str
@@ -159,7 +159,7 @@ class WebDestination:
 
 @dataclass(frozen=True, slots=True)
 class InstanceDelivery:
-    """What a destination answered for one SOP instance: DIMSE status (None: no answer) and its class."""
+    """A destination's answer for one SOP instance: DIMSE status (None: no answer), and how it is classified."""
 
     sop_instance_uid: str
     status: int | None

@@ -1,1 +1,1 @@
-"""Benchmarks of docs/performance.md: ratios against a plain form in the same run."""
+"""Benchmarks of docs/performance.md: ratios to a plain implementation measured in the same run."""

@@ -1,4 +1,4 @@
-"""``glionode bench cascade``: each form of the cascade in a process of its own, on one case, as ratios in one run."""
+"""``glionode bench cascade``: measure each form of the cascade on one case, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _PEAK_SIZE, _PEAK_SECONDS = 2048, 1.0
 
 @dataclass(frozen=True, slots=True)
 class FormResult:
-    """One form on one case. ``peak_share``: of the matrix product's speed measured in the same process."""
+    """Measurement of one form on one case.
+
+    ``peak_share``: its speed as a share of the speed of a matrix product in the same process.
+    """
 
     form: str
     device: str
@@ -41,17 +44,17 @@ class FormResult:
 
 
 class _Counted:
-    """A network that counts what it computes."""
+    """A network that counts its floating-point operations and its time."""
 
-    def __init__(self, net: MSNet | PlainMSNet, is_twice: bool) -> None:
+    def __init__(self, net: MSNet | PlainMSNet, halves_twice: bool) -> None:
         self._net = net
-        self._is_twice = is_twice
+        self._halves_twice = halves_twice
         self.flop = 0
         self.seconds = 0.0
 
     def logits(self, x: Tensor) -> Tensor:
-        """As the network's; waits for a GPU."""
-        self.flop += flops(tuple(x.shape), self._is_twice)
+        """Logits of the network; waits until a GPU has finished."""
+        self.flop += flops(tuple(x.shape), self._halves_twice)
         begun = time.perf_counter()
         out = self._net.logits(x)
         if out.is_cuda:
@@ -61,7 +64,7 @@ class _Counted:
 
 
 def run_form(form: str, case_dir: Path, pack: tuple[str, Path], device_setting: str, threads: int) -> FormResult:
-    """Run one form in this process. ``pack``: its name and the models folder."""
+    """Run one form in this process. ``pack``: name of the model pack, and the models folder."""
     name, models_folder = pack
     device = prepare_device(device_setting, threads)
     card = read_card(name)
@@ -95,7 +98,7 @@ def _peak_mebibytes(device: str) -> int:
 
 
 def _peak(device: str) -> float:
-    """GFLOP/s of a float32 matrix product, the best of a second's tries."""
+    """GFLOP/s of a float32 matrix product, the best of the repetitions within `_PEAK_SECONDS`."""
     one = torch.randn(_PEAK_SIZE, _PEAK_SIZE, device=device)
     best, begun = float("inf"), time.perf_counter()
     while time.perf_counter() - begun < _PEAK_SECONDS:
@@ -110,13 +113,13 @@ def _peak(device: str) -> float:
 def bench(
     case_dir: Path, arguments: Sequence[str], devices: Sequence[str], progress: Callable[[str, float], None] | None
 ) -> list[FormResult]:
-    """Every form on every device, each in a fresh process (so that peak memory is its own).
+    """Measure every form on every device, each in a new process, so that its peak memory is its own.
 
     Args:
-        arguments: further arguments of the command, passed on (--config).
+        arguments: further arguments of the command for each process (--config).
 
     Raises:
-        RetryableError: a process failed; its last line.
+        RetryableError: a process failed; the message holds its last line.
     """
     results = []
     pairs = [(form, device) for device in devices for form in FORMS]
@@ -132,5 +135,5 @@ def bench(
 
 
 def as_json(result: FormResult) -> str:
-    """One result, for the parent process."""
+    """One result as JSON for the parent process."""
     return json.dumps(asdict(result))

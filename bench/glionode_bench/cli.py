@@ -1,4 +1,4 @@
-"""``glionode bench``: the benchmarks of docs/performance.md, a command that this distribution adds to glionode's."""
+"""``glionode bench``: the benchmarks of docs/performance.md, as a command that this distribution adds to glionode."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def bench() -> None:
 
 @bench.command("cascade")
 @click.argument("case_dir", type=StudyFolder)
-@click.option("--device", "devices", multiple=True, help="More than one may be given. Default: auto.")
+@click.option("--device", "devices", multiple=True, help="May be given more than once. Default: auto.")
 @ConfigOption
 def bench_cascade(case_dir: Path, devices: tuple[str, ...], config_file: Path | None) -> None:
-    """Wall and CPU seconds, peak memory and speed of each form of the cascade, as ratios in one run."""
+    """Measure wall and CPU seconds, peak memory and speed of each form of the cascade, and their ratio in one run."""
     from glionode_bench.cascade import bench as run
 
     configure(config_file, quiet=True)
@@ -39,10 +39,16 @@ def bench_cascade(case_dir: Path, devices: tuple[str, ...], config_file: Path | 
 
 @bench.command("series")
 @click.argument("labelled_csv", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--instances", type=click.IntRange(min=640), default=5000, show_default=True, help="For the headers.")
+@click.option(
+    "--instances",
+    type=click.IntRange(min=640),
+    default=5000,
+    show_default=True,
+    help="Instances of the study whose headers are read.",
+)
 @ConfigOption
 def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -> None:
-    """How often the words of a description name the right contrast, also with whole groups left out; and how fast."""
+    """Measure how often the word rules find the right contrast, also with whole groups left out, and how fast."""
     from glionode_bench import series_speed
     from glionode_bench.series import COLUMNS, read_labelled
     from glionode_bench.series import bench as run
@@ -59,14 +65,20 @@ def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -
 
 
 @bench.command("receive")
-@click.option("--instances", type=click.IntRange(min=4), default=20000, show_default=True, help="For the memory table.")
 @click.option(
-    "--mebibytes", type=click.IntRange(2, 4095), default=2048, show_default=True, help="Of the large instance."
+    "--instances",
+    type=click.IntRange(min=4),
+    default=20000,
+    show_default=True,
+    help="Instances sent for the memory table.",
+)
+@click.option(
+    "--mebibytes", type=click.IntRange(2, 4095), default=2048, show_default=True, help="Size of the large instance."
 )
 @ConfigOption
 def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> None:
-    """The receiver against DCMTK's storescp, what flushing to the disk costs, and its memory: over many instances, and
-    while one large Enhanced MR instance arrives.
+    """Compare the receiver with DCMTK's storescp, measure the cost of flushing to disk, and the receiver's memory over
+    many instances and while one large Enhanced MR instance arrives.
     """
     from glionode_bench.receive import SLICES
     from glionode_bench.receive import bench as run
@@ -95,7 +107,7 @@ def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> N
 @click.argument("port", type=click.IntRange(1, 65535))
 @ConfigOption
 def bench_receiver(folder: Path, port: int, config_file: Path | None) -> None:
-    """The receiver alone in this process (used by "bench receive")."""
+    """Run only the receiver in this process (used by "bench receive")."""
     from glionode_bench.receive import run_receiver
 
     configure(config_file, quiet=True)
@@ -108,7 +120,7 @@ def bench_receiver(folder: Path, port: int, config_file: Path | None) -> None:
 @click.option("--device", required=True)
 @ConfigOption
 def bench_form(form: str, case_dir: Path, device: str, config_file: Path | None) -> None:
-    """One form in this process (used by "bench cascade")."""
+    """Run one form in this process (used by "bench cascade")."""
     from glionode_bench.cascade import as_json, run_form
 
     config = configure(config_file, quiet=True)

@@ -1,7 +1,7 @@
-"""MSNet as one would write it first: whole volumes, 3-D convolutions, library batch norm and PReLU.
+"""MSNet in its plain form: whole volumes, 3-D convolutions, library batch norm and PReLU.
 
-The benchmark's measure of what ``segmentation.network`` gains, and a second opinion on its answer: nothing is shared
-with it but the weights.
+It is the baseline for the speed of ``segmentation.network`` and an independent check of its results: the two share only
+the weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class PlainMSNet:
     def __init__(self, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self._weights = {name: tensor.to(self.device) for name, tensor in weights.items()}
-        self._is_twice = "downsample1.weight" in weights
+        self._halves_twice = "downsample1.weight" in weights
 
     def _active(self, x: Tensor, layer: str) -> Tensor:
         gamma, beta, alpha = (self._weights[f"{layer}.{part}"] for part in ("gamma", "beta", "alpha"))
@@ -51,12 +51,12 @@ class PlainMSNet:
 
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Tensor:
-        """[N, D, H, W, 4] to [N, D-8, H, W, 2]."""
+        """Logits of ``x``: [N, D, H, W, 4] to [N, D-8, H, W, 2]."""
         y = x.to(self.device).permute(0, 4, 1, 2, 3)
         for name in ("block1_1", "block1_2"):
             y = self._residual(y, name)
         y = self._fuse(y, "fuse1")
-        if self._is_twice:
+        if self._halves_twice:
             y = self._down(y, "downsample1")
         for name in ("block2_1", "block2_2"):
             y = self._residual(y, name)
@@ -72,7 +72,7 @@ class PlainMSNet:
         return self._predicted(f1[:, :, 2:-2], f2[:, :, 1:-1], f3).permute(0, 2, 3, 4, 1)
 
     def _predicted(self, f1: Tensor, f2: Tensor, f3: Tensor) -> Tensor:
-        if self._is_twice:
+        if self._halves_twice:
             p1 = self._up(f1, "pred_up1")
             p2 = self._up(self._up(f2, "pred_up2_1"), "pred_up2_2")
             p3 = self._up(self._up(f3, "pred_up3_1"), "pred_up3_2")
@@ -83,20 +83,20 @@ class PlainMSNet:
         return functional.conv3d(joined, self._weights["final_pred.weight"], padding=(0, 1, 1))
 
 
-def flops(shape: tuple[int, ...], is_twice: bool) -> int:
+def flops(shape: tuple[int, ...], halves_twice: bool) -> int:
     """Floating-point operations (two per multiply-add) of the convolutions for an input [N, D, H, W, 4]."""
     chunks, depth, height, width, _ = shape
     per_pixel = dict.fromkeys(range(3), 0.0)
-    halved, quartered = (1, 2) if is_twice else (0, 1)
+    halved, quartered = (1, 2) if halves_twice else (0, 1)
     full, conv3x3, mix = depth * 1.0, 9 * 32 * 32, 3 * 32 * 32
     per_pixel[0] += full * (9 * 4 * 32 + 3 * conv3x3) + (depth - 2) * mix
-    if is_twice:
+    if halves_twice:
         per_pixel[halved] += (depth - 2) * conv3x3
     per_pixel[halved] += (depth - 2) * 4 * conv3x3 + (depth - 4) * mix
     per_pixel[quartered] += (depth - 4) * conv3x3 + (depth - 4) * 6 * conv3x3 + (depth - 6) * mix
     per_pixel[quartered] += (depth - 6) * 6 * conv3x3 + (depth - 8) * mix
     ups = 9 * 32 * (4 + 8)
     per_pixel[quartered] += (depth - 8) * ups
-    per_pixel[halved] += (depth - 8) * 9 * ((32 * 2 + 4 * 4 + 8 * 8) if is_twice else 32 * 2)
+    per_pixel[halved] += (depth - 8) * 9 * ((32 * 2 + 4 * 4 + 8 * 8) if halves_twice else 32 * 2)
     per_pixel[0] += (depth - 8) * 9 * 14 * 2
     return int(2 * chunks * height * width * sum(count / 4**level for level, count in per_pixel.items()))

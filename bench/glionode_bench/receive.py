@@ -1,8 +1,8 @@
-"""``glionode bench receive``: the receiver against DCMTK's storescp, what flushing costs, and its memory: over time,
-and while one large instance arrives.
+"""``glionode bench receive``: the receiver against DCMTK's storescp, the cost of flushing, and the receiver's memory
+over many instances and while one large instance arrives.
 
-DCMTK's ``storescu`` sends to both, over loopback. A spool in memory, where flushing costs nothing, shows what the disk
-takes.
+DCMTK's ``storescu`` sends to both over loopback. A spool in memory, where flushing costs nothing, shows the share of
+the disk.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from node.scp.server import Receiver
 from node.scp.spool import Spool
 
 SLICES = 176
-STEPS = 4  # how often memory is looked at
+STEPS = 4  # number of memory measurements
 _BATCH = 1000
 _IN_MEMORY = Path("/dev/shm")
 _AE_TITLE = "GLIONODE"
 _HOST = "127.0.0.1"
 _ROOT = "1.2.826.0.1.3680043.10.1462.8"
-_NUMBER = f"{_ROOT}.10000000"  # all of one length, so that one replaces another in encoded bytes
-_DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1"}  # Debian's build leaves Nagle's algorithm on: 40 ms for each instance
+_NUMBER = f"{_ROOT}.10000000"  # all UIDs have this length, so that one can replace another in encoded bytes
+_DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1"}  # else Debian's build uses Nagle's algorithm: 40 ms for each instance
 _START_SECONDS = 20.0
 _LOOK_SECONDS = 0.02
 
@@ -50,7 +50,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How long a series of `SLICES` instances took, over so many associations at once: the best of some runs."""
+    """Time for a series of `SLICES` instances over ``associations`` associations at once: the best of three runs."""
 
     receiver: str
     associations: int
@@ -59,7 +59,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the receiver holds in memory after so many instances, and how fast it took them until then."""
+    """Resident memory of the receiver after ``instances`` instances, and their mean rate until then."""
 
     instances: int
     resident_mebibytes: float
@@ -68,7 +68,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Large:
-    """What the receiver holds in memory before one large instance comes, and at most while it arrives and is kept."""
+    """Resident memory of the receiver before one large instance, and its maximum while that is received and stored."""
 
     mebibytes: int
     before_mebibytes: float
@@ -77,9 +77,9 @@ class Large:
 
 
 def run_receiver(folder: Path, port: int) -> None:
-    """The receiver alone in this process, on a spool in ``folder``, until SIGTERM."""
+    """Run only the receiver in this process, with its spool in ``folder``, until SIGTERM or SIGINT."""
     signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # for every thread, so that they wait to be asked for
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in every thread, so that sigwait gets them
     section = ScpSection(ae_title=_AE_TITLE, host=_HOST, port=port, watermark_mebibytes=16)
     metrics = Metrics()
     with Receiver(section, StorageHandlers(Spool(folder), metrics, section, lambda _study, _series: None), metrics):
@@ -89,11 +89,11 @@ def run_receiver(folder: Path, port: int) -> None:
 def bench(
     memory_instances: int, large_mebibytes: int, progress: Progress | None
 ) -> tuple[list[Speed], list[Memory], Large]:
-    """Speeds of each receiver, and the memory of ours over ``memory_instances``, and at one of ``large_mebibytes``.
+    """Speed of each receiver; memory of glionode's over ``memory_instances``, and for one of ``large_mebibytes``.
 
     Raises:
         ConfigError: DCMTK is not installed.
-        RetryableError: an instance was not taken, or a receiver did not start.
+        RetryableError: an instance was not stored, or a receiver did not start.
     """
     report = progress or (lambda _what, _share: None)
     programs = {name: _dcmtk(name) for name in ("storescu", "storescp")}
@@ -173,7 +173,7 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def _running(storescp: Path | None, spool: Path) -> Iterator[tuple[int, int]]:
-    """A receiver that writes to ``spool``: storescp, or ours if that is None. Its port and process id."""
+    """Run a receiver that writes to ``spool``: storescp, or glionode's if that is None. Yields port and process id."""
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         port = int(probe.getsockname()[1])
@@ -207,7 +207,7 @@ def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def _send(storescu: Path, port: int, files: Sequence[Path], associations: int) -> float:
-    """Seconds until all files are answered for, each association in a process of its own."""
+    """Seconds until all files have been sent and answered, with each association in a process of its own."""
     begun = time.perf_counter()
     codes = [process.wait() for process in _begin_sending(storescu, port, files, associations)]
     if any(codes):
@@ -230,7 +230,7 @@ def _begin_sending(
 
 
 def _dcmtk(name: str) -> Path:
-    """DCMTK's program; pynetdicom puts one of the same name into the virtual environment."""
+    """Path of DCMTK's program; pynetdicom installs another one of the same name into the virtual environment."""
     for folder in os.get_exec_path():
         program = Path(folder) / name
         if program.is_file() and b"dcmtk" in subprocess.run([program, "--version"], capture_output=True).stdout:
@@ -239,7 +239,7 @@ def _dcmtk(name: str) -> Path:
 
 
 def _write_instances(folder: Path, count: int, size: int, first: int = 0) -> list[Path]:
-    """So many MR instances of one series, ``size`` x ``size`` pixels each."""
+    """Write ``count`` MR instances of one series, ``size`` x ``size`` pixels each."""
     content = _encoded(MRImageStorage, size, None, bytes(2 * size * size))
     folder.mkdir(parents=True)
     files = []
@@ -251,7 +251,7 @@ def _write_instances(folder: Path, count: int, size: int, first: int = 0) -> lis
 
 
 def _write_multi_frame(file: Path, mebibytes: int) -> Path:
-    """One Enhanced MR instance of so many mebibytes, in frames of 2 MiB. All are zero, and take no room on the disk."""
+    """Write one Enhanced MR instance of ``mebibytes``, in frames of 2 MiB of zeros that take no space on the disk."""
     content = _encoded(EnhancedMRImageStorage, 1024, mebibytes // 2, b"")
     length_bytes = mebibytes << 20
     assert content.endswith(b"OW\0\0\0\0\0\0")  # the empty pixel data

@@ -1,7 +1,7 @@
-"""``glionode bench series``: the rules about words against labelled descriptions, also on groups left out.
+"""``glionode bench series``: accuracy of the word rules on labelled descriptions, also with groups left out.
 
-The rules are written by hand, so "left out" means: every shipped term that matches descriptions of that group and of no
-other is taken out of the vocabulary, as if it could only have been learnt there; then the group is judged.
+The rules are written by hand, so leaving out a group means: every shipped term that matches only descriptions of that
+group is removed from the vocabulary, as if it had been learnt from them; then the group is classified.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _CONTRASTS = ("T1", "T1c", "T2", "FLAIR")
 _UNMARKED = "no contrast marker"
 
 Row = Mapping[str, str]
-Pair = tuple[Row, str]  # a row and what is predicted of it
+Pair = tuple[Row, str]  # a row and its predicted label
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One line of the table. Shares are of 1; None where nothing was there to count.
+    """One line of the table. Shares are 0 to 1, or None if there was no row to count.
 
-    ``recall_t1c`` counts only rows whose string carries a marker of contrast agent.
+    ``recall_t1c`` counts only rows whose description says whether contrast agent was given.
     """
 
     name: str
@@ -47,10 +47,11 @@ class Score:
 
 
 def bench(labelled_csv: Path) -> list[Score]:
-    """All rules, then pooled over groups left out: languages, manufacturers.
+    """Scores of all rules, then pooled over groups left out: languages, manufacturers.
 
     The CSV is UTF-8 with the columns ``description``, ``label``, and for the groups ``lang`` and ``manufacturer``; a
-    row without a value there is in no group. ``trap`` and ``decided`` may tell that a string says nothing of contrast.
+    row without a value there is in no group. ``trap`` and ``decided`` may mark descriptions that do not say whether
+    contrast agent was given.
 
     Raises:
         ConfigError: a column is missing.
@@ -67,7 +68,7 @@ def bench(labelled_csv: Path) -> list[Score]:
 
 
 def read_labelled(labelled_csv: Path) -> list[Row]:
-    """Its rows.
+    """The rows of a labelled CSV.
 
     Raises:
         ConfigError: a column is missing, or there is no row.
@@ -106,19 +107,19 @@ def _predicted(rows: Iterable[Row], vocabulary: Vocabulary) -> list[Pair]:
 
 
 def _is_marked(row: Row) -> bool:
-    """True if the string itself says whether contrast agent was given."""
+    """True if the description itself says whether contrast agent was given."""
     return row.get("decided") != "position" and _UNMARKED not in (row.get("trap") or "")
 
 
 def _score(name: str, pairs: Sequence[Pair], terms_left_out: int) -> Score:
-    told = [(row, predicted) for row, predicted in pairs if _is_marked(row)]
-    marked = [predicted == "T1c" for row, predicted in told if row["label"] == "T1c"]
+    marked = [(row, predicted) for row, predicted in pairs if _is_marked(row)]
+    found_t1c = [predicted == "T1c" for row, predicted in marked if row["label"] == "T1c"]
     precision = {
-        contrast: _share([row["label"] == contrast for row, predicted in told if predicted == contrast])
+        contrast: _share([row["label"] == contrast for row, predicted in marked if predicted == contrast])
         for contrast in _CONTRASTS
     }
     right = [row["label"] == predicted for row, predicted in pairs]
-    return Score(name, len(pairs), _share(right), _share(marked), precision, terms_left_out)
+    return Score(name, len(pairs), _share(right), _share(found_t1c), precision, terms_left_out)
 
 
 def _share(hits: Sequence[bool]) -> float | None:

@@ -1,7 +1,7 @@
-"""``glionode bench series``: how long it takes to judge many descriptions, and to read the headers of a large study.
+"""``glionode bench series``: time to classify many descriptions, and to read and select from a large study.
 
-Beside each stands what a plain program would take for less: a substring rule, which is wrong on one description in
-five; and pydicom's reading of every header once, which tells no series from another.
+Each is compared with a plain program that does less: a substring rule, which is wrong on one description in five; and
+reading every header once with pydicom, without any selection.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SIDE = 128
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Wall seconds for ``count`` things, and those of a plain program in the same run."""
+    """Wall seconds for ``count`` items of kind ``what``, and those of a plain program in the same run."""
 
     what: str
     count: int
@@ -45,8 +45,8 @@ class Speed:
 
 
 def bench_speed(descriptions: Sequence[str], instances: int) -> list[Speed]:
-    """Judge `DESCRIPTIONS` strings made of ``descriptions``; then read and select a study of ``instances``."""
-    # a running number makes each a string of its own
+    """Classify `DESCRIPTIONS` strings made of ``descriptions``; read a study of ``instances`` and select from it."""
+    # a running number makes each string unique
     many = [f"{text} {number}" for number, text in enumerate(islice(cycle(descriptions), DESCRIPTIONS))]
     vocabulary = load_vocabulary()
     words = _seconds(lambda: [classify_text(text, {}, vocabulary) for text in many])
@@ -80,7 +80,7 @@ def _select(folder: str) -> None:
 
 
 def _write_study(folder: Path, instances: int) -> list[Path]:
-    """So many slices of the usual series of a brain examination, in folders by series."""
+    """Write ``instances`` slices of the usual series of a brain examination, in one folder per series."""
     files = []
     for index in range(instances):
         number, position = index % len(_SERIES), index // len(_SERIES)

@@ -1,4 +1,4 @@
-"""Commands about the method alone: the cascade on NIfTI cases, its accuracy, its speed."""
+"""Commands for the method alone, without DICOM: ``segment`` and ``evaluate`` on NIfTI cases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 def segment(
     case_dir: Path, out: Path, mode: str | None, seed: int, device: str | None, config_file: Path | None
 ) -> None:
-    """The cascade alone on co-registered, skull-stripped NIfTI (*_flair *_t1 *_t1ce *_t2.nii.gz): labels 0, 1, 2, 4."""
+    """Segment one NIfTI case with the networks alone.
+
+    CASE_DIR holds four co-registered, skull-stripped files (*_flair *_t1 *_t1ce *_t2.nii.gz); labels are 0, 1, 2, 4.
+    """
     from node.segmentation.nifti_case import read_case, write_label_map
 
     config = configure(config_file, quiet=True).with_segmentation(mode=mode, device=device)
@@ -39,14 +42,17 @@ def segment(
 @click.command()
 @click.argument("cases_dir", type=StudyFolder)
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A .json or .md file.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="A .png of volumes predicted and true.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="A .png of predicted and true volumes.")
 @click.option("--mode", type=click.Choice(["slab", "published"]), help="Default: segmentation.mode of the config.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @ConfigOption
 def evaluate(
     cases_dir: Path, out: Path, plot: Path | None, mode: str | None, seed: int, config_file: Path | None
 ) -> None:
-    """Dice, HD95, sensitivity and volumes of the cascade on labelled cases in BraTS form (*_seg.nii.gz)."""
+    """Measure the accuracy of the cascade on labelled cases.
+
+    Writes Dice, HD95, sensitivity and volumes. The cases are in BraTS form, with labels in *_seg.nii.gz.
+    """
     from node.segmentation import evaluate as evaluation
     from node.segmentation.volume_plot import write_plot
 

@@ -1,4 +1,4 @@
-"""Options and helpers that the commands share."""
+"""Options and functions that several commands use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from node.processing.pipeline import Progress
 
 ConfigOption = click.option(
-    "--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="Default: config.toml, if there."
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Default: config.toml of the working folder, if it exists.",
 )
 JsonOption = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 StudyFolder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -33,7 +36,7 @@ def configure(config_file: Path | None, quiet: bool = False) -> Config:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress | None]:
-    """A bar on a terminal; nothing elsewhere."""
+    """A progress bar if standard error is a terminal; else None."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None

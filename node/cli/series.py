@@ -1,4 +1,4 @@
-"""Commands about which series is which: series, classify."""
+"""The commands ``series`` and ``classify``: the contrast of each series."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class _StudyByDefault(click.Group):
 
 @click.group(cls=_StudyByDefault, subcommand_metavar="STUDY_DIR [--json] [--config F] | unknown [--json] [--config F]")
 def series() -> None:
-    """Which series of the study in STUDY_DIR is which, why, and what was passed over."""
+    """List the contrast of each series of a study.
+
+    Also prints the evidence, and why series were passed over. STUDY_DIR is a folder of DICOM files.
+    """
 
 
 @series.command("study", hidden=True)
@@ -36,7 +39,7 @@ def series() -> None:
 @JsonOption
 @ConfigOption
 def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) -> None:
-    """Which series is which, why, and what was passed over; also of a study that is refused."""
+    """List the contrast of each series, the evidence, and why series were passed over; also for a refused study."""
     from node.errors import SelectionRefused
     from node.series.explain import selection_as_dict, selection_table
     from node.series.headers import read_study
@@ -61,7 +64,7 @@ def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) ->
 
 
 def _images(one: Series, other: Series) -> Comparison:
-    # imported only if a study needs it: it takes seconds
+    # imported only if a study needs it, because the import takes seconds
     from node.segmentation.enhancement import compare_enhancement
 
     return compare_enhancement(one, other)
@@ -71,7 +74,10 @@ def _images(one: Series, other: Series) -> Comparison:
 @JsonOption
 @ConfigOption
 def unknown_series(as_json: bool, config_file: Path | None) -> None:
-    """Descriptions that no known word decided, each with a line for [series.rules] of the config that would."""
+    """List descriptions that no known word decided.
+
+    Also prints, for each, a line for [series.rules] of the config that would decide it.
+    """
     from node.series.unknown import proposed_rule, read_unknown
     from node.series.vocabulary import load_vocabulary
 
@@ -100,7 +106,7 @@ def unknown_series(as_json: bool, config_file: Path | None) -> None:
 def classify(source: Path | None, folder: Path | None, out: Path, config_file: Path | None) -> None:
     """Add column "predicted" (T1, T1c, T2, FLAIR, other) to a CSV with column "description" and optional tags.
 
-    With --dicom the CSV is made from the headers of a folder instead; it holds no attribute of the patient.
+    With --dicom, the rows come from the headers of the files in a folder; they hold no attribute of the patient.
     """
     from node.series.audit import audit_folder
     from node.series.classify import classify_csv

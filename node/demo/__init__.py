@@ -1,1 +1,1 @@
-"""The demonstration: a synthetic patient, an embedded PACS, one round trip."""
+"""The demonstration: the exam of a synthetic patient goes from an embedded PACS to the node, and the results back."""

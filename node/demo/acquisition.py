@@ -1,4 +1,4 @@
-"""How the synthetic patient is examined: one acquisition per series. Geometry is LPS millimetres (PS3.3 C.7.6.2)."""
+"""The exam of the synthetic patient: one acquisition per series. Geometry is in LPS millimetres (PS3.3 C.7.6.2)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Orientation = tuple[float, float, float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
-    """How one series is acquired. ``contrast`` None: none of the four (a localizer).
+    """Geometry, timing and attributes of one series. ``contrast`` is None for a localizer.
 
-    ``orientation``: row cosine then column cosine, LPS (ImageOrientationPatient). ``size``: columns, rows, slices.
+    ``orientation``: row cosines, then column cosines, LPS (ImageOrientationPatient). ``size``: columns, rows, slices.
     ``pixel_spacing``: row spacing, column spacing in mm (PixelSpacing). ``centre_mm``: middle of the volume, LPS.
-    ``offset_seconds``: after the start of the study.
+    ``offset_seconds``: start of the series after the start of the study.
     """
 
     contrast: Contrast | None

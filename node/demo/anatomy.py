@@ -1,7 +1,7 @@
-"""The synthetic patient's anatomy: where which tissue is.
+"""The synthetic patient's anatomy: the fraction of each tissue in every voxel.
 
 The brain is the ICBM152 2009a template that ships inside the nilearn wheel (skull-stripped T1, grey and white matter
-maps), posed and bent a little at random. Head, skull, fluid and eyes are built around it from simple shapes.
+maps), with a small random pose and deformation. Head, skull, fluid and eyes are built around it from simple shapes.
 
 Arrays are ``zyx``, fractions are 0..1; points and centres are millimetres in the template's frame (x to the right,
 y anterior, z superior).
@@ -41,8 +41,8 @@ def pose(rng: np.random.Generator) -> Field:
     return points
 
 
-def bent(points_mm: Field, rng: np.random.Generator) -> Field:
-    """Where in the template each voxel looks: individual anatomy, and tissue pushed away by the tumour."""
+def warped(points_mm: Field, rng: np.random.Generator) -> Field:
+    """The template coordinates each voxel samples, deformed by individual anatomy and by the tumour's mass effect."""
     seen = points_mm + np.stack([2.0 * smooth_noise(rng, GRID_SHAPE_ZYX, 24) for _ in range(3)])
     away = points_mm - np.asarray(TUMOUR_CENTRE_MM, dtype=np.float32)[:, None, None, None]
     distance = np.sqrt((away**2).sum(axis=0)) + 1
@@ -60,7 +60,7 @@ def template(points_mm: Field) -> tuple[Field, Field, Field]:
             array_zyx = np.asarray(nib.load(path).dataobj, dtype=np.float32).transpose(2, 1, 0)
         maps.append(ndimage.map_coordinates(array_zyx, index, output=np.float32, order=1, prefilter=False))
     t1, grey, white = maps
-    # The template is a mean of 152 brains: steeper fractions bring back the sulci that averaging filled.
+    # The template is a mean of 152 brains: steeper fractions restore the sulci that averaging filled.
     tissue = inside(115 - (grey + white), 70)
     share = inside(grey - white, 130)
     return t1, tissue * (1 - share), tissue * share
@@ -115,7 +115,7 @@ def head(points_mm: Field, surface_mm: Field, rng: np.random.Generator) -> Itera
 
 
 def vessels(points_mm: Field, surface_mm: Field, fluid: Field, rng: np.random.Generator) -> Iterator[Layer]:
-    """What takes up contrast agent besides the tumour: dural sinuses, vessels in the sulci, choroid plexus."""
+    """Enhancing tissues besides the tumour, as layers: dural sinuses, vessels in the sulci, choroid plexus."""
     x, y, z = points_mm
     sagittal = np.maximum(np.abs(x) - 3.5, np.maximum(np.abs(surface_mm) - 3.5, -10 - z))
     transverse = np.maximum(np.abs(z + 22) - 3, np.maximum(np.abs(surface_mm) - 2.5, y + 45))
@@ -127,7 +127,7 @@ def vessels(points_mm: Field, surface_mm: Field, fluid: Field, rng: np.random.Ge
 
 
 def ellipsoid(points_mm: Field, centre: Sequence[float], radii: Sequence[float]) -> Field:
-    """About the signed distance in mm to an ellipsoid (negative inside); an infinite radius makes a cylinder."""
+    """Approximate signed distance in mm to an ellipsoid (negative inside); an infinite radius makes a cylinder."""
     reach, slope = np.zeros_like(points_mm[0]), np.zeros_like(points_mm[0])
     for point, c, r in zip(points_mm, centre, radii, strict=True):
         square = ((point - c) / r) ** 2
@@ -167,7 +167,7 @@ def _half(array: Field) -> Field:
 
 
 def _whole(half: Field) -> Field:
-    """Back from every second voxel to the full grid."""
+    """Interpolate from every second voxel to the full grid."""
     for axis, size in enumerate(GRID_SHAPE_ZYX):
         padded = np.concatenate([half, np.take(half, [-1], axis)], axis)
         half = _interpolate(padded, np.arange(size, dtype=np.float32) / 2, axis)

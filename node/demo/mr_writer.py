@@ -42,7 +42,7 @@ class WrittenSeries:
 
 @dataclass(frozen=True, slots=True)
 class WrittenStudy:
-    """What ``write_study`` wrote."""
+    """The study that ``write_study`` wrote."""
 
     study_instance_uid: str
     frame_of_reference_uid: str
@@ -63,8 +63,8 @@ def write_study(
 ) -> WrittenStudy:
     """Write one study as ``folder/<series number>/<instance number>.dcm``; an existing file is replaced.
 
-    UIDs and noise depend on the patient's seed, ``patient_id``, ``seed`` and, below the study, the acquisition alone:
-    the same arguments give the same bytes.
+    UIDs and noise depend only on the patient's seed, ``patient_id``, ``seed`` and, below the study level, the
+    acquisition: the same arguments give the same bytes.
     """
     identity = ("synthetic", str(patient.seed), patient_id, str(seed))
     study_instance_uid = derived_uid(*identity, "study")
@@ -111,7 +111,7 @@ def _acquire(patient: SyntheticPatient, acquisition: Acquisition, rng: np.random
 
 
 def _study_and_equipment(patient_id: str) -> Dataset:
-    """Patient, General Study, General Equipment and Frame of Reference modules, but for the UIDs."""
+    """Patient, General Study, General Equipment and Frame of Reference modules without their UIDs."""
     dataset = Dataset()
     dataset.PatientName = "Synthetic^Patient"
     dataset.PatientID = patient_id
@@ -123,7 +123,7 @@ def _study_and_equipment(patient_id: str) -> Dataset:
     dataset.StudyDescription = "MR head with contrast (synthetic)"
     dataset.AccessionNumber = ""
     dataset.ReferringPhysicianName = ""
-    dataset.Manufacturer = "Synthetic scanner"  # not glionode: the node takes none of its own results for input
+    dataset.Manufacturer = "Synthetic scanner"  # not glionode, since the node refuses its own results as input
     dataset.ManufacturerModelName = "synthetic patient"
     dataset.MagneticFieldStrength = "3"
     dataset.PositionReferenceIndicator = ""
@@ -168,7 +168,7 @@ def _describe_series(dataset: Dataset, acquisition: Acquisition) -> None:
 def _write_instances(
     folder: Path, dataset: Dataset, acquisition: Acquisition, pixels: NDArray[np.uint16]
 ) -> tuple[Path, ...]:
-    """One file per slice, ``dataset`` completed with what differs between instances."""
+    """Write one file per slice: ``dataset`` with the attributes that differ between instances."""
     folder.mkdir(parents=True, exist_ok=True)
     affine = acquisition.affine_lps
     brightest = float(np.percentile(pixels, 99.5))
@@ -190,5 +190,5 @@ def _write_instances(
 
 
 def _ds(value: float) -> DSfloat:
-    """A Decimal String of at most 16 characters (PS3.5 6.2), a micrometre at the coarsest."""
+    """A Decimal String of at most 16 characters (PS3.5 6.2); the rounding error is at most a micrometre."""
     return DSfloat(round(float(value), 9) + 0.0, auto_format=True)

@@ -1,4 +1,4 @@
-"""A picture of the SEG on its T1c series: three planes through the tumour's centre, as a radiologist would see them."""
+"""A picture of the SEG on its T1c series: three planes through the tumour's centre, in radiological orientation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TITLES = ("axial", "coronal", "sagittal")
 
 def write_overlay(seg_file: Path, source: SourceVolume, picture: Path) -> None:
     """Draw the segments of ``seg_file`` as contours on ``source``; the patient's left is on the picture's right."""
-    # imported here, not above: matplotlib makes folders for its settings and fonts when it is imported
+    # imported here, since matplotlib creates folders for its settings and fonts when it is imported
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -53,7 +53,7 @@ def _on_grid(mask: NDArray[np.bool_], source: SourceVolume, grid: object) -> NDA
 
 
 def _centre(mask: NDArray[np.float32]) -> tuple[int, int, int]:
-    """The slices with most of the region in them; the middle of the volume if it is empty."""
+    """The slices (z, y, x) with most voxels of the region; the middle of the volume if the region is empty."""
     inside = mask > 0.5
     if not inside.any():
         return mask.shape[0] // 2, mask.shape[1] // 2, mask.shape[2] // 2

@@ -1,4 +1,4 @@
-"""A small PACS for the demonstration: it keeps what it is sent, and routes a study to the node. Loopback only."""
+"""A small PACS for the demonstration: it stores received instances and routes a study to the node. Loopback only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUCCESS, _CANNOT_UNDERSTAND = 0x0000, 0xC000
 
 
 class EmbeddedPacs:
-    """Storage SCP and SCU in one, as a context manager; ``port`` is free when chosen by the caller."""
+    """Storage SCP and SCU in one, as a context manager; ``port`` must be free."""
 
     def __init__(self, ae_title: str, port: int, folder: Path) -> None:
         self.destination = Destination("demo-pacs", ae_title, HOST, port)
@@ -54,16 +54,16 @@ class EmbeddedPacs:
         return _SUCCESS
 
     def wait_for(self, modality: str, timeout_seconds: float) -> Path | None:
-        """The file of the object of ``modality`` that was stored; None if none comes in time."""
+        """The file of the last stored instance of ``modality``; None if none arrives within ``timeout_seconds``."""
         with self._arrived:
             self._arrived.wait_for(lambda: modality in self._stored, timeout_seconds)
             return self._stored.get(modality)
 
     def route(self, files: Sequence[Path], node: Destination) -> int:
-        """Send MR instances to the node, as a PACS' automatic routing does; how many it took.
+        """Send MR instances to the node, as automatic routing in a PACS does; return their number.
 
         Raises:
-            DeliveryError: the node does not answer, or refuses an instance.
+            DeliveryError: the node does not accept the association, or refuses an instance.
         """
         ae = AE(self.destination.ae_title)
         syntaxes = sorted({pydicom.filereader.read_file_meta_info(file).TransferSyntaxUID for file in files})

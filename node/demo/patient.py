@@ -1,7 +1,7 @@
 """A synthetic patient with a glioblastoma-like tumour whose label map is known exactly.
 
-Tissue signals are relative to normal white matter; those of the tumour follow the medians of real glioma examinations
-(T1, T1c, T2, FLAIR), so that published networks find it. Arrays are ``zyx``.
+Tissue signals are relative to normal white matter; the tumour's signals follow the medians of real glioma examinations
+(T1, T1c, T2, FLAIR), so that published networks find the tumour. Arrays are ``zyx``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from node.demo.anatomy import (
     TUMOUR_CENTRE_MM,
     Field,
     Layer,
-    bent,
     ellipsoid,
     head,
     inside,
@@ -28,6 +27,7 @@ from node.demo.anatomy import (
     smooth_noise,
     template,
     vessels,
+    warped,
 )
 from node.study import Contrast
 
@@ -63,7 +63,7 @@ TEXTURE_AMPLITUDE = 0.025
 
 @dataclass(frozen=True, slots=True)
 class SyntheticPatient:
-    """A head on a 1 mm LPS grid, without noise, and the truth about it.
+    """A head on a 1 mm LPS grid, without noise, with its true label map.
 
     ``contrast_zyx``: float32 signal of each contrast, shape (z, y, x), air is 0.
     ``label_zyx``: uint8, 0 no tumour, 1 necrosis, 2 oedema, 4 enhancing.
@@ -79,13 +79,13 @@ class SyntheticPatient:
 
 
 def make_patient(seed: int = 0) -> SyntheticPatient:
-    """Build the patient that ``seed`` stands for: pose, anatomy, tumour, then the four contrasts.
+    """Build the patient of ``seed``: pose, anatomy, tumour, then the four contrasts.
 
     The volume of each label is exactly ``TRUE_VOLUME_ML``.
     """
     rng = np.random.default_rng(seed)
     points_mm = pose(rng)
-    t1, grey, white = template(bent(points_mm, rng))
+    t1, grey, white = template(warped(points_mm, rng))
     brain = ndimage.binary_fill_holes(t1 > TEMPLATE_WHITE * 0.1)
     surface_mm = intracranial_surface(brain)
     fluid = np.clip(1 - grey - white, 0, 1) * inside(surface_mm, 1.0)
@@ -96,7 +96,7 @@ def make_patient(seed: int = 0) -> SyntheticPatient:
     tumour, label = _tumour(points_mm, grey, fluid, rng)
     for name, fraction in (*vessels(points_mm, surface_mm, fluid, rng), *tumour):
         _mix(images, name, fraction)
-    sensitivity = np.clip((points_mm[2] + 145) / 60, 0.15, 1)  # of the coil, fading below the head
+    sensitivity = np.clip((points_mm[2] + 145) / 60, 0.15, 1)  # coil sensitivity, decreasing below the head
     unevenness = sensitivity * (1 + TEXTURE_AMPLITUDE * smooth_noise(rng, GRID_SHAPE_ZYX, 1.5))
     contrast_zyx = {}
     for image, contrast in zip(images, Contrast, strict=True):
@@ -108,13 +108,13 @@ def make_patient(seed: int = 0) -> SyntheticPatient:
 
 
 def _mix(images: Field, name: str, fraction: Field) -> None:
-    """Lay a tissue over the images (contrast, z, y, x): where ``fraction`` is 1 nothing below remains."""
+    """Blend a tissue into the images (contrast, z, y, x); where ``fraction`` is 1, it replaces all earlier tissues."""
     for image, signal in zip(images, SIGNAL[name], strict=True):
         image += fraction * (np.float32(signal) - image)
 
 
 def _add_brain(images: Field, t1: Field, grey: Field, white: Field) -> None:
-    """Grey and white matter over the fluid, carrying the template's own texture."""
+    """Add grey and white matter over the fluid, with the texture of the template."""
     tissue = grey + white
     expected = (grey * TEMPLATE_GREY + white * TEMPLATE_WHITE) / np.maximum(tissue, 1e-3)
     texture = np.where(tissue > 0.5, np.clip(t1 / np.maximum(expected, 1.0), 0.8, 1.2) - 1, 0)
@@ -129,7 +129,8 @@ def _tumour(
 ) -> tuple[list[Layer], NDArray[np.uint8]]:
     """The tumour's layers (tissue, fraction) and its label map.
 
-    Each part is the ``TRUE_VOLUME_ML`` lowest voxels of an irregular distance; fractions are one half on its border.
+    Each part consists of the voxels of lowest irregular distance, as many as make its ``TRUE_VOLUME_ML``; its fraction
+    is one half on its border.
     """
     distance = ellipsoid(points_mm, TUMOUR_CENTRE_MM, CORE_RADII_MM) * HEAD_SCALE
     distance += 2.2 * smooth_noise(rng, GRID_SHAPE_ZYX, 7)
@@ -157,7 +158,7 @@ def _voxels(label: int) -> int:
 
 
 def _lowest(field: Field, count: int) -> tuple[NDArray[np.bool_], float]:
-    """The ``count`` voxels of lowest value, and the value that parts them from the rest."""
+    """The ``count`` voxels of lowest value, and the value that separates them from the rest."""
     flat = field.ravel()
     order = np.argpartition(flat, count)[: count + 1]
     chosen = np.zeros(flat.shape, dtype=bool)

@@ -1,4 +1,4 @@
-"""``glionode demo``: an embedded PACS, the node as its own processes, one exam, there and back."""
+"""``glionode demo``: an embedded PACS sends one exam to a node in its own processes and receives the results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _START_SECONDS, _RESULT_SECONDS = 60.0, 1800.0
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
-    """What came back, and where it lies."""
+    """The results that the PACS received, and the folder that holds them."""
 
     folder: Path
     volumes_ml: dict[str, float]
@@ -59,7 +59,7 @@ class DemoOutcome:
         return table
 
     def lines(self) -> list[str]:
-        """What happened, in sentences."""
+        """A summary of the run, in sentences."""
         return [
             f"{self.sent} MR instances routed to the node; SEG and SR were back after {self.seconds:.0f} s",
             f"written: {self.folder}/overlay.png, pacs/SEG.dcm, pacs/SR.dcm, node/ (spool, results, log)",
@@ -67,33 +67,33 @@ class DemoOutcome:
 
 
 def run_demo(study_dir: Path | None, out: Path, mirror: str, progress: Progress | None) -> DemoOutcome:
-    """Send one exam (without ``study_dir``: a synthetic patient's) through a node of its own; everything under ``out``.
+    """Send one exam (without ``study_dir``: a synthetic patient's) through a node of its own; write only below ``out``.
 
     Raises:
-        ModelPackError: the weights cannot be had; says which command mends it.
+        ModelPackError: the weights cannot be fetched; the message names the command that helps.
         RefusedError: the node refused the exam, with its reason.
-        DeliveryError: the node did not start, or nothing came back in time.
+        DeliveryError: the node did not start, or no result arrived in time.
     """
-    tell = progress or (lambda _text, _fraction: None)
+    report = progress or (lambda _text, _fraction: None)
     models = out / "models"
     if not is_installed(MODEL, models):
-        tell("fetching the model", 0.0)
+        report("fetching the model", 0.0)
         pull(MODEL, models, mirror)
     for name in ("node", "pacs"):
         shutil.rmtree(out / name, ignore_errors=True)
     truth: dict[str, float] = {}
     if study_dir is None:
-        tell("making a synthetic patient", 0.05)
+        report("making a synthetic patient", 0.05)
         study_dir, truth = _synthetic_exam(out / "exam")
     selection = select(read_study(study_dir), load_vocabulary())
     files = [instance.path for series in read_study(study_dir).series for instance in series.instances]
     begun = time.monotonic()
     with EmbeddedPacs("DEMO-PACS", _free_port(), out / "pacs") as pacs, _running_node(out, pacs, models) as node:
-        tell("routing the exam to the node", 0.15)
+        report("routing the exam to the node", 0.15)
         sent = pacs.route(files, node)
-        seg, sr = _results(pacs, out, tell)
+        seg, sr = _results(pacs, out, report)
     seconds = time.monotonic() - begun
-    tell("drawing the overlay", 0.97)
+    report("drawing the overlay", 0.97)
     write_overlay(seg, read_volume(selection.chosen[Contrast.T1C]), out / "overlay.png")
     return DemoOutcome(out, read_volumes(pydicom.dcmread(sr)), sent, seconds, truth)
 
@@ -131,7 +131,7 @@ def _settings(out: Path, pacs: EmbeddedPacs, models: Path) -> dict[str, Any]:
 
 
 def _toml(settings: dict[str, Any]) -> str:
-    """Settings as TOML; JSON's strings and numbers are TOML's, too."""
+    """Settings as TOML; JSON strings and numbers are valid TOML as well."""
     lines = []
     for section, values in settings.items():
         for table in values if isinstance(values, list) else [values]:
@@ -142,7 +142,7 @@ def _toml(settings: dict[str, Any]) -> str:
 
 @contextmanager
 def _running_node(out: Path, pacs: EmbeddedPacs, models: Path) -> Iterator[Destination]:
-    """The node as its own processes; yields when it answers C-ECHO."""
+    """Run the node in its own processes; yields once it answers C-ECHO."""
     settings = _settings(out, pacs, models)
     folder = out / "node"
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def _wait_until_it_answers(node: Destination, process: subprocess.Popen[bytes], 
         time.sleep(0.2)
 
 
-def _results(pacs: EmbeddedPacs, out: Path, tell: Progress) -> tuple[Path, Path]:
+def _results(pacs: EmbeddedPacs, out: Path, report: Progress) -> tuple[Path, Path]:
     """Wait for SEG and SR; a refusal by the node ends the wait."""
     begun = time.monotonic()
     while time.monotonic() - begun < _RESULT_SECONDS:
@@ -177,7 +177,7 @@ def _results(pacs: EmbeddedPacs, out: Path, tell: Progress) -> tuple[Path, Path]
         if seg and sr:
             return seg, sr
         elapsed = time.monotonic() - begun
-        tell(f"the node is at work ({elapsed:.0f} s)", 0.2 + 0.75 * min(elapsed / 120, 1.0))
+        report(f"the node is at work ({elapsed:.0f} s)", 0.2 + 0.75 * min(elapsed / 120, 1.0))
         for file in (out / "node" / "work").glob("*/result.json"):
             result = json.loads(file.read_text("utf-8"))
             if result["state"] == "refused":

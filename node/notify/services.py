@@ -1,4 +1,4 @@
-"""Notices to humans by mail, webhook and whatever else Apprise knows, each service a URL of the config."""
+"""Sends notices to humans by mail, webhook or another service of Apprise. The config lists the services as URLs."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ _TITLES = {"refused": "study refused", "failed": "study failed", "reported": "st
 
 
 _WITH_HOST = frozenset(["mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms"])
-"""Schemes whose URL begins with a host; most others have their token in its place."""
+"""Schemes whose URL begins with a host. The URLs of most other schemes have a token in that position."""
 
 
 def _name(url: str) -> str:
-    """Scheme, and the host if it is one: what may be told of a URL that holds credentials."""
+    """Scheme, and host if the scheme has one: the part of a URL without credentials."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         return "a URL without a scheme"
     try:
         host = urlsplit(url).hostname if scheme in _WITH_HOST else None
-    except ValueError:  # a bracket in a password, say
+    except ValueError:  # for example, a bracket in a password
         host = None
     return f"{scheme}://{host}" if host else scheme
 
 
 def _silence() -> None:
-    """Apprise logs whole URLs, credentials among them."""
+    """Switch off Apprise's log, which holds whole URLs with their credentials."""
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
 
 
 def unknown_services(section: NotifySection) -> list[str]:
-    """URLs (scheme, and host if that is no secret) that no service understands."""
+    """URLs that Apprise does not support, each shortened to its scheme, and its host if that is no secret."""
     _silence()
     return [_name(url) for url in section.urls if apprise.Apprise.instantiate(url) is None]
 
 
 def tell(section: NotifySection, state: str, study_instance_uid: str, reason: str, station_name: str) -> None:
-    """Tell every service; nothing if ``section`` names none, or not this state. Holds no patient data.
+    """Send a notice without patient data to every service; to none if ``section`` does not list ``state``.
 
     Raises:
-        NotifyError: a service did not take it; names scheme and host, never credentials.
+        NotifyError: a service did not accept the notice; the text names scheme and host, never credentials.
     """
     if state not in section.states:
         return

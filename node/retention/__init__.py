@@ -1,1 +1,1 @@
-"""Decides what may be deleted, and when."""
+"""Decides which inputs and results may be deleted, and deletes them."""

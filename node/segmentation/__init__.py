@@ -1,1 +1,1 @@
-"""DICOM series to volumes, one grid, the cascade, and back to a DICOM SEG."""
+"""Segmentation: DICOM series to volumes on one common grid, the cascade of networks, and its regions as a DICOM SEG."""

@@ -1,4 +1,4 @@
-"""How sure the method is, from what is computed anyway: three views that agree, or do not."""
+"""Uncertainty of the method, measured by the agreement of its three views, which are computed in any case."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 DOUBTFUL_DICE = 0.70
-"""Below this mean Dice between views a region is doubtful: a caution, or no enhancing tumour (docs/accuracy.md)."""
+"""A region with a lower mean Dice between views is doubtful: it is reported with a caution, or, for the enhancing
+tumour, not at all (docs/accuracy.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,10 @@ class Agreement:
     """Agreement of the three views on one region.
 
     Attributes:
-        expected_dice: Dice of the region with the truth, if the mean probability were the true chance of each voxel:
-            2 sum(p in region) / (voxels of the region + sum(p)). 1 if there is nothing.
-        view_dice: mean Dice of the views' own answers with one another. 1 if none marks anything.
-        volume_cv: standard deviation over mean of the views' own volumes. 0 if none marks anything.
+        expected_dice: Dice of the region with the truth, if the mean probability p were each voxel's true probability:
+            2 sum(p in region) / (voxels of the region + sum(p)). 1 if region and p are empty.
+        view_dice: mean Dice of each pair of the views' own masks. 1 if all are empty.
+        volume_cv: standard deviation over mean of the views' own volumes. 0 if all are empty.
     """
 
     expected_dice: float
@@ -32,7 +33,7 @@ class Agreement:
 
     @property
     def is_doubtful(self) -> bool:
-        """True if a reader should be told."""
+        """True if the views agree too little for the region to be trusted."""
         return self.view_dice < DOUBTFUL_DICE
 
 
@@ -48,7 +49,7 @@ def view_dice(views: Sequence[Mask]) -> float:
 
 
 def agreement_of(region: Mask, probability: NDArray[np.float32], views: Sequence[Mask]) -> Agreement:
-    """Agreement on ``region``, given the mean probability and each view's own answer; equal shapes."""
+    """Agreement on ``region``, given the mean probability and each view's own mask, all of one shape."""
     mass = float(probability.sum(dtype=np.float64)) + int(region.sum())
     inside = float(probability[region].sum(dtype=np.float64))
     volumes = np.array([view.sum() for view in views], dtype=np.float64)

@@ -8,16 +8,17 @@ import SimpleITK as sitk
 from node.errors import ContentRefused, GeometryRefused
 
 LONGEST_SHIFT_MM = 40.0
-"""Series of one exam share a frame of reference; a patient does not move further than this between them."""
+"""Largest shift accepted: series of one exam share a frame of reference, and patients move less than this between them.
+"""
 
 LARGEST_ROTATION_DEGREES = 30.0
 
 MOST_STEPS = 120
-"""True alignments, real and synthetic, settle within 20 to 45 steps; other anatomy or a turned head never did."""
+"""Correct registrations, real and synthetic, converged in 20 to 45 steps; other anatomy or a turned head never did."""
 
 _SEED = 1
-_SAMPLING_FRACTION = 0.1  # as exact as 0.2 (0.3 mm on a synthetic head in slices of 3 mm), and faster
-# With more than one the metric's sums are gathered in the order in which threads end, and no two runs agree exactly.
+_SAMPLING_FRACTION = 0.1  # as accurate as 0.2 (0.3 mm on a synthetic head in slices of 3 mm), and faster
+# With more than one work unit the metric is summed in the order in which threads end, so runs differ in rounding.
 _WORK_UNITS = 1
 
 
@@ -34,14 +35,14 @@ def _prepared(image: sitk.Image, name: str) -> sitk.Image:
 def align_rigid(fixed: sitk.Image, moving: sitk.Image, name: str, fixed_name: str = "T1c") -> sitk.Transform:
     """The rigid transform that maps points of ``fixed`` to points of ``moving``.
 
-    It starts from the scanner's own coordinates, which are right unless the patient moved.
+    The start is the identity: the scanner's own coordinates are right unless the patient moved.
 
     Args:
-        name: what ``moving`` is called in an error; ``fixed_name``: what ``fixed`` is called.
+        name: name of ``moving`` in an error; ``fixed_name``: that of ``fixed``.
 
     Raises:
         ContentRefused: an image is empty.
-        GeometryRefused: no answer is found, or it is further away than a patient moves.
+        GeometryRefused: the registration fails or does not converge, or it exceeds the motion of a patient.
     """
     initial = sitk.Euler3DTransform()
     initial.SetCenter(fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fixed.GetSize()]))

@@ -1,4 +1,4 @@
-"""Brain mask by deepbet (Fisch et al. 2024), whose weights come inside its wheel."""
+"""Brain mask by deepbet (Fisch et al. 2024), whose weights are part of its wheel."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def brain_mask(image: sitk.Image, name: str, device: str = "cpu") -> NDArray[np.
     """The brain in ``image`` (a T1-weighted head), ``[z, y, x]``.
 
     Args:
-        name: what the image is called in an error.
+        name: name of the image in an error.
         device: "cpu", or a CUDA device.
 
     Raises:
-        ContentRefused: what was found is no whole brain by its volume or its shape.
+        ContentRefused: no brain was found, or its volume or shape is not that of a whole brain.
     """
     array_xyz = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
     nifti = nibabel.Nifti1Image(np.asarray(array_xyz, np.float32), _LPS_TO_RAS @ affine_of(image))
     with torch.inference_mode():
         try:
             _, mask, _ = BrainExtraction(no_gpu=device == "cpu").run(nifti)
-        except (ValueError, RuntimeError, IndexError) as error:  # it finds no component at all
+        except (ValueError, RuntimeError, IndexError) as error:  # deepbet found no component
             raise ContentRefused(f"no brain found in {name} ({type(error).__name__})") from None
     found: NDArray[np.bool_] = np.asanyarray(mask.dataobj).transpose(2, 1, 0) > 0
     volume_ml = float(found.sum() * np.prod(image.GetSpacing()) / 1000)

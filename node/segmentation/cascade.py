@@ -1,19 +1,19 @@
-"""The cascade of Wang et al. 2017: whole tumour, then tumour core inside it, then enhancing tumour inside that.
+"""The cascade of Wang et al. 2017: whole tumour, then tumour core inside it, then enhancing tumour inside the core.
 
 Each stage averages three networks, one per view (axial, sagittal, coronal). Arrays are ``[z, y, x]``, oriented so that
-x runs to the patient's left, y to posterior, z to superior (LPS), 1 mm, skull-stripped, background exactly 0.
+x points to the patient's left, y to posterior, z to superior (LPS), 1 mm, skull-stripped, background exactly 0.
 
 Two modes:
 
 ``published``
-    what the authors' test code does, its quirks included: chunks of 19 slices in mini-batches of five, fresh noise for
-    each chunk, and the last ten slices of a view overwritten with the answer to noise whenever the last mini-batch was
-    filled up. For proof; with equal random numbers it repeats the original.
+    the authors' test code with its quirks: chunks of 19 slices in mini-batches of five, fresh noise for each chunk, and
+    the last ten slices of a view overwritten with the output for noise if the last mini-batch was filled up. This mode
+    is for verification; with equal random numbers it reproduces the original.
 ``slab``
     one slab per view, as the networks of the second and third stage were trained; no slice is lost. Background and
-    padding stay noise, which the networks were trained with (zeros cost 0.15 in Dice, see docs/accuracy.md), drawn from
-    a seeded generator. Enhancing tumour is not reported if it is tiny, or if the three views do not agree on it: on
-    tumours without enhancement the third stage marks something all the same, each view something else.
+    padding are noise from a seeded generator, since the networks were trained with noise (zeros cost 0.15 in Dice, see
+    docs/accuracy.md). Enhancing tumour is not reported if it is tiny, or if the three views do not agree on it: on
+    tumours without enhancement the third stage still marks voxels, but each view marks others.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ _INVERSE = {"axial": (0, 1, 2), "sagittal": (1, 2, 0), "coronal": (1, 0, 2)}
 
 @dataclass(frozen=True, slots=True)
 class CascadeResult:
-    """What the cascade says, on the grid of its input.
+    """Result of the cascade on the grid of its input.
 
     Attributes:
         label_zyx: uint8, 0 background, 1 necrotic and non-enhancing core, 2 oedema, 4 enhancing tumour.
         probability_zyx: per region (``whole_tumour``, ``tumour_core``, ``enhancing_tumour``) the mean probability of
-            the three views, float32; 0 where a stage did not look.
+            the three views, float32; 0 outside the stage's crop and outside the brain.
         spread_zyx: the largest standard deviation of the three views' probabilities over the stages, float32.
         agreement: per region, how well the three views agree.
-        dropped_enhancing_voxels: enhancement that was found, but too little or too doubtful to be reported.
+        dropped_enhancing_voxels: enhancing voxels that were found, but too few or too doubtful to be reported.
     """
 
     label_zyx: NDArray[np.uint8]
@@ -112,8 +112,8 @@ def _checked(volumes_zyx: Mapping[Contrast, Volume]) -> list[Volume]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """What one stage says on its crop: mean and standard deviation over the views, and each view's own decision."""
+class _StageOutput:
+    """Output of one stage on its crop: mean and standard deviation over the views, and each view's own mask."""
 
     mean: Volume
     spread: Volume
@@ -122,14 +122,14 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Stages:
-    """The three stages' answers; the box of the second inside the first's crop, of the third inside the second's."""
+    """Outputs of the three stages; the second's box in the first's crop, and the third's box in the second's crop."""
 
-    answers: tuple[_Answer, _Answer, _Answer]
+    outputs: tuple[_StageOutput, _StageOutput, _StageOutput]
     box_tc: Box
     box_en: Box
 
     def placed(self, stage: int, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """An array on a stage's crop, brought to the first stage's grid; 0 outside."""
+        """An array on a stage's crop, placed on the first stage's crop of size ``shape``; 0 outside."""
         if stage == 0:
             return array
         full = np.zeros(shape, array.dtype)
@@ -139,11 +139,11 @@ class _Stages:
 
 
 class Cascade:
-    """The nine networks and a mode, ready to run on cases.
+    """The nine networks in one mode, ready to run on cases.
 
     Args:
         networks: ``wt_axial`` ... ``en_coronal``.
-        mode: see the module's text.
+        mode: see the module's docstring.
         progress: called with the stage and the fraction done (0 to 1) after each view.
     """
 
@@ -154,31 +154,31 @@ class Cascade:
         self._is_slab = is_slab
         self._progress = progress
 
-    def _stage(self, stage: str, volumes: list[NDArray[Any]], noise: Noise) -> _Answer:
-        """The three views' probabilities of the target, [z, y, x], put together."""
+    def _stage(self, stage: str, volumes: list[NDArray[Any]], noise: Noise) -> _StageOutput:
+        """Run the three views of a stage and combine their probabilities of the target, [z, y, x]."""
         total = np.zeros(volumes[0].shape, np.float64)
         squares = np.zeros(volumes[0].shape, np.float64)
         views = []
         for number, view in enumerate(VIEWS):
             least = _LEAST_WT[view] if stage == "wt" else _LEAST_INNER
             turned = [volume.transpose(_TRANSPOSE[view]) for volume in volumes]
-            answer = self._view(self._networks[f"{stage}_{view}"], turned, least, noise)
-            answer = answer.transpose(_INVERSE[view])
-            total += answer
-            squares += np.square(answer, dtype=np.float64)
-            views.append(answer > 0.5)
+            output = self._view(self._networks[f"{stage}_{view}"], turned, least, noise)
+            output = output.transpose(_INVERSE[view])
+            total += output
+            squares += np.square(output, dtype=np.float64)
+            views.append(output > 0.5)
             if self._progress:
                 self._progress(f"{stage} {view}", (STAGES.index(stage) * len(VIEWS) + number + 1) / 9)
         mean = total / len(VIEWS)
         spread = np.sqrt(np.maximum(squares / len(VIEWS) - mean**2, 0))
-        return _Answer(mean.astype(np.float32), spread.astype(np.float32), tuple(views))
+        return _StageOutput(mean.astype(np.float32), spread.astype(np.float32), tuple(views))
 
     def run(self, volumes_zyx: Mapping[Contrast, Volume], seed: int = 0) -> CascadeResult:
         """Segment one case.
 
         Args:
             volumes_zyx: the four contrasts, equal shapes.
-            seed: of the noise that fills background and padding; equal seeds give equal results.
+            seed: seed of the noise that fills background and padding; equal seeds give equal results.
 
         Raises:
             ContentRefused: a contrast is missing, empty, constant or not finite; shapes differ.
@@ -196,17 +196,17 @@ class Cascade:
         return _result(stages, (volumes[0].shape, box, brain), label, dropped)
 
     def _is_dropped(self, voxels: int, stages: _Stages, brain: Mask) -> bool:
-        """True if what was found to enhance is not to be reported."""
+        """True if the enhancing tumour found is too small or too doubtful to be reported."""
         if not self._is_slab:
             return voxels < PUBLISHED_LEAST_ENHANCING_VOXELS
-        views = [stages.placed(2, view, brain.shape) & brain for view in stages.answers[2].views]
+        views = [stages.placed(2, view, brain.shape) & brain for view in stages.outputs[2].views]
         return voxels < LEAST_ENHANCING_VOXELS or view_dice(views) < DOUBTFUL_DICE
 
     def _stages(self, volumes: list[NDArray[Any]], brain: Mask, noise: Noise) -> _Stages:
-        """Each stage looks into the box around what the one before found."""
+        """Run the stages; each runs in the box around the region that the stage before it found."""
         first = self._stage("wt", volumes, noise)
         wt = closing((first.mean > 0.5) & brain)
-        # an empty answer: the original looks at all positive FLAIR, which with noise outside is the whole crop
+        # empty whole tumour: like the original, use all positive FLAIR, which with noise outside is the whole crop
         box_tc = bounding_box(keep_above(wt)) if wt.any() else bounding_box(volumes[0] > 0)
         inner = [volume[box_tc] for volume in volumes]
         second = self._stage("tc", inner, noise)
@@ -217,8 +217,8 @@ class Cascade:
 
 
 def _fused(stages: _Stages, brain: Mask) -> NDArray[np.uint8]:
-    """The label map: small parts removed, the core inside the tumour, enhancement in the core."""
-    masks = [stages.placed(number, answer.mean > 0.5, brain.shape) for number, answer in enumerate(stages.answers)]
+    """The label map: small components removed, the core inside the whole tumour, enhancing tumour inside the core."""
+    masks = [stages.placed(number, output.mean > 0.5, brain.shape) for number, output in enumerate(stages.outputs)]
     wt, tc, en = (mask & brain for mask in masks)
     tumour = closing(wt | tc | en)
     tumour = keep_above(tumour) if tumour.any() else tumour
@@ -234,7 +234,7 @@ def _fused(stages: _Stages, brain: Mask) -> NDArray[np.uint8]:
 def _result(
     stages: _Stages, frame: tuple[tuple[int, ...], Box, Mask], label: NDArray[np.uint8], dropped: int
 ) -> CascadeResult:
-    """Everything on the grid of the input. ``frame``: its shape, the crop's box in it, and the brain in the crop."""
+    """The result on the grid of the input. ``frame``: its shape, the crop's box in it, and the brain in the crop."""
     shape, box, brain = frame
 
     def full(array: NDArray[Any]) -> NDArray[Any]:
@@ -245,10 +245,10 @@ def _result(
     probability, agreement = {}, {}
     spread = np.zeros(brain.shape, np.float32)
     label_full = full(label)
-    for number, (region, answer) in enumerate(zip(REGIONS, stages.answers, strict=True)):
-        mean = stages.placed(number, answer.mean, brain.shape) * brain
+    for number, (region, output) in enumerate(zip(REGIONS, stages.outputs, strict=True)):
+        mean = stages.placed(number, output.mean, brain.shape) * brain
         probability[region] = full(mean)
-        np.maximum(spread, stages.placed(number, answer.spread, brain.shape) * brain, out=spread)
-        views = [stages.placed(number, view, brain.shape) & brain for view in answer.views]
+        np.maximum(spread, stages.placed(number, output.spread, brain.shape) * brain, out=spread)
+        views = [stages.placed(number, view, brain.shape) & brain for view in output.views]
         agreement[region] = agreement_of(region_of(label, region), mean, views)
     return CascadeResult(label_full, probability, full(spread), agreement, dropped)

@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Choice and preparation of the device that runs the networks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 
 def choose_device(setting: str) -> str:
-    """``auto`` is the first CUDA device if there is one, else the CPU; a device that is asked for must be there.
+    """The device for ``setting``; ``auto`` is the first CUDA device if there is one, else the CPU.
 
     Raises:
-        ConfigError: the CUDA device asked for is not there; there is no silent fall-back.
+        ConfigError: the requested CUDA device does not exist; there is no silent fall-back.
     """
     if setting == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -29,7 +29,7 @@ def choose_device(setting: str) -> str:
 
 
 def describe_device(device: str) -> str:
-    """For humans: name and memory."""
+    """Name and memory of the device, as text."""
     if device == "cpu":
         return f"CPU, {torch.get_num_threads()} threads"
     properties = torch.cuda.get_device_properties(device)
@@ -37,22 +37,22 @@ def describe_device(device: str) -> str:
 
 
 def prepare_device(setting: str, threads: int) -> str:
-    """Choose the device and set the CPU threads (0: as many as there are cores). For the process that computes."""
+    """Choose the device and set the CPU threads (0: one per core); call it in the process that runs the networks."""
     device = choose_device(setting)
     _keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    # the published answer is a float32 answer: no TF32 behind our back
+    # the published results are float32, so PyTorch must not use TF32
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     return device
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library keep what is freed instead of giving it back to the kernel and faulting it in again.
+    """Let the C library keep freed memory instead of returning it to the kernel and page-faulting it in again.
 
-    Layers allocate and free blocks of a few MiB by the thousand; that alone was a third of the time. Where the C
-    library is not glibc nothing happens.
+    Layers allocate and free thousands of blocks of a few MiB, which took a third of the time. Does nothing if the C
+    library is not glibc.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

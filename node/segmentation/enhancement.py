@@ -1,9 +1,10 @@
 """Which of two T1-weighted series was acquired after contrast agent, from their images alone.
 
-Contrast agent brightens vessels, mucosa, choroid plexus, pituitary and broken barriers: a few per cent of the head.
-All else stays. So the two are registered, brought to one intensity (gain and receive field, up to a smooth polynomial),
-and what is clearly brighter in one is weighed against what is clearly brighter in the other. Noise, motion, blur and
-gain make both alike; only enhancement makes much on one side and next to nothing on the other.
+Contrast agent brightens vessels, mucosa, choroid plexus, pituitary and tissue with a broken blood-brain barrier: a few
+per cent of the head. All other tissue stays the same. So the two series are registered and brought to one intensity
+(gain and receive field, up to a smooth polynomial), and the share that is clearly brighter in one is compared with the
+share that is clearly brighter in the other. Noise, motion, blur and gain affect both shares alike; only enhancement
+makes one large and leaves the other close to zero.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from node.segmentation.volume import read_volume
 from node.study import Comparison, Series
 
 LEAST_SHARE = 0.005
-"""Of the inner head that must be brighter. Whole heads with contrast agent had 0.012 to 0.044; the same head again,
-moved, blurred, noisy, cut or under another receive field, at most 0.00001."""
+"""Least share of the inner head that must be brighter. Whole heads with contrast agent had 0.012 to 0.044; the same
+head again, moved, blurred, noisy, cropped or with another receive field, had at most 0.00001."""
 
 LEAST_RATIO = 8.0
-"""Brighter to darker share. Pairs before and after that were acquired alike had 14 and more; two different sequences,
-both after, had 2."""
+"""Least ratio of the brighter to the darker share. Pairs before and after contrast agent that were acquired alike had
+14 or more; two different sequences, both after contrast agent, had 2."""
 
 LARGEST_SURFACE_RATIO = 2.0
-"""Brighter share of the outer head to that of the inner. Contrast agent: 0.01 to 0.9 (skull-stripped 1.6); fat
-suppression in one of the two, which changes the scalp above all: 4 and more."""
+"""Largest ratio of the brighter share of the outer head to that of the inner head. Contrast agent gave 0.01 to 0.9
+(skull-stripped 1.6); fat suppression in one of the two, which mostly changes the scalp, gave 4 or more."""
 
-_STEP_MM = 2  # of the grid of the comparison
-_SMOOTHING_MM = 2.5  # standard deviation: makes series of different sharpness alike
-_CLEARLY = 0.25  # brighter by a quarter, and by a quarter of the tissue's level
-_OUTER_MM = 12.0  # skin, scalp fat and the skull's marrow: bright, thin, and first to differ when the head moves
+_STEP_MM = 2  # voxel size of the grid of the comparison
+_SMOOTHING_MM = 2.5  # standard deviation; equalises series of different sharpness
+_CLEARLY = 0.25  # clearly brighter: by a quarter, and by a quarter of the tissue's level
+_OUTER_MM = 12.0  # skin, scalp fat and the skull's marrow: bright, thin, and the first to differ when the head moves
 _LEAST_HEAD_ML = 500.0
-_AIR = 0.6  # of the threshold between air and tissue: bone and fluid belong to the head
+_AIR = 0.6  # fraction of the threshold between air and tissue; low, since bone and fluid belong to the head
 _CLOSING_STEPS = 4
-_FIELD_ORDER = 3  # of the polynomial that takes gain and receive field
+_FIELD_ORDER = 3  # order of the polynomial that models gain and receive field
 _FIELD_SAMPLES = 60_000
 _FIELD_ROUNDS = 15
 
@@ -50,7 +51,7 @@ _FIELD_ROUNDS = 15
 class Brightening:
     """Shares (0..1) of the inner head in which one image is clearly brighter, or darker, than the other.
 
-    ``outer_brighter`` and ``outer_darker``: the same of the outermost 12 mm of the head.
+    ``outer_brighter`` and ``outer_darker`` are the same shares of the outermost 12 mm of the head.
     """
 
     brighter: float
@@ -60,29 +61,30 @@ class Brightening:
 
     @property
     def reverse(self) -> Brightening:
-        """As seen from the other image."""
+        """The same comparison with the two images exchanged."""
         return Brightening(self.darker, self.brighter, self.outer_darker, self.outer_brighter)
 
     @property
     def is_strong(self) -> bool:
-        """Much is brighter, and next to nothing darker."""
+        """Whether the brighter share is large, and much larger than the darker one."""
         return self.brighter >= LEAST_SHARE and self.brighter >= LEAST_RATIO * self.darker
 
     @property
     def is_superficial(self) -> bool:
-        """What is brighter lies mostly near the surface, where the fat is."""
+        """Whether the brighter voxels lie mostly near the surface, where the fat is."""
         return self.outer_brighter > LARGEST_SURFACE_RATIO * self.brighter
 
     @property
     def is_enhancement(self) -> bool:
-        """The first image shows contrast agent that the second lacks."""
+        """Whether the first image shows contrast agent that the second lacks."""
         return self.is_strong and not self.is_superficial
 
 
 def compare_enhancement(one: Series, other: Series) -> Comparison:
-    """Tell which of two T1-weighted series of one head was acquired after contrast agent, or that neither clearly was.
+    """Decide which of two T1-weighted series of one head was acquired after contrast agent, or leave it undecided.
 
-    Swapping the two swaps the answer, exactly. What cannot be read or registered is undecided, with that reason.
+    Exchanging the two exchanges the result exactly. Series that cannot be read or registered stay undecided, with that
+    reason.
     """
     first, second = sorted((one, other), key=lambda series: series.series_instance_uid)
     try:
@@ -103,17 +105,18 @@ def compare_enhancement(one: Series, other: Series) -> Comparison:
 
 
 def brightening(one: sitk.Image, other: sitk.Image, names: Sequence[str] = ("one", "other")) -> Brightening:
-    """Where ``one`` is brighter or darker than ``other`` after registration, gain and receive field are taken out.
+    """How much of the head is brighter or darker in ``one`` than in ``other``, after registration and with gain and
+    receive field removed.
 
     Args:
-        one: LPS image of a head, of any grid; as is ``other``.
-        names: what the two are called in an error.
+        one: LPS image of a head, on any grid, like ``other``.
+        names: names of the two images in an error.
 
     Raises:
-        ContentRefused: an image is empty, or there is no head in common.
+        ContentRefused: an image is empty, or the images have too little of one head in common.
         GeometryRefused: the two cannot be registered.
     """
-    if np.prod(one.GetSpacing()) < np.prod(other.GetSpacing()):  # the coarser one stays where it is
+    if np.prod(one.GetSpacing()) < np.prod(other.GetSpacing()):  # the coarser image is the fixed one
         return brightening(other, one, (names[1], names[0])).reverse
     fine = common_grid(one)
     transform = align_rigid(to_grid(one, fine), other, names[1], names[0])
@@ -141,14 +144,14 @@ def _coarse(fine: sitk.Image) -> sitk.Image:
 
 
 def _smooth(image: sitk.Image, seen: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """``[z, y, x]``, smoothed, without negative values; at the edge of what both have seen both darken alike."""
+    """``[z, y, x]``, smoothed, without negative values; the edge of the common field of view darkens both alike."""
     values = np.where(seen, np.maximum(sitk.GetArrayFromImage(image).astype(np.float64), 0.0), 0.0)
     smooth: NDArray[np.float64] = ndimage.gaussian_filter(values, _SMOOTHING_MM / _STEP_MM)
     return smooth
 
 
 def _tissue_threshold(values: NDArray[np.float64], seen: NDArray[np.bool_], name: str) -> float:
-    """Between air and tissue (Otsu 1979)."""
+    """Threshold between air and tissue (Otsu 1979)."""
     inside = values[seen]
     highest = np.percentile(inside, 99.5) if inside.size else 0.0
     if highest <= 0.0:
@@ -159,7 +162,7 @@ def _tissue_threshold(values: NDArray[np.float64], seen: NDArray[np.bool_], name
 
 
 def _head(tissue: NDArray[np.bool_], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest piece of tissue, with its cavities."""
+    """The largest component of tissue, with its cavities."""
     pieces = sitk.GetImageFromArray((tissue & seen).astype(np.uint8))
     closed = sitk.BinaryMorphologicalClosing(pieces, [_CLOSING_STEPS] * 3)
     largest = sitk.RelabelComponent(sitk.ConnectedComponent(closed)) == 1
@@ -170,7 +173,8 @@ def _head(tissue: NDArray[np.bool_], seen: NDArray[np.bool_]) -> NDArray[np.bool
 def _log_field(a: NDArray[np.float64], b: NDArray[np.float64], both: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Logarithm of the smooth gain of ``a`` over ``b`` in every voxel, zyx.
 
-    A polynomial fitted to the tissue both show, by reweighting with Tukey's biweight: what enhances has no say in it.
+    A polynomial is fitted to the tissue that both show, iteratively reweighted by Tukey's biweight, so that enhancing
+    voxels do not influence it.
     """
     ratio = np.log(a[both] / b[both])
     every = -(-ratio.size // _FIELD_SAMPLES)
@@ -189,16 +193,19 @@ def _log_field(a: NDArray[np.float64], b: NDArray[np.float64], both: NDArray[np.
         coefficients = np.linalg.lstsq(weighted, values * weights, rcond=None)[0]
         residual = np.abs(values - samples @ coefficients)
         scale = max(4 * 1.4826 * float(np.median(residual)), 1e-3)
-        weights = 1 - np.clip(residual / scale, 0.0, 1.0) ** 2  # the biweight's square root: it enters squared
+        weights = 1 - np.clip(residual / scale, 0.0, 1.0) ** 2  # square root of the biweight, as residuals are squared
     field = sum(coefficient * term for coefficient, term in zip(coefficients, terms, strict=True))
-    # far outside the head a polynomial runs away
+    # far outside the head a polynomial diverges
     limited: NDArray[np.float64] = np.clip(field, coefficients[0] - 3.0, coefficients[0] + 3.0)
     return limited
 
 
 def _shares(a: NDArray[np.float64], b: NDArray[np.float64], head: NDArray[np.bool_]) -> Brightening:
-    """Shares of the head in which a voxel outshines the other image's whole neighbourhood: edges that moved do not."""
-    brighter, darker = _outshines(a, b), _outshines(b, a)
+    """Shares of the head in which a voxel is clearly brighter than the whole neighbourhood in the other image.
+
+    The neighbourhood keeps edges that moved from counting.
+    """
+    brighter, darker = _clearly_brighter(a, b), _clearly_brighter(b, a)
     depth_mm = ndimage.distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1, 1:-1] * _STEP_MM
     inner, outer = depth_mm > _OUTER_MM, head & (depth_mm <= _OUTER_MM)
     if not inner.any():
@@ -206,7 +213,7 @@ def _shares(a: NDArray[np.float64], b: NDArray[np.float64], head: NDArray[np.boo
     return Brightening(*(float(mask[part].mean()) for part in (inner, outer) for mask in (brighter, darker)))
 
 
-def _outshines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _clearly_brighter(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
     around = ndimage.maximum_filter(b, 3)
     brighter: NDArray[np.bool_] = (a - around > _CLEARLY) & (a > (1 + _CLEARLY) * around)
     return brighter

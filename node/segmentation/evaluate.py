@@ -1,4 +1,4 @@
-"""How good the cascade is on labelled cases in BraTS form: Dice, HD95, sensitivity, volume error."""
+"""Evaluation of the cascade on labelled cases in BraTS form: Dice, HD95, sensitivity, volume error."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PAPER = {"whole_tumour": 0.905, "tumour_core": 0.838, "enhancing_tumour": 0.786
 
 @dataclass(frozen=True, slots=True)
 class RegionScore:
-    """One region of one case.
+    """Scores of one region of one case.
 
     Attributes:
-        dice: 1 if both are empty, 0 if one is (BraTS convention).
-        hd95_mm: 95th percentile of surface distances both ways, 1 mm voxels; None if one is empty.
+        dice: 1 if both masks are empty, 0 if only one is (BraTS convention).
+        hd95_mm: 95th percentile of surface distances both ways, 1 mm voxels; None if a mask is empty.
         sensitivity: found share of the truth; None if the truth is empty.
         predicted_ml, true_ml: volumes.
-        view_dice: what the method itself says of its agreement.
+        view_dice: the method's own agreement of its views (see ``agreement.Agreement``).
     """
 
     dice: float
@@ -49,17 +49,17 @@ class RegionScore:
 
 @dataclass(frozen=True, slots=True)
 class CaseScore:
-    """One case: region to score."""
+    """Scores of one case, by region."""
 
     name: str
     regions: dict[str, RegionScore]
 
 
 def labelled_cases(folder: Path) -> list[Path]:
-    """Sub-folders of ``folder`` (or itself) that hold a truth.
+    """Folders below ``folder`` (or ``folder`` itself) that hold a true label map.
 
     Raises:
-        InstanceRefused: there is none.
+        InstanceRefused: there is no such folder.
     """
     found = sorted({file.parent for file in folder.rglob(f"*_{TRUTH_SUFFIX}.nii*")})
     if not found:
@@ -70,7 +70,7 @@ def labelled_cases(folder: Path) -> list[Path]:
 def evaluate(
     cases: Sequence[Path], cascade: Cascade, seed: int, progress: Callable[[str, float], None] | None = None
 ) -> list[CaseScore]:
-    """Run the cascade on every case and compare with its truth."""
+    """Run the cascade on every case and compare the result with the true label map."""
     scores = []
     for number, folder in enumerate(cases):
         if progress:
@@ -99,7 +99,7 @@ def score(predicted: Mask, truth: Mask, view_dice: float) -> RegionScore:
 
 
 def hd95_mm(one: Mask, other: Mask) -> float | None:
-    """95th percentile of each surface voxel's distance to the other surface, both ways; None if one is empty."""
+    """95th percentile of each surface voxel's distance to the other surface, both ways; None if a mask is empty."""
     if not one.any() or not other.any():
         return None
     union = ndimage.find_objects((one | other).astype(np.uint8))[0]
@@ -113,7 +113,7 @@ def hd95_mm(one: Mask, other: Mask) -> float | None:
 
 
 def summary(scores: Sequence[CaseScore]) -> dict[str, dict[str, float | int | None]]:
-    """Means per region; cases whose truth is empty are counted and reported apart, too."""
+    """Means per region, over all cases and over those whose truth is not empty, with the counts of empty ones."""
     means: dict[str, dict[str, float | int | None]] = {}
     for region in REGIONS:
         every = [case.regions[region] for case in scores]
@@ -137,13 +137,13 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def write_json(scores: Sequence[CaseScore], settings: dict[str, str], file: Path) -> None:
-    """Everything, for scripts."""
+    """Write settings, means and every score as JSON."""
     content = {"settings": settings, "summary": summary(scores), "cases": [asdict(case) for case in scores]}
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_markdown(scores: Sequence[CaseScore], settings: dict[str, str], file: Path) -> None:
-    """A table for people."""
+    """Write the scores and their means as Markdown tables."""
     lines = [", ".join(f"{key}: {value}" for key, value in settings.items()), ""]
     lines += ["| case | region | Dice | HD95 / mm | sensitivity | volume / mL | true / mL | agreement of views |"]
     lines += ["|---|---|---|---|---|---|---|---|"]

@@ -1,8 +1,8 @@
-"""Where feature maps wait between two layers: in memory, or, if they do not fit, somewhere larger.
+"""Storage of feature maps between two layers: in memory, or, if they do not fit, in a larger place.
 
-The network walks over blocks of slices and needs only one block at a time at hand, so all others may wait in the host's
-memory (for a GPU) or in a temporary file (for the CPU). The arithmetic is the same, block by block, and so is the
-answer, bit for bit; it only takes longer.
+The network processes one block of slices at a time, so all other blocks may be kept in the host's memory (for a GPU) or
+in a temporary file (for the CPU). The arithmetic is the same, block by block, so the result is equal bit for bit; it
+only takes longer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 FEATURE_MAPS = 2.3
-"""Full-size feature maps of 32 channels alive at once (two, and what the layers between scales need)."""
+"""Full-size feature maps of 32 channels held at once: two, plus the needs of the layers between scales."""
 
 _CHANNELS, _FLOAT_BYTES = 32, 4
 _CUDA_SHARE = 0.8
@@ -25,14 +25,14 @@ class FeatureMapOffload(Protocol):
     """Keeps blocks between layers."""
 
     def put(self, block: Tensor) -> Tensor:
-        """Keep ``block``; what is returned stands for it."""
+        """Keep ``block``; return a tensor from which `get` restores it."""
 
     def get(self, offloaded: Tensor) -> Tensor:
-        """The block itself, on the device that computes; writing into it need not change what is parked."""
+        """The block on the device of the network; writing into it may leave the kept copy unchanged."""
 
 
 class NoOffload:
-    """Everything stays where it is."""
+    """Blocks stay in the memory of the device."""
 
     def put(self, block: Tensor) -> Tensor:
         """The block itself."""
@@ -44,7 +44,7 @@ class NoOffload:
 
 
 class HostOffload:
-    """Blocks of a GPU wait in the host's memory."""
+    """Blocks of a GPU are kept in the host's memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -59,25 +59,26 @@ class HostOffload:
 
 
 class FileOffload:
-    """Blocks of the CPU wait in temporary files, which the kernel may write out (``TMPDIR`` says where)."""
+    """Blocks of the CPU are kept in temporary files below ``TMPDIR``, which the kernel may write to the disk."""
 
     def put(self, block: Tensor) -> Tensor:
-        """A copy in a file of its own that vanishes with the last use of the tensor."""
+        """A copy in a file of its own, which is deleted when the tensor is released."""
         with tempfile.TemporaryFile() as file:
             mapped = np.memmap(file, np.float32, "w+", shape=tuple(block.shape))
         mapped[...] = block.numpy()
         return torch.from_numpy(mapped)
 
     def get(self, offloaded: Tensor) -> Tensor:
-        """The mapped file, read where it is used."""
+        """The mapped file; its content is read on access."""
         return offloaded
 
 
 def choose_offload(shape: tuple[int, ...], device: torch.device, memory_bytes: int | None) -> FeatureMapOffload:
-    """``NoOffload`` if the feature maps of an input of ``shape`` [N, D, H, W, C] fit.
+    """``NoOffload`` if the feature maps of an input of ``shape`` [N, D, H, W, C] fit into memory, else an offload.
 
     Args:
-        memory_bytes: what they may take; None is no limit on the CPU, and four fifths of the free memory on a GPU.
+        memory_bytes: the memory they may take; None means no limit on the CPU, and four fifths of the free memory on a
+            GPU.
     """
     if memory_bytes is None and device.type == "cuda":
         memory_bytes = int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)

@@ -1,7 +1,7 @@
-"""The one grid of the method, and the only place that resamples: forward onto it and back to the source.
+"""The common grid of the method. Only this module resamples: series onto the grid, and results back to the source.
 
-The grid is 1 mm isotropic with axes along the patient's (LPS): x to the left, y to posterior, z to superior, which is
-the orientation the networks were trained in.
+The grid is 1 mm isotropic, and its axes are the patient's (LPS): x to the left, y to posterior, z to superior. The
+networks were trained in this orientation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def to_grid(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform | Non
 
 
 def field_of_view(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform | None = None) -> NDArray[np.bool_]:
-    """``[z, y, x]``: where ``image`` has been seen at all on ``grid``, up to its outermost voxels' edges."""
+    """``[z, y, x]``: the voxels of ``grid`` in the field of view of ``image``, up to the edges of its outer voxels."""
     ones = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
     ones.CopyInformation(image)
     transform = transform or sitk.Transform(3, sitk.sitkIdentity)
@@ -53,7 +53,7 @@ def field_of_view(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform
 
 
 def to_source(array_zyx: NDArray[np.float32], grid: sitk.Image, source: sitk.Image) -> NDArray[np.float32]:
-    """A map on ``grid`` (probabilities, never labels), ``[z, y, x]``, on the grid of ``source``; linear, 0 outside."""
+    """Resample a map on ``grid`` (probabilities, never labels), ``[z, y, x]``, to ``source``; linear, 0 outside."""
     image = sitk.GetImageFromArray(array_zyx)
     image.CopyInformation(grid)
     identity = sitk.Transform(3, sitk.sitkIdentity)

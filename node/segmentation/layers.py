@@ -14,7 +14,7 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """Batch normalisation and the PReLU after it: gamma, beta, alpha, each of shape [C]."""
+    """Parameters of batch normalisation and the PReLU after it: gamma, beta, alpha, each of shape [C]."""
 
     gamma: Tensor
     beta: Tensor
@@ -22,13 +22,13 @@ class Norm:
 
 
 class Scratch:
-    """Buffers used again and again: fresh memory costs more than the arithmetic done in it."""
+    """Reused buffers, since allocating memory takes longer than the arithmetic in it."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[object, ...], Tensor] = {}
 
     def like(self, block: Tensor, use: str) -> Tensor:
-        """A buffer of ``block``'s shape; the same one for the same ``use``."""
+        """A buffer of ``block``'s shape; equal ``use`` and shape give the same buffer."""
         key = (use, *block.shape)
         if key not in self._buffers:
             self._buffers[key] = torch.empty(block.shape, dtype=block.dtype, device=block.device)
@@ -43,21 +43,21 @@ class Scratch:
 
 
 class Moments:
-    """Mean and biased variance per channel, gathered block by block and merged in float64."""
+    """Mean and biased variance per channel, accumulated block by block and merged in float64."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         self._parts: list[tuple[int, Tensor, Tensor]] = []
 
     def add(self, block: Tensor) -> None:
-        """``block``: [..., C]."""
+        """Add the statistics of ``block``, [..., C]."""
         flat = block.reshape(-1, block.shape[-1])
         mean = flat.mean(0)
         centred = torch.sub(flat, mean, out=self._scratch.like(flat, "centred"))
         self._parts.append((flat.shape[0], mean, centred.square_().sum(0)))
 
     def scale_and_shift(self, norm: Norm) -> tuple[Tensor, Tensor]:
-        """The affine form of the normalisation: y = x * scale + shift."""
+        """Scale and shift of the normalisation in affine form: y = x * scale + shift."""
         counts = torch.tensor([n for n, _, _ in self._parts], dtype=torch.float64, device=norm.gamma.device)[:, None]
         means = torch.stack([mean for _, mean, _ in self._parts]).double()
         mean = (counts * means).sum(0) / counts.sum()
@@ -77,7 +77,7 @@ class Activation:
         self._scratch = scratch
 
     def __call__(self, block: Tensor, out: Tensor | None = None) -> Tensor:
-        """Into ``out`` (may be ``block`` itself), or into a buffer that the next call overwrites."""
+        """Activate ``block`` into ``out`` (may be ``block`` itself), or into a buffer that the next call overwrites."""
         out = self._scratch.like(block, "active") if out is None else out
         torch.addcmul(self._shift, block, self._scale, out=out)
         negative = torch.mul(out, self._alpha, out=self._scratch.like(block, "centred"))
@@ -85,7 +85,7 @@ class Activation:
 
 
 def _cast(block: Tensor, weight: Tensor) -> Tensor:
-    """[S, H, W, C] as a convolution wants it: channels second, in the weights' precision."""
+    """[S, H, W, C] as input of a convolution: channels second, in the precision of the weights."""
     return block.permute(0, 3, 1, 2).to(weight.dtype)
 
 
@@ -108,8 +108,11 @@ def deconv(block: Tensor, weight: Tensor) -> Tensor:
     return out.permute(0, 2, 3, 1)[:, : 2 * height, : 2 * width].float().contiguous()
 
 
-def mix(slices: Tensor, weight: Tensor) -> Tensor:
-    """3x1x1 convolution without padding: [D, H, W, C] to [D-2, H, W, C]; as one 2-D image of D rows, without a copy."""
+def conv_slices(slices: Tensor, weight: Tensor) -> Tensor:
+    """3x1x1 convolution without padding, [D, H, W, C] to [D-2, H, W, C].
+
+    It runs as a 2-D convolution over one image of D rows, without a copy.
+    """
     depth, height, width, channels = slices.shape
     image = slices.reshape(1, depth, height * width, channels)
     out = torch.conv2d(_cast(image, weight), weight).permute(0, 2, 3, 1).float()

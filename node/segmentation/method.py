@@ -1,4 +1,4 @@
-"""The method on one exam: four series in, three nested regions on the grid of the T1c series out."""
+"""Segmentation of one exam: from four series to three nested regions on the grid of the T1c series."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from node.segmentation.volume import SourceVolume, read_volume
 from node.study import Contrast, Selection
 
 LEAST_COVERAGE = 0.80
-"""A contrast that has seen less of the brain than this is refused."""
+"""A series that covers a smaller share of the brain is refused."""
 
 CAUTIOUS_COVERAGE = 0.97
+"""A series that covers a smaller share of the brain gets a caution."""
 
 _VOXEL_ML = grids.SPACING_MM**3 / 1000
 
@@ -30,12 +31,12 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class ExamFacts:
-    """Numbers and sentences beside the regions.
+    """Measurements and cautions reported with the regions.
 
     Attributes:
         brain_ml: volume of the brain mask.
         agreement: per region, how well the three views agree.
-        cautions: what a reader of the result should know.
+        cautions: cautions about the result, in sentences for its reader.
     """
 
     brain_ml: float
@@ -48,10 +49,10 @@ class ExamSegmentation:
     """Regions on the grid of the T1c series.
 
     Attributes:
-        source: the T1c series as an image; the grid of everything here.
+        source: the T1c series as an image; its grid is that of all arrays here.
         masks_zyx: region name to mask, ``[z, y, x]``, nested.
         spread_zyx: disagreement of the views, voxel by voxel (see ``cascade.CascadeResult``), on the source grid.
-        facts: what else is reported.
+        facts: measurements and cautions.
     """
 
     source: SourceVolume
@@ -67,7 +68,7 @@ class ExamSegmentation:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """The exam on the common grid: skull-stripped volumes as the cascade wants them."""
+    """The exam on the common grid: skull-stripped volumes as the cascade needs them."""
 
     grid: sitk.Image
     volumes_zyx: dict[Contrast, NDArray[np.float32]]
@@ -78,23 +79,23 @@ class _Prepared:
 def segment_exam(
     selection: Selection, cascade: Cascade, seed: int, device: str = "cpu", progress: Progress | None = None
 ) -> ExamSegmentation:
-    """Volumes, one 1 mm grid, brain mask, cascade, and back onto the T1c grid.
+    """Segment one exam: read volumes, register on one 1 mm grid, mask the brain, run the cascade, map to the T1c grid.
 
     Args:
-        seed: of the cascade's noise (see ``cascade.Cascade.run``).
-        progress: called with what is being done and the fraction done.
+        seed: seed of the cascade's noise (see ``cascade.Cascade.run``).
+        progress: called with the current step and the fraction done.
 
     Raises:
-        RefusedError: geometry or content do not allow it; the text says what and where.
+        RefusedError: geometry or content of a series do not allow a segmentation; the text names series and reason.
     """
-    tell = progress or (lambda _text, _fraction: None)
+    report = progress or (lambda _text, _fraction: None)
     volumes = {}
     for number, (contrast, series) in enumerate(selection.chosen.items()):
-        tell(f"reading {contrast}", 0.02 * number)
+        report(f"reading {contrast}", 0.02 * number)
         volumes[contrast] = read_volume(series)
-    prepared = _prepare(volumes, device, tell)
+    prepared = _prepare(volumes, device, report)
     result = cascade.run(prepared.volumes_zyx, seed)
-    tell("back to the source grid", 0.97)
+    report("back to the source grid", 0.97)
     source = volumes[Contrast.T1C]
     return ExamSegmentation(
         source=source,
@@ -103,39 +104,39 @@ def segment_exam(
         facts=ExamFacts(
             brain_ml=float(prepared.brain_zyx.sum()) * _VOXEL_ML,
             agreement=dict(result.agreement),
-            cautions=(*prepared.cautions, *_doubts(result)),
+            cautions=(*prepared.cautions, *_method_cautions(result)),
         ),
     )
 
 
-def _doubts(result: CascadeResult) -> list[str]:
-    """What the method itself is not sure of, in sentences."""
-    doubts = [
+def _method_cautions(result: CascadeResult) -> list[str]:
+    """Cautions from the uncertainty of the method itself, in sentences."""
+    cautions = [
         f"{region.replace('_', ' ')}: the three views agree poorly (Dice {agreement.view_dice:.2f}); check the outline"
         for region, agreement in result.agreement.items()
         if agreement.is_doubtful and result.region_zyx(region).any()
     ]
     if result.dropped_enhancing_voxels:
         dropped_ml = result.dropped_enhancing_voxels * _VOXEL_ML
-        doubts.append(
+        cautions.append(
             f"{dropped_ml:.2f} mL of possible enhancement was too little or too doubtful to report; please look"
         )
-    return doubts
+    return cautions
 
 
-def _prepare(volumes: Mapping[Contrast, SourceVolume], device: str, tell: Progress) -> _Prepared:
+def _prepare(volumes: Mapping[Contrast, SourceVolume], device: str, report: Progress) -> _Prepared:
     reference = volumes[Contrast.T1C].image
     grid = grids.common_grid(reference)
     fixed = grids.to_grid(reference, grid)
     images, seen = {Contrast.T1C: fixed}, {Contrast.T1C: grids.field_of_view(reference, grid)}
     others = [contrast for contrast in volumes if contrast is not Contrast.T1C]
     for number, contrast in enumerate(others):
-        tell(f"registering {contrast} to T1c", 0.08 + 0.06 * number)
+        report(f"registering {contrast} to T1c", 0.08 + 0.06 * number)
         image = volumes[contrast].image
         transform = align_rigid(fixed, image, volumes[contrast].series.label)
         images[contrast] = grids.to_grid(image, grid, transform)
         seen[contrast] = grids.field_of_view(image, grid, transform)
-    tell("brain mask", 0.26)
+    report("brain mask", 0.26)
     brain = brain_mask(fixed, volumes[Contrast.T1C].series.label, device)
     cautions = tuple(_coverage(volumes, seen, brain))
     arrays = {contrast: _stripped(image, brain & seen[contrast]) for contrast, image in images.items()}
@@ -157,7 +158,7 @@ def _coverage(
 
 
 def _stripped(image: sitk.Image, brain: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Brain voxels positive, all else exactly 0, as the networks' normalisation expects."""
+    """``image`` with positive brain voxels and all others exactly 0, as the networks' normalisation expects."""
     array = sitk.GetArrayFromImage(image).astype(np.float32)
     inside = array[brain]
     least = np.float32(inside.min()) if inside.size else np.float32(0)
@@ -167,17 +168,20 @@ def _stripped(image: sitk.Image, brain: NDArray[np.bool_]) -> NDArray[np.float32
 
 
 def _decided(result: CascadeResult, region: str) -> NDArray[np.float32]:
-    """Probability that agrees, voxel by voxel at 0.5, with the label map after its morphological rules."""
+    """Probability of ``region``, adjusted so that a threshold of 0.5 gives the final label map.
+
+    The label map differs from the thresholded probability where morphological rules changed it.
+    """
     probability, mask = result.probability_zyx[region], result.region_zyx(region)
     above, below = np.maximum(probability, np.float32(0.51)), np.minimum(probability, np.float32(0.49))
     return np.where(mask, above, below)
 
 
 def _on_source(result: CascadeResult, prepared: _Prepared, source: SourceVolume) -> dict[str, NDArray[np.bool_]]:
-    """Probabilities, not labels, are brought back, then decided.
+    """Resample probabilities, not labels, to the source grid, then threshold them.
 
-    An outer region is nowhere less probable than what lies inside it: so they stay nested at every point between two
-    voxels, and a rim that only the innermost network is sure of is not worn away with its doubtful surroundings.
+    An outer region is made at least as probable as the regions inside it. So the regions stay nested at every point
+    between voxels, and interpolation does not erode an inner region whose surroundings are less certain.
     """
     masks: dict[str, NDArray[np.bool_]] = {}
     inner = np.zeros(result.label_zyx.shape, np.float32)

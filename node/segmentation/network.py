@@ -1,13 +1,13 @@
-"""MSNet, the anisotropic network of Wang et al. 2017 (section 2.2), in the form that is fastest and exact.
+"""MSNet, the anisotropic network of Wang et al. 2017 (section 2.2), in a form that is fast and exact.
 
-Every layer is local to a slice, but for four 3x1x1 convolutions without padding. So slices are a batch of 2-D images,
-channels last, kept as blocks of a few slices that fit the cache: a block is activated, convolved, and its part of the
-batch statistics taken while it is still hot. Batch normalisation uses the statistics of the current batch at test time,
-too (the published checkpoints hold no usable moving averages), hence a layer must be finished before the next begins.
-Block statistics are merged in float64 (Chan et al. 1979), which keeps the logits within 1e-3 of a float64 evaluation; a
-plain float32 sum over millions of voxels does not.
+All layers are local to a slice, except four 3x1x1 convolutions without padding. So slices are a batch of 2-D images,
+channels last, kept as blocks of a few slices that fit the cache: a block is activated and convolved, and its part of
+the batch statistics is computed while it is still in the cache. Batch normalisation uses the statistics of the current
+batch at test time as well (the published checkpoints hold no usable moving averages), so a layer must be finished
+before the next one begins. Block statistics are merged in float64 (Chan et al. 1979), which keeps the logits within
+1e-3 of a float64 evaluation; a plain float32 sum over millions of voxels does not.
 
-PReLU is written max(y, alpha*y), which is equal for alpha <= 1; larger alphas are refused when weights are loaded.
+PReLU is computed as max(y, alpha*y), which is equal for alpha <= 1; larger alphas are refused when weights are loaded.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch import Tensor
 
 from node.errors import ModelPackError
 from node.segmentation.feature_map_offload import FeatureMapOffload, choose_offload
-from node.segmentation.layers import Activation, Moments, Norm, Scratch, conv, conv_stride2, deconv, mix
+from node.segmentation.layers import Activation, Moments, Norm, Scratch, conv, conv_slices, conv_stride2, deconv
 
 LOST_SLICES = 8
-"""An output has this many slices fewer than its input, half at each end: four 3x1x1 convolutions without padding."""
+"""The output has this many slices fewer than the input, half at each end: four 3x1x1 convolutions without padding."""
 
 _CPU_BLOCK_PIXELS = 32_768
 _CUDA_BLOCK_PIXELS = 4_194_304
 Precision = Literal["float32", "bfloat16"]
 
 _FUSED_SLICES = 4
-"""Slices mixed at once: each group is copied together with two more."""
+"""Slices convolved at once by a 3x1x1 convolution: each group is copied together with two more slices."""
 
 DILATIONS = {"block3_1": 1, "block3_2": 2, "block3_3": 3, "block4_1": 3, "block4_2": 2, "block4_3": 1}
 
@@ -44,14 +44,14 @@ class MSNet:
 
     ``weights`` is named as in the model pack: ``<layer>.weight`` of shape [out, in, kd, kh, kw] ([in, out, ...] for the
     transposed ones), ``<layer>.gamma``, ``.beta`` and ``.alpha``. The variant of the enhancing-tumour stage, which
-    halves the size once instead of twice, is recognised by its missing ``downsample1``.
+    halves the in-plane size once instead of twice, is recognised by its missing ``downsample1``.
 
     Args:
-        memory_bytes: what feature maps may take before they are parked elsewhere (see ``parking``).
-        precision: of the convolutions' operands; their results, batch statistics and activations are float32 always.
+        memory_bytes: memory that feature maps may take before they are offloaded (see ``feature_map_offload``).
+        precision: of the convolutions' operands; their results, batch statistics and activations are always float32.
 
     Raises:
-        ModelPackError: a tensor is missing, superfluous or of another shape.
+        ModelPackError: a tensor is missing or superfluous, or a PReLU slope is above 1.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class MSNet:
         self.device = torch.device(device)
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._memory_bytes = memory_bytes
-        self.is_twice = "downsample1.weight" in weights
+        self.halves_twice = "downsample1.weight" in weights
         self._weights = {name: self._prepared(name, tensor) for name, tensor in weights.items()}
-        expected = set(layer_names(self.is_twice))
+        expected = set(layer_names(self.halves_twice))
         if expected != set(self._weights):
             wrong = sorted(expected ^ set(self._weights))[:3]
             raise ModelPackError(f"weights do not fit the network: {', '.join(wrong)}")
@@ -95,17 +95,17 @@ class MSNet:
         if channels != 4 or depth <= LOST_SLICES or height % 4 or width % 4:
             raise ValueError(f"input of shape {tuple(x.shape)}: need 4 channels, 9 slices, H and W multiples of 4")
         offload = choose_offload(tuple(x.shape), self.device, self._memory_bytes)
-        return _Run(self._weights, self.is_twice, self.device, offload).logits(x)
+        return _Run(self._weights, self.halves_twice, self.device, offload).logits(x)
 
 
 class _Run:
-    """One evaluation: walks the layers over blocks and owns the buffers."""
+    """One evaluation of the network: runs the layers over the blocks and owns the buffers."""
 
     def __init__(
-        self, weights: Mapping[str, Tensor], is_twice: bool, device: torch.device, offload: FeatureMapOffload
+        self, weights: Mapping[str, Tensor], halves_twice: bool, device: torch.device, offload: FeatureMapOffload
     ) -> None:
         self._weights = weights
-        self._is_twice = is_twice
+        self._halves_twice = halves_twice
         self._device = device
         self._put, self._get = offload.put, offload.get
         self._block_pixels = _CPU_BLOCK_PIXELS if device.type == "cpu" else _CUDA_BLOCK_PIXELS
@@ -117,7 +117,7 @@ class _Run:
         moments = self._moments(chunks)
         chunks, moments = self._residuals(chunks, moments, "block1_1", "block1_2")
         chunks, moments = self._fuse(chunks, "fuse1")
-        if self._is_twice:
+        if self._halves_twice:
             chunks, moments = self._mapped(chunks, "downsample1", conv_stride2)
         chunks, _ = self._residuals(chunks, moments, "block2_1", "block2_2")
         f1, _ = self._fuse(chunks, "fuse2")
@@ -130,7 +130,7 @@ class _Run:
         return self._predicted(f1, _trimmed(f2, 1), f3)
 
     def _cut(self, slices: Tensor) -> list[Tensor]:
-        """[D, H, W, C] as blocks of about the size that fits the cache."""
+        """Split [D, H, W, C] into blocks of about the size that fits the cache."""
         step = max(1, self._block_pixels // (slices.shape[1] * slices.shape[2]))
         return list(torch.split(slices, step))
 
@@ -166,7 +166,7 @@ class _Run:
         return chunks, moments
 
     def _convolved(self, chunks: Blocks, active: Activation, weight: Tensor, dilation: int) -> tuple[Blocks, Moments]:
-        """Activated and convolved, with the moments of the result."""
+        """Activate and convolve the blocks; return the result and its moments."""
         moments = Moments(self._scratch)
         outs: Blocks = []
         for chunk in chunks:
@@ -178,7 +178,7 @@ class _Run:
         return outs, moments
 
     def _finished(self, raw: Blocks, layer: str) -> tuple[Blocks, Moments]:
-        """Batch norm and PReLU in place, and the moments of the result."""
+        """Apply batch norm and PReLU in place; return the result and its moments."""
         active, moments = self._activation(layer, self._moments(raw)), Moments(self._scratch)
         for chunk in raw:
             for number, offloaded in enumerate(chunk):
@@ -188,13 +188,13 @@ class _Run:
         return raw, moments
 
     def _mapped(self, chunks: Blocks, layer: str, form: Callable[[Tensor, Tensor], Tensor]) -> tuple[Blocks, Moments]:
-        """``form`` (a slice-wise convolution), then batch norm and PReLU."""
+        """Apply ``form`` (a slice-wise convolution), then batch norm and PReLU."""
         weight = self._weights[f"{layer}.weight"]
         raw = [self._gathered(form(self._get(block), weight) for block in chunk) for chunk in chunks]
         return self._finished(raw, layer)
 
     def _gathered(self, blocks: Iterable[Tensor]) -> list[Tensor]:
-        """Blocks that became small put together again."""
+        """Concatenate blocks that a layer made smaller, up to the size that fits the cache."""
         out: list[Tensor] = []
         group: list[Tensor] = []
         for block in blocks:
@@ -205,7 +205,7 @@ class _Run:
         return [*out, self._put(torch.cat(group))]
 
     def _fuse(self, chunks: Blocks, layer: str) -> tuple[Blocks, Moments]:
-        """Mix three neighbouring slices inside each chunk, then batch norm and PReLU; a chunk loses two slices."""
+        """Convolve three neighbouring slices inside each chunk, then batch norm and PReLU; a chunk loses two slices."""
         weight = self._weights[f"{layer}.weight"]
         raw: Blocks = []
         for chunk in chunks:
@@ -215,20 +215,20 @@ class _Run:
             for start in range(0, len(slices) - 2, step):
                 group = [self._get(one) for one in slices[start : start + step + 2]]
                 joined = torch.cat(group, out=self._scratch.stack(group[0], len(group)))
-                mixed += [self._put(block) for block in self._cut(mix(joined, weight))]
+                mixed += [self._put(block) for block in self._cut(conv_slices(joined, weight))]
             raw.append(mixed)
         return self._finished(raw, layer)
 
     def _predicted(self, f1: Blocks, f2: Blocks, f3: Blocks) -> Tensor:
-        """The three scales brought to full size, joined, and convolved to two logits: [N, D-8, H, W, 2]."""
-        if self._is_twice:
+        """Upsample the three scales to full size, concatenate and convolve them to two logits: [N, D-8, H, W, 2]."""
+        if self._halves_twice:
             p1, _ = self._mapped(f1, "pred_up1", deconv)
         else:
             weight = self._weights["pred1.weight"]
             p1 = [[self._put(conv(self._get(block), weight)) for block in chunk] for chunk in f1]
         p2, _ = self._mapped(f2, "pred_up2_1", deconv)
         p3, _ = self._mapped(f3, "pred_up3_1", deconv)
-        if self._is_twice:
+        if self._halves_twice:
             p2, _ = self._mapped(p2, "pred_up2_2", deconv)
             p3, _ = self._mapped(p3, "pred_up3_2", deconv)
         weight = self._weights["final_pred.weight"]
@@ -249,13 +249,13 @@ def _every(chunks: Blocks) -> Iterator[Tensor]:
 
 
 def _add_centred(out: Tensor, x: Tensor) -> None:
-    """``out += x``; fewer channels are padded with zeros on both sides."""
+    """``out += x``; if ``x`` has fewer channels, zeros are added on both sides."""
     surplus = (out.shape[-1] - x.shape[-1]) // 2
     out[..., surplus : surplus + x.shape[-1]] += x
 
 
 def _trimmed(chunks: Blocks, each_end: int) -> Blocks:
-    """Without the first and last ``each_end`` slices of each chunk."""
+    """``chunks`` without the first and last ``each_end`` slices of each chunk."""
     return [_without_first(_without_first(chunk, each_end), each_end, from_end=True) for chunk in chunks]
 
 
@@ -274,12 +274,12 @@ def _residual_layers(name: str) -> list[str]:
     return [*parts, f"{name}.conv_0.weight", f"{name}.conv_1.weight"]
 
 
-def layer_names(is_twice: bool) -> list[str]:
-    """Names of all tensors of one network: 125, or 110 for the variant that halves the size once."""
+def layer_names(halves_twice: bool) -> list[str]:
+    """Names of all tensors of one network: 125, or 110 for the variant that halves the in-plane size once."""
     blocks = ("block1_1", "block1_2", "block2_1", "block2_2", *DILATIONS)
     names = [name for block in blocks for name in _residual_layers(block)]
     post = ["fuse1", "fuse2", "fuse3", "fuse4", "downsample2", "pred_up2_1", "pred_up3_1"]
-    if is_twice:
+    if halves_twice:
         post += ["downsample1", "pred_up1", "pred_up2_2", "pred_up3_2"]
     names += [f"{layer}.{part}" for layer in post for part in ("weight", "gamma", "beta", "alpha")]
-    return names + ["final_pred.weight"] + ([] if is_twice else ["pred1.weight"])
+    return names + ["final_pred.weight"] + ([] if halves_twice else ["pred1.weight"])

@@ -1,4 +1,7 @@
-"""A case in BraTS form: four co-registered, skull-stripped NIfTI files in, a label map out. RAS ends here."""
+"""A case in BraTS form: read four co-registered, skull-stripped NIfTI files, write a label map.
+
+NIfTI's RAS coordinates are converted to LPS in this module; its users see LPS only.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ _LPS = axcodes2ornt(("L", "P", "S"))
 
 @dataclass(frozen=True, slots=True)
 class NiftiCase:
-    """Four contrasts as the cascade wants them, and how to get back.
+    """Four contrasts as the cascade needs them, and the geometry for its label map.
 
     Attributes:
         volumes_zyx: float32, ``[z, y, x]``, axes turned to LPS.
-        header_image: the FLAIR image as stored: affine and orientation of the answer.
+        header_image: the FLAIR image as stored; the label map is written with its affine and orientation.
     """
 
     name: str

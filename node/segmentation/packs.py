@@ -1,8 +1,8 @@
-"""Model packs: a card and weights. Nothing is loaded that was not verified.
+"""Model packs: a card and weights. Weights are verified before each use.
 
-A pack is installed as ``<models>/<name>/``: the files its card names, as fetched, and ``weights.safetensors``, made
-from them once. The card, shipped with glionode, holds the SHA-256 of every fetched file and one digest over all
-converted tensors, which is checked at each load.
+A pack is installed as ``<models>/<name>/``: the files that its card lists, as fetched, and ``weights.safetensors``,
+converted from them once. The card is shipped with glionode. It holds the SHA-256 of every fetched file and one digest
+over all converted tensors, which is checked at each load.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PackFile:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a pack is and where it comes from. ``networks``: name to (checkpoint, variable scope)."""
+    """Description and origin of a pack. ``networks``: name to (checkpoint, variable scope)."""
 
     name: str
     version: str
@@ -83,7 +83,7 @@ def card_names() -> list[str]:
 
 
 def is_installed(name: str, models_folder: Path) -> bool:
-    """True if the pack's converted weights are there (not yet verified)."""
+    """True if the pack's converted weights exist; they are not verified here."""
     return (models_folder / name / _WEIGHTS).is_file()
 
 
@@ -93,18 +93,18 @@ def _sha256(file: Path) -> str:
 
 
 def pull(name: str, models_folder: Path, mirror: str = "", progress: Callable[[str], None] | None = None) -> Path:
-    """Fetch, verify and convert pack ``name``; what is already there and right is not fetched again.
+    """Fetch, verify and convert pack ``name``; a file that exists with the right digest is not fetched again.
 
     Args:
-        mirror: a folder or URL to fetch from instead of the published address: laid out as upstream, or holding a
-            folder named after the pack that is.
+        mirror: a folder or URL to fetch from instead of the published address. It has the layout of upstream; a mirror
+            folder may also hold a folder of that layout that is named after the pack.
         progress: called with the path of each file.
 
     Returns:
         the pack's folder.
 
     Raises:
-        ModelPackError: a file cannot be fetched or is not what the card says.
+        ModelPackError: a file cannot be fetched or does not match the card.
     """
     card = read_card(name)
     folder = models_folder / name
@@ -121,15 +121,15 @@ def pull(name: str, models_folder: Path, mirror: str = "", progress: Callable[[s
 
 
 def _fetch(card: Card, file: PackFile, target: Path, mirror: str) -> None:
-    aside = target.with_name(target.name + ".part")
+    temporary = target.with_name(target.name + ".part")
     if mirror and "://" not in mirror:
-        _copy(card, file, aside, Path(mirror))
+        _copy(card, file, temporary, Path(mirror))
     else:
-        _download((mirror.rstrip("/") + "/" if mirror else card.source_url) + file.path, aside)
-    if _sha256(aside) != file.sha256:
-        aside.unlink()
+        _download((mirror.rstrip("/") + "/" if mirror else card.source_url) + file.path, temporary)
+    if _sha256(temporary) != file.sha256:
+        temporary.unlink()
         raise ModelPackError(f"{file.path}: SHA-256 differs from the card of pack {card.name}")
-    aside.replace(target)
+    temporary.replace(target)
 
 
 def _copy(card: Card, file: PackFile, target: Path, mirror: Path) -> None:
@@ -141,7 +141,7 @@ def _copy(card: Card, file: PackFile, target: Path, mirror: Path) -> None:
 
 
 def _download(url: str, target: Path) -> None:
-    import pooch  # here, because only this needs it and it takes a while to import
+    import pooch  # imported here, since only downloads need it and the import is slow
     import requests
 
     try:
@@ -155,7 +155,7 @@ def _download(url: str, target: Path) -> None:
 
 
 def _convert(card: Card, folder: Path) -> None:
-    """Checkpoints to one safetensors file, named by network and layer; verified before it takes its final name."""
+    """Convert checkpoints to one safetensors file, by network and layer; verify it before it gets its final name."""
     import torch
     from safetensors.torch import save_file
 
@@ -171,9 +171,9 @@ def _convert(card: Card, folder: Path) -> None:
                 tensor = tensor.permute(4, 3, 0, 1, 2).contiguous()
             tensors[f"{net}/{_layer_name(name.removeprefix(scope + '/'))}"] = tensor
     _check_digest(card, tensors)
-    aside = folder / (_WEIGHTS + ".part")
-    save_file(tensors, aside, metadata={"pack": card.name, "version": card.version})
-    aside.replace(folder / _WEIGHTS)
+    temporary = folder / (_WEIGHTS + ".part")
+    save_file(tensors, temporary, metadata={"pack": card.name, "version": card.version})
+    temporary.replace(folder / _WEIGHTS)
 
 
 def _layer_name(variable: str) -> str:
@@ -199,7 +199,8 @@ def load_weights(card: Card, models_folder: Path) -> dict[str, dict[str, Tensor]
     """Network to its tensors by name, verified against the card.
 
     Raises:
-        ModelPackError: the pack is not installed (names the command), or its weights differ from the card's digest.
+        ModelPackError: the pack is not installed (the message names the command), or its weights are unreadable or
+            differ from the card's digest.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -225,7 +226,7 @@ def load_networks(
     memory_bytes: int | None = None,
     precision: Precision = "float32",
 ) -> dict[str, MSNet]:
-    """All networks of a pack, ready to run. Errors as ``load_weights``; the rest as ``network.MSNet``."""
+    """All networks of a pack, ready to run. For errors see ``load_weights``, for the arguments ``network.MSNet``."""
     from node.segmentation.network import MSNet
 
     weights = load_weights(card, models_folder)
@@ -236,7 +237,7 @@ def verify(name: str, models_folder: Path) -> None:
     """Check every file and the converted weights of an installed pack.
 
     Raises:
-        ModelPackError: naming what is missing or differs.
+        ModelPackError: a file is missing or differs from the card; the message names it.
     """
     card = read_card(name)
     for file in card.files:

@@ -1,7 +1,7 @@
-"""Binary morphology and component rules of the cascade (CASCADE: Wang et al. 2017, released test code).
+"""Binary morphology and component rules of the cascade, as in the released test code of Wang et al. 2017.
 
-All arrays are boolean ``[z, y, x]``. Components and closing use the 18-neighbourhood. Where the released code is
-undefined (it raises, or compares arrays of unequal length), the rule is defined here and the docstring says so.
+All arrays are boolean ``[z, y, x]``. Components and closing use the 18-neighbourhood. For inputs on which the released
+code fails (it raises, or compares arrays of unequal length), the docstring gives the rule defined here.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def _components(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
 
 
 def keep_above(mask: Mask, threshold: int = SMALL_COMPONENT_VOXELS) -> Mask:
-    """Components of more than ``threshold`` voxels; a single component stays whatever its size.
+    """Components of more than ``threshold`` voxels; a single component is kept whatever its size.
 
-    Defined here: several components, none above the threshold: the largest stays (the released code raises later on).
+    Defined here: of several components, none above the threshold, the largest is kept (the released code raises later).
     """
     labels, sizes = _components(mask)
     if len(sizes) <= 2:
@@ -66,7 +66,7 @@ def keep_above(mask: Mask, threshold: int = SMALL_COMPONENT_VOXELS) -> Mask:
 def keep_two(mask: Mask) -> Mask:
     """The largest component, and the second largest if it has more than a tenth of the largest's voxels.
 
-    Defined here: of components equal in size, those found first count as larger (the released code fails).
+    Defined here: of components equal in size, the one found first counts as larger (the released code fails).
     """
     labels, sizes = _components(mask)
     if len(sizes) <= 2:

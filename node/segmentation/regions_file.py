@@ -1,4 +1,4 @@
-"""Regions on disk between the steps of the pipeline, and as a NIfTI label map for people."""
+"""Regions on disk: masks for the next pipeline step, and a NIfTI label map for viewers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_regions(exam: ExamSegmentation, folder: Path) -> None:
-    """``regions.npz`` (bit-packed masks), ``label_map.nii.gz`` (BraTS labels) and ``disagreement.nii.gz`` (standard
-    deviation of the views' probabilities), each aside and renamed.
+    """Write ``regions.npz`` (bit-packed masks), ``label_map.nii.gz`` (BraTS labels) and ``disagreement.nii.gz``
+    (standard deviation of the views' probabilities), each to a temporary file that is renamed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shape = exam.masks_zyx[REGIONS[0]].shape
     packed = {region: np.packbits(exam.masks_zyx[region]) for region in REGIONS}
-    aside = folder / f".part.{REGIONS_FILE}"
-    with aside.open("wb") as stream:
+    temporary = folder / f".part.{REGIONS_FILE}"
+    with temporary.open("wb") as stream:
         np.savez(stream, allow_pickle=False, shape=np.array(shape), **packed)
         stream.flush()
         os.fsync(stream.fileno())
-    aside.replace(folder / REGIONS_FILE)
+    temporary.replace(folder / REGIONS_FILE)
     _write_nifti(label_map(exam), exam, folder / LABEL_MAP_FILE)
     _write_nifti(exam.spread_zyx, exam, folder / SPREAD_FILE)
 
@@ -37,9 +37,9 @@ def write_regions(exam: ExamSegmentation, folder: Path) -> None:
 def _write_nifti(array_zyx: NDArray[Any], exam: ExamSegmentation, file: Path) -> None:
     nifti = nibabel.Nifti1Image(array_zyx.transpose(2, 1, 0), _LPS_TO_RAS @ exam.source.affine_lps)
     nifti.header.set_xyzt_units("mm")
-    aside = file.with_name(f".part.{file.name}")
-    nibabel.save(nifti, aside)
-    aside.replace(file)
+    temporary = file.with_name(f".part.{file.name}")
+    nibabel.save(nifti, temporary)
+    temporary.replace(file)
 
 
 def label_map(exam: ExamSegmentation) -> NDArray[np.uint8]:
@@ -51,7 +51,7 @@ def label_map(exam: ExamSegmentation) -> NDArray[np.uint8]:
 
 
 def read_masks(folder: Path) -> dict[str, NDArray[np.bool_]]:
-    """Region to mask, ``[z, y, x]``, as ``write_regions`` left them."""
+    """Region to mask, ``[z, y, x]``, as ``write_regions`` wrote them."""
     with np.load(folder / REGIONS_FILE) as stored:
         shape = tuple(int(n) for n in stored["shape"])
         count = int(np.prod(shape))

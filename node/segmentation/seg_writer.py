@@ -1,4 +1,4 @@
-"""The DICOM SEG on the grid of the T1c series, and its reading back by other means before it is sent."""
+"""Write the DICOM SEG on the grid of the T1c series, and verify it by an independent reader before it is sent."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def write_seg(
         masks_zyx: region to mask, ``[z, y, x]`` of ``source.image``.
 
     Returns:
-        the SEG; each frame references its source instance; equal inputs give an equal data set.
+        the SEG, in which each frame references its source instance. Equal inputs give an equal data set.
     """
     datasets, pixels = _ordered(source, masks_zyx)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom repeats pydicom's remarks about the source's values
+        warnings.simplefilter("ignore")  # highdicom repeats pydicom's warnings about values of the source
         seg: pydicom.Dataset = Segmentation(
             source_images=datasets,
             pixel_array=pixels,
@@ -74,16 +74,17 @@ def _ordered(
         return [dataset], stacked[np.argsort([frame for _, frame in source.sources])]
     datasets = [with_valid_identity(pydicom.dcmread(path, stop_before_pixels=True)) for path in files]
     for dataset in datasets:
-        # rounded differently in some instances; highdicom wants them the same to the last digit
+        # some scanners round them differently per instance, but highdicom requires them to be identical
         dataset.ImageOrientationPatient = datasets[0].ImageOrientationPatient
         _correct_measures(dataset, source)
     return datasets, stacked
 
 
 def _share_geometry(dataset: pydicom.Dataset, source: SourceVolume) -> None:
-    """Move the geometry of a multi-frame source to its shared groups, where highdicom looks for it, in place.
+    """Copy the geometry of a multi-frame source, in place, to its shared functional groups, where highdicom reads it.
 
-    Philips, for one, repeats it in each frame. It is the same in all, or there would be no ``source``.
+    Some scanners (e.g. Philips) repeat it in each frame. All frames have the same geometry, or `read_volume` would have
+    refused the series.
     """
     if not dataset.get("SharedFunctionalGroupsSequence"):
         dataset.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
@@ -95,9 +96,10 @@ def _share_geometry(dataset: pydicom.Dataset, source: SourceVolume) -> None:
 
 
 def _correct_measures(measures: pydicom.Dataset, source: SourceVolume) -> None:
-    """The distance between the planes where they lie, in place: the header's own is optional and often something else.
+    """Set Spacing Between Slices, in place, to the distance of the planes; the header's value is optional and often
+    another one.
 
-    Of a source that does not tell its slice thickness, the segments' slices are as thick as they are apart.
+    If the source has no Slice Thickness, it is set to the same distance.
     """
     spacing_between_slices = DSfloat(source.image.GetSpacing()[2], auto_format=True)
     measures.SpacingBetweenSlices = spacing_between_slices
@@ -129,12 +131,12 @@ def _description(concept: SegmentConcept, source: SourceVolume, identity: Result
 
 
 def tracking_uid(concept: SegmentConcept, study_instance_uid: str) -> str:
-    """The same region of the same study keeps its tracking UID over re-runs."""
+    """The tracking UID of a region, which stays the same when a study is segmented again."""
     return derived_uid(study_instance_uid, concept.region, "tracking")
 
 
 def _make_deterministic(seg: pydicom.Dataset, identity: ResultIdentity) -> None:
-    """Replace what highdicom makes anew at each call: the dimension organization's UID and the times."""
+    """Replace the values that highdicom generates at each call: the Dimension Organization UID and the times."""
     organization = derived_uid(identity.workflow_id, "dimension organization")
     for item in seg.DimensionOrganizationSequence:
         item.DimensionOrganizationUID = organization
@@ -144,13 +146,14 @@ def _make_deterministic(seg: pydicom.Dataset, identity: ResultIdentity) -> None:
 
 
 def verify_seg(file: Path, source: SourceVolume, masks_zyx: Mapping[str, NDArray[np.bool_]]) -> None:
-    """Read the SEG back from its bytes and compare with what was meant.
+    """Read the SEG file back and compare it with its source and masks.
 
-    Independent of its writing: pydicom only, every frame placed by its own ImagePositionPatient (PS3.3 C.7.6.2.1.1).
+    The check is independent of the writer: it uses only pydicom, and places every frame by its own
+    ImagePositionPatient (PS3.3 C.7.6.2.1.1).
 
     Raises:
-        VerificationError: patient, study, frame of reference or slice spacing are not the source's; a frame is not
-            on a plane of the source, or references another one; a segment's voxels are not those of its mask.
+        VerificationError: patient, study, frame of reference or slice spacing differ from the source; a frame does not
+            lie on a plane of the source, or references another plane; a segment differs from its mask.
     """
     dataset = pydicom.dcmread(file)
     header = with_valid_identity(pydicom.dcmread(source.sources[0][0], stop_before_pixels=True))
@@ -179,7 +182,7 @@ def read_masks(file: Path, source: SourceVolume) -> dict[str, NDArray[np.bool_]]
 
 
 def _check_reference(number: int, group: pydicom.Dataset, source: SourceVolume) -> None:
-    """The frame's one source image must be the plane that it lies on."""
+    """Check that the frame references exactly one source image: the plane on which it lies."""
     position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
     z = _nearest_index(position[None], source)[0, 2]
     path, frame = source.sources[z]
@@ -195,7 +198,7 @@ def _nearest_index(points: NDArray[np.float64], source: SourceVolume) -> NDArray
     """Voxels (x, y, z) of ``source`` whose centres lie at ``points``, [n, 3], LPS in mm.
 
     Raises:
-        VerificationError: a point is not the centre of one.
+        VerificationError: a point is not the centre of a voxel.
     """
     affine = source.affine_lps
     index_xyz = np.linalg.solve(affine[:3, :3], (points - affine[:3, 3]).T).T

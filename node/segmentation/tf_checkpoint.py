@@ -1,11 +1,11 @@
-"""Reads TensorFlow "V2" checkpoints (tensor bundles) without TensorFlow.
+"""Reader of TensorFlow "V2" checkpoints (tensor bundles) that does not need TensorFlow.
 
 A bundle is ``X.index``, an SSTable in LevelDB's table format (prefix-compressed keys in uncompressed blocks) whose
 values are ``BundleEntryProto`` messages, and ``X.data-00000-of-00001``, the tensors' bytes, little-endian. Format
 descriptions: LevelDB ``doc/table_format.md``; TensorFlow ``core/protobuf/tensor_bundle.proto``.
 
-Integrity is the caller's: both files' SHA-256 are checked against the model pack's card before they are read here,
-which is stronger than the CRC-32C values stored inside.
+The caller checks integrity: the SHA-256 of both files are compared with the model pack's card before the files are read
+here, so the weaker CRC-32C values stored inside are ignored.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _varint(buffer: bytes, position: int) -> tuple[int, int]:
 
 
 def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Key/value pairs of one block; keys share a prefix with their predecessor."""
+    """Key/value pairs of one block; each key is stored without the prefix that it shares with its predecessor."""
     if table[offset + size] != 0:
         raise ModelPackError("checkpoint index: compressed blocks are not used by these checkpoints")
     block = table[offset : offset + size]
@@ -63,7 +63,7 @@ def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) of a protocol buffer message; 32-bit fields come as their raw bytes."""
+    """(field number, value) of a protocol buffer message; 32-bit fields are returned as raw bytes."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -96,7 +96,7 @@ def _entry(message: bytes) -> _Entry:
     return _Entry(
         dtype=numbers.get(1, 0),
         shape=_shape(shape if isinstance(shape, bytes) else b""),
-        offset=numbers.get(4, 0),  # protocol buffers leave out zeros
+        offset=numbers.get(4, 0),  # protocol buffers omit fields that are zero
         size=numbers.get(5, 0),
     )
 
@@ -125,7 +125,7 @@ def read_checkpoint(prefix: Path) -> dict[str, NDArray[np.float32]]:
     """All float32 variables of the checkpoint ``prefix`` (path without ``.index``), by name, in TensorFlow's layout.
 
     Raises:
-        ModelPackError: the files are no tensor bundle, or shorter than the index says.
+        ModelPackError: the files are not a tensor bundle, or the data file is shorter than the index says.
     """
     data = prefix.with_name(prefix.name + ".data-00000-of-00001").read_bytes()
     tensors = {}

@@ -1,6 +1,6 @@
-"""One network over one view: what is put around the brain, and how the slices are handed to the network.
+"""Run one network over one view: fill the background, pad the slices, and pass them to the network.
 
-Arrays are ``[z, y, x]`` of the view: its slice axis first.
+Arrays are ``[z, y, x]`` of the view, with its slice axis first.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Volume = NDArray[np.float32]
 
 
 class Network(Protocol):
-    """What a view needs of a network (``network.MSNet``, or another form of it)."""
+    """The interface of a network that a view needs (``network.MSNet``, or another implementation)."""
 
     def logits(self, x: Tensor) -> Tensor:
-        """[N, D, H, W, 4] to [N, D-8, H, W, 2]."""
+        """Logits of ``x``: [N, D, H, W, 4] to [N, D-8, H, W, 2]."""
 
 
 Noise = Callable[[tuple[int, ...]], NDArray[Any]]
@@ -33,19 +33,22 @@ _FEWEST_SLICES = 6
 
 
 def legacy_noise(seed: int) -> Noise:
-    """Standard normal numbers as ``numpy.random.seed`` and ``normal`` gave the original; float64."""
+    """Standard normal numbers, float64, equal to those of ``numpy.random.seed`` and ``normal`` in the original code."""
     generator = np.random.RandomState(seed)
     return lambda shape: generator.normal(0, 1, size=shape)
 
 
 def fast_noise(seed: int) -> Noise:
-    """Standard normal numbers, float32: three times as fast, and half the memory."""
+    """Standard normal numbers, float32: generated three times as fast as `legacy_noise`, in half the memory."""
     generator = np.random.default_rng(seed)
     return lambda shape: generator.standard_normal(shape, dtype=np.float32)
 
 
 def normalised(volume: Volume, noise: Noise) -> NDArray[Any]:
-    """Zero mean and unit deviation over positive voxels; background (exactly 0) becomes noise, in its precision."""
+    """``volume`` with mean 0 and standard deviation 1 over positive voxels; background (exactly 0) becomes noise.
+
+    The result has the precision of the noise.
+    """
     brain = volume[volume > 0].astype(np.float64)
     fill = noise(volume.shape)
     background = volume == 0
@@ -59,7 +62,7 @@ def _network_size(height: int, width: int, least: tuple[int, int]) -> tuple[int,
 
 
 def _pasted(canvas: NDArray[Any], view: NDArray[Any], first: int) -> NDArray[Any]:
-    """Slices ``first ..`` of ``view`` into ``canvas`` (noise), centred in plane; slices outside the view stay noise."""
+    """Copy slices ``first ..`` of ``view`` into ``canvas`` (noise), centred in plane; slices outside it stay noise."""
     depth, height, width = view.shape
     start, stop = max(first, 0), min(first + canvas.shape[0], depth)
     top, left = canvas.shape[1] // 2 - height // 2, canvas.shape[2] // 2 - width // 2
@@ -75,6 +78,7 @@ def _target(net: Network, chunks: list[NDArray[np.float32]]) -> NDArray[np.float
 
 
 def published_view(net: Network, views: list[NDArray[Any]], least: tuple[int, int], noise: Noise) -> Volume:
+    """Probability of the target in mode ``published`` (see ``cascade``); ``least``: least height and width."""
     depth, height, width = views[0].shape
     if depth < _FEWEST_SLICES:
         raise ContentRefused(f"a region of {depth} slices is too thin for mode published (least {_FEWEST_SLICES})")
@@ -87,20 +91,21 @@ def published_view(net: Network, views: list[NDArray[Any]], least: tuple[int, in
     chunks = [
         np.stack([_pasted(noise(shape), view, first[k]).astype(np.float32) for view in views]) for k in range(count)
     ]
-    # the last mini-batch is completed with chunks of pure noise, whose answers are written, too (a quirk)
+    # as in the original, the last mini-batch is filled up with chunks of noise, whose output is written as well
     chunks += [noise((len(views), *shape)).astype(np.float32) for _ in range(len(centres) - count)]
     out = np.zeros((depth, height, width), np.float32)
     top, left = size[0] // 2 - height // 2, size[1] // 2 - width // 2
     for start in range(0, len(chunks), _BATCH):
-        answers = _target(net, chunks[start : start + _BATCH])
-        for answer, centre in zip(answers, centres[start : start + _BATCH], strict=True):
+        outputs = _target(net, chunks[start : start + _BATCH])
+        for output, centre in zip(outputs, centres[start : start + _BATCH], strict=True):
             low, high = max(centre - half, 0), min(centre + half + 1, depth)
-            window = answer[low - (centre - half) : high - (centre - half), top : top + height, left : left + width]
+            window = output[low - (centre - half) : high - (centre - half), top : top + height, left : left + width]
             out[low:high] = window
     return out
 
 
 def slab_view(net: Network, views: list[NDArray[Any]], least: tuple[int, int], noise: Noise) -> Volume:
+    """Probability of the target in mode ``slab`` (see ``cascade``); ``least``: least height and width."""
     depth, height, width = views[0].shape
     size = _network_size(height, width, least)
     shape = (depth + LOST_SLICES, *size)

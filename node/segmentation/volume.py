@@ -1,8 +1,8 @@
-"""A DICOM series becomes an image here and nowhere else.
+"""Convert a DICOM series to an image; no other module does so.
 
-dicom2nifti converts; highdicom, from ImagePositionPatient and ImageOrientationPatient (PS3.3 C.7.6.2), says where the
-planes are and what is on them. Both must agree in affine and, slice by slice, in content, or the series is refused.
-LPS throughout; RAS only inside this file, where NIfTI comes in.
+dicom2nifti converts the series. highdicom independently computes the planes' positions and pixels from
+ImagePositionPatient and ImageOrientationPatient (PS3.3 C.7.6.2). Both must agree in affine and, slice by slice, in
+content, or the series is refused. Coordinates are LPS; only dicom2nifti's result inside this file is RAS.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from node.errors import GeometryRefused, InstanceRefused
 from node.study import Series
 
 POSITION_TOLERANCE_MM = 0.1
-"""Corner of the volume: the two affines may differ by this much."""
+"""The two affines may differ by this much at a corner of the volume."""
 
 SPACING_TOLERANCE = 0.01
 """Slice gaps may differ from their mean by this fraction (as highdicom's default for regular spacing)."""
@@ -37,7 +37,7 @@ _FEWEST_SLICES = 4
 _ROUNDING = 1e-4  # of cosines and spacings between instances: 0.03 mm at the far side of a head
 _NUMBERS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 _REQUIRED = (*_NUMBERS, "Rows", "Columns", "FrameOfReferenceUID")
-# what pydicom, its decoders and the two converters raise on a data set that is not what its standard says
+# errors that pydicom, its decoders and the two converters raise on a data set that violates the standard
 _MALFORMED = (
     ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RuntimeError, ArithmeticError, OSError,
     EOFError, BytesLengthException, struct.error,
@@ -51,7 +51,7 @@ class SourceVolume:
 
     Attributes:
         image: float32, LPS; index x runs along a row (columns), y down a column (rows), z over slices, right-handed.
-        series: where it comes from.
+        series: the series of which it was read.
         sources: for each slice z its file and frame number (1 for single-frame instances).
     """
 
@@ -89,7 +89,7 @@ def read_volume(series: Series) -> SourceVolume:
     Raises:
         InstanceRefused: a file cannot be read or its pixel data cannot be decoded.
         GeometryRefused: an attribute is missing; planes are not parallel, not evenly spaced, duplicated, or sheared
-            against each other; the two authorities disagree.
+            against each other; the two readers disagree.
     """
     datasets = [_read(instance.path) for instance in series.instances]
     is_enhanced = len(datasets) == 1 and "NumberOfFrames" in datasets[0]
@@ -117,14 +117,14 @@ def read_volume(series: Series) -> SourceVolume:
 def _read(path: Path) -> pydicom.Dataset:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a sender's odd values are judged below, not warned about
+            warnings.simplefilter("ignore")  # malformed values are checked below; pydicom's warnings add nothing
             return pydicom.dcmread(path)
     except (InvalidDicomError, *_MALFORMED) as error:
         raise InstanceRefused(f"{path.name}: cannot be read as DICOM ({type(error).__name__})") from None
 
 
 def _decode(dataset: pydicom.Dataset, series: Series) -> None:
-    """Decode the pixel data, which pydicom keeps: a fault in them is told as such, not as one of geometry."""
+    """Decode the pixel data, which pydicom caches, so that an error in it is not reported as one of geometry."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -143,7 +143,7 @@ def _check_present(series: Series, dataset: pydicom.Dataset, keywords: tuple[str
 
 
 def _check_classic(series: Series, datasets: list[pydicom.Dataset]) -> None:
-    """What must be there and equal, before anything is computed (PS3.3 C.7.6.2, C.7.6.3)."""
+    """Check that required attributes exist and agree between instances (PS3.3 C.7.6.2, C.7.6.3)."""
     for dataset in datasets:
         _check_present(series, dataset, _REQUIRED)
     for keyword in ("Rows", "Columns", "FrameOfReferenceUID"):
@@ -154,12 +154,12 @@ def _check_classic(series: Series, datasets: list[pydicom.Dataset]) -> None:
     for keyword in ("PixelSpacing", "ImageOrientationPatient"):
         if np.abs(numbers[keyword] - numbers[keyword][0]).max() > _ROUNDING:
             raise GeometryRefused(f"{series.label}: {keyword} differs between its instances")
-        for dataset in datasets[1:]:  # rounded differently; highdicom wants them the same to the last digit
+        for dataset in datasets[1:]:  # may be rounded differently, but highdicom requires them to be identical
             dataset[keyword].value = first[keyword].value
     if len(datasets) < _FEWEST_SLICES:
         raise GeometryRefused(f"{series.label}: {len(datasets)} slices are too few for a volume")
     along = _check_spacing(series, numbers["ImageOrientationPatient"][0], numbers["ImagePositionPatient"])
-    # dicom2nifti takes runs of InstanceNumber for time points; some scanners number slices as they were acquired
+    # dicom2nifti reads runs of InstanceNumber as time points, but some scanners number slices in acquisition order
     for number, index in enumerate(np.argsort(along)):
         datasets[index].add_new("InstanceNumber", "IS", number + 1)  # unlike an assignment, it never reads the old one
 
@@ -178,7 +178,7 @@ def _numbers(series: Series, datasets: list[pydicom.Dataset], keyword: str) -> N
 def _check_spacing(
     series: Series, orientation: NDArray[np.float64], positions: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Where each plane lies along the slice normal, in mm."""
+    """Check that the planes are evenly spaced; return the position of each along the slice normal, in mm."""
     row, column = orientation.reshape(2, 3)
     if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
         raise GeometryRefused(f"{series.label}: ImageOrientationPatient is not a pair of orthogonal unit vectors")
@@ -197,7 +197,7 @@ def _check_spacing(
 def _planes(
     series: Series, datasets: list[pydicom.Dataset], is_enhanced: bool
 ) -> tuple[highdicom.Volume, list[tuple[Path, int]]]:
-    """highdicom's reading: the volume [slice, row, column] with its affine, and the file and frame of each slice."""
+    """The volume [slice, row, column] with its affine as read by highdicom, and the file and frame of each slice."""
     try:
         if is_enhanced:
             image = highdicom.Image.from_dataset(datasets[0], copy=False)
@@ -217,7 +217,7 @@ def _planes(
 
 
 def _order_along(volume: highdicom.Volume, positions: NDArray[np.float64]) -> list[int]:
-    """Index of the plane at each slice of ``volume``, from the planes' positions."""
+    """For each slice of ``volume`` the index of its plane, from the planes' positions."""
     homogeneous = np.c_[positions, np.ones(len(positions))]
     index = (np.linalg.inv(volume.affine) @ homogeneous.T)[0]
     return [int(i) for i in np.argsort(index)]
@@ -230,15 +230,15 @@ def _frames_in_order(image: highdicom.Image, volume: highdicom.Volume) -> list[i
 
 
 def _converted(series: Series, datasets: list[pydicom.Dataset]) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """dicom2nifti's reading, turned to LPS and [z, y, x]."""
-    # it logs the header's values on a refusal; what we tell is our own reason
+    """Affine (LPS) and array [z, y, x] as converted by dicom2nifti."""
+    # on a refusal dicom2nifti logs values of the header; the exceptions below give a reason without them
     logging.getLogger("dicom2nifti").setLevel(logging.CRITICAL)
     for dataset in datasets:
-        for keyword in ("RepetitionTime", "EchoTime"):  # for NIfTI's header, which is not kept; both may be empty
+        for keyword in ("RepetitionTime", "EchoTime"):  # only for NIfTI's header, which is not kept; may be empty
             if keyword in dataset:
                 del dataset[keyword]
         for number, group in enumerate(dataset.get("PerFrameFunctionalGroupsSequence", ())):
-            # it places frames by their position in the stack, but takes the affine from their order
+            # dicom2nifti orders frames by In-Stack Position Number, but computes the affine from their stored order
             for content in group.get("FrameContentSequence", ()):
                 content.InStackPositionNumber = number + 1
     try:
@@ -264,7 +264,7 @@ def _right_handed(affine: NDArray[np.float64], array_zyx: NDArray[Any]) -> tuple
 def _reversed(
     affine: NDArray[np.float64], array_zyx: NDArray[Any], sources: list[tuple[Path, int]]
 ) -> tuple[NDArray[np.float64], NDArray[Any], list[tuple[Path, int]]]:
-    """The same volume with its slices counted from the other end."""
+    """The same volume with its slices in reverse order."""
     turned = affine.copy()
     turned[:3, 3] += (array_zyx.shape[0] - 1) * affine[:3, 2]
     turned[:3, 2] *= -1
@@ -276,7 +276,7 @@ def _check_agreement(
     converted: tuple[NDArray[np.float64], NDArray[Any]],
     planes: tuple[NDArray[np.float64], NDArray[Any]],
 ) -> None:
-    """Shape, the eight corners in mm, and each slice's content (up to intensity scaling) must be the same."""
+    """Check that shape, the eight corners in mm, and each slice's content (up to intensity scaling) are the same."""
     (affine, array_zyx), (expected, plane_zyx) = converted, planes
     if array_zyx.shape != plane_zyx.shape:
         raise GeometryRefused(f"{series.label}: converted to {array_zyx.shape} voxels, planes say {plane_zyx.shape}")
@@ -289,6 +289,6 @@ def _check_agreement(
         ours, theirs = array_zyx[z].ravel().astype(np.float64), plane_zyx[z].ravel().astype(np.float64)
         if theirs.std() == 0 and ours.std() == 0:
             continue
-        is_flat = ours.std() == 0 or theirs.std() == 0  # one of them only: they cannot agree
+        is_flat = ours.std() == 0 or theirs.std() == 0  # only one of them is constant: they cannot agree
         if is_flat or np.corrcoef(ours, theirs)[0, 1] < _LEAST_CORRELATION:
             raise GeometryRefused(f"{series.label}: slice {z + 1} differs in content between two readers")

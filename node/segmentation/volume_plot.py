@@ -1,4 +1,4 @@
-"""Predicted against true volumes, as a picture."""
+"""Plot of predicted against true volumes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from node.sr_writer.codes import SEGMENTS
 
 
 def write_plot(scores: Sequence[CaseScore], file: Path) -> None:
-    """A point per case and region, on logarithmic axes with the line of equality; an empty region lies at 0.01 mL."""
-    # matplotlib makes its cache folders when imported
+    """Plot a point per case and region on logarithmic axes with the line of equality; empty regions are at 0.01 mL."""
+    # imported here, since matplotlib creates its cache folders when it is imported
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 6), layout="constrained")

@@ -1,4 +1,4 @@
-"""Audit of a folder of DICOM: one CSV row per series, with the tags that tell a contrast and what is predicted."""
+"""Audit of a folder of DICOM files: one CSV row per series, with its contrast-related attributes and the prediction."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was found: series written, and (file, reason) of what could not be read."""
+    """Result of an audit: the number of series written, and (file, reason) of each file that could not be read."""
 
     series_count: int
     unreadable: tuple[tuple[str, str], ...]
 
 
 def audit_folder(folder: Path, out: Path, vocabulary: Vocabulary) -> Audit:
-    """Write ``out``: the series of every study inside ``folder``, at any depth. No attribute names the patient.
+    """Write to ``out`` the series of every study inside ``folder``, at any depth; no column identifies the patient.
 
-    Nothing unreadable ends it: such files are told in the result.
+    A file that cannot be read does not end the audit: it is listed in the result.
     """
     studies, unreadable = read_studies(folder)
-    lost = list(unreadable)
+    unread = list(unreadable)
     count = 0
     with out.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS)
@@ -48,10 +48,10 @@ def audit_folder(folder: Path, out: Path, vocabulary: Vocabulary) -> Audit:
                     try:
                         facts = read_facts(series, study.planes)
                     except InstanceRefused as error:
-                        lost.append((str(series.instances[0].path.relative_to(folder)), str(error)))
+                        unread.append((str(series.instances[0].path.relative_to(folder)), str(error)))
                 writer.writerow(_row(series, facts, vocabulary))
                 count += 1
-    return Audit(count, tuple(lost))
+    return Audit(count, tuple(unread))
 
 
 def _row(series: Series, facts: SeriesFacts, vocabulary: Vocabulary) -> Mapping[str, object]:

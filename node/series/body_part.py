@@ -1,4 +1,4 @@
-"""Is it the brain? By Body Part Examined, and by where the other series of the study lie."""
+"""Whether a series shows the brain, by Body Part Examined and by the position of the study's other series."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _HEAD = (
     "hjerne", "aivo", "glow", "mozg", "mozek", "hlava", "koponya", "kafa", "beyin", "голов",
     "мозг", "头", "頭", "脑", "脳",
 )  # fmt: skip
-_HEAD_WHOLE = frozenset(["iac", "testa", "capo"])  # a cardiac or iliac image holds "iac", too
+_HEAD_WHOLE = frozenset(["iac", "testa", "capo"])  # matched as whole words: "cardiac" and "iliac" contain "iac"
 _ANOTHER = "another body part"
 _OVERLAP = 0.5
 
 
 def is_other_body_part(facts: SeriesFacts, vocabulary: Vocabulary) -> bool:
-    """True if Body Part Examined (0018,0015) names a part that is known and not the head; unknown words name none."""
+    """True if Body Part Examined (0018,0015) names a known body part other than the head; unknown words are ignored."""
     part = plain(facts.body_part_examined or "")
     if any(word in part for word in _HEAD) or not _HEAD_WHOLE.isdisjoint(tokens(part)):
         return False
@@ -25,9 +25,9 @@ def is_other_body_part(facts: SeriesFacts, vocabulary: Vocabulary) -> bool:
 
 
 def lies_elsewhere(box: Box | None, brain: Box | None) -> bool:
-    """True if two volumes of one frame of reference share less than half of the lower one's height.
+    """True if two volumes of one frame of reference overlap by less than half the height of the shorter one.
 
-    Height is along the body, from feet to head (the third LPS coordinate): head and neck are often examined together.
+    Height is measured from feet to head (the third LPS coordinate), since head and neck are often examined together.
     """
     if box is None or brain is None:
         return False

@@ -1,4 +1,4 @@
-"""A human says which series is which contrast; that goes before words, tags and order."""
+"""Series chosen by hand: a user names the series of a contrast, which overrides words, attributes and order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from node.errors import SelectionRefused
-from node.series.candidate import Candidate, no_volume
+from node.series.candidate import Candidate, volume_problem
 from node.series.marker import Marker
 from node.study import Contrast
 
@@ -14,12 +14,12 @@ EVIDENCE = "chosen by hand"
 _MARKERS: dict[Contrast, Marker] = {Contrast.T1: "before", Contrast.T1C: "after"}
 
 
-def take_by_hand(candidates: Sequence[Candidate], use: Mapping[Contrast, str]) -> None:
-    """Make each series named in ``use`` (Series Instance UID, or series number as text) that contrast.
+def assign_by_hand(candidates: Sequence[Candidate], use: Mapping[Contrast, str]) -> None:
+    """Assign each contrast in ``use`` to the series named there (Series Instance UID, or series number as text).
 
     Raises:
         SelectionRefused: a series does not exist or is named twice, its number is not unique, or it is not one volume
-            of MR images as a scanner acquired them; names the contrast and the series.
+            of MR images as a scanner acquired them; the message names the contrast and the series.
     """
     taken: dict[int, Contrast] = {}
     for contrast, name in use.items():
@@ -30,7 +30,7 @@ def take_by_hand(candidates: Sequence[Candidate], use: Mapping[Contrast, str]) -
         reason = _unusable(one)
         if reason:
             raise SelectionRefused(f"{contrast} {one.series.label}, chosen by hand, cannot be used: {reason}")
-        one.force, one.contrast, one.excluded = True, contrast, None
+        one.is_by_hand, one.contrast, one.excluded = True, contrast, None
         one.evidence.insert(0, EVIDENCE)
         one.classification = replace(
             one.classification,
@@ -52,8 +52,8 @@ def _named(candidates: Sequence[Candidate], contrast: Contrast, name: str) -> Ca
         raise SelectionRefused(
             f"{contrast} by hand: {len(found)} series have the number {name}; name one by UID: {uids}"
         )
-    there = ", ".join(str(one.series.series_number) for one in candidates if one.facts)
-    raise SelectionRefused(f"{contrast} by hand: the study holds no series '{name[:64]}'; MR series are {there}")
+    numbers = ", ".join(str(one.series.series_number) for one in candidates if one.facts)
+    raise SelectionRefused(f"{contrast} by hand: the study holds no series '{name[:64]}'; MR series are {numbers}")
 
 
 def _unusable(one: Candidate) -> str | None:
@@ -61,4 +61,4 @@ def _unusable(one: Candidate) -> str | None:
         return f"modality {one.series.modality}, not MR"
     if one.facts.made_by_software:
         return one.facts.made_by_software[1]
-    return no_volume(one.facts)
+    return volume_problem(one.facts)

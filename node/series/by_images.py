@@ -1,25 +1,25 @@
-"""Twins that headers leave open are told apart by their images, or left open with what the images said."""
+"""T1 twins that their headers do not distinguish are compared by image; an unclear result is kept as a reason."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
-from node.series.twins import T1Series, sooner
+from node.series.twins import T1Series, is_earlier
 from node.study import Comparison, Series
 
 Compare = Callable[[Series, Series], Comparison]
-"""Tells from their images which of two T1 series is after contrast agent."""
+"""Determines from their images which of two T1 series was acquired after contrast agent."""
 
-_MOST_COMPARED = 4  # twins: six comparisons, half a minute
+_MOST_COMPARED = 4  # four twins need six comparisons, which take half a minute
 
 
-def settle_by_images(group: Sequence[T1Series], compare: Compare) -> None:
-    """Each pair is compared; the answers must split the twins into before and after without any contradiction."""
+def decide_by_images(group: Sequence[T1Series], compare: Compare) -> None:
+    """Compare each pair; the results count only if they split the twins into before and after without contradiction."""
     if len(group) > _MOST_COMPARED:
-        _doubt(group, f"images: {len(group)} twins are too many to be compared")
+        _leave_undecided(group, f"images: {len(group)} twins are too many to be compared")
         return
-    said: list[str] = []
+    comparisons: list[str] = []
     pairs: list[tuple[T1Series, T1Series, str]] = []  # after, before, evidence
     for one, other in combinations(group, 2):
         if one.state and other.state:
@@ -27,12 +27,12 @@ def settle_by_images(group: Sequence[T1Series], compare: Compare) -> None:
                 pairs.append((one, other, "") if one.state == "after" else (other, one, ""))
             continue
         found = compare(one.series, other.series)
-        said.append(found.evidence)
+        comparisons.append(found.evidence)
         if found.after:
             pairs.append((one, other, found.evidence) if found.after == "one" else (other, one, found.evidence))
     reason = _contradiction(group, pairs)
     if reason is not None:
-        _doubt(group, "; ".join([*said, *([reason] if reason else [])]))
+        _leave_undecided(group, "; ".join([*comparisons, *([reason] if reason else [])]))
         return
     for after, before, evidence in pairs:
         after.decide("after", evidence)
@@ -40,7 +40,7 @@ def settle_by_images(group: Sequence[T1Series], compare: Compare) -> None:
 
 
 def _contradiction(group: Sequence[T1Series], pairs: Sequence[tuple[T1Series, T1Series, str]]) -> str | None:
-    """Why the answers settle nothing (empty: there are too few), or None."""
+    """Why the comparisons decide nothing (an empty string if no pair was decided), or None if they are consistent."""
     after = {one.series.series_instance_uid for one, _, _ in pairs}
     before = {other.series.series_instance_uid for _, other, _ in pairs}
     if not pairs:
@@ -50,12 +50,12 @@ def _contradiction(group: Sequence[T1Series], pairs: Sequence[tuple[T1Series, T1
     for one, other, _ in pairs:
         if one.state == "before" or other.state == "after":
             return f"the images speak against what else is known of {one.series.label} and {other.series.label}"
-        if sooner(one, other):
+        if is_earlier(one, other):
             return f"but {one.series.label} was acquired earlier than {other.series.label}"
     return None
 
 
-def _doubt(group: Sequence[T1Series], reason: str) -> None:
+def _leave_undecided(group: Sequence[T1Series], reason: str) -> None:
     for member in group:
         if member.state is None:
             member.doubt = reason

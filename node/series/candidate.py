@@ -1,4 +1,4 @@
-"""One series on its way to a verdict, and why a series cannot be used."""
+"""A series under selection: its classification so far, and the reasons that exclude it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from node.series.words import Classification
 from node.study import Contrast, Series, Verdict
 
 MIN_SLICES = 8
-MIN_COVERAGE_MM = 80.0  # less than any adult brain in any direction; a slab of fewer is not an image of the brain
+MIN_COVERAGE_MM = 80.0  # smaller than any adult brain in any direction: a thinner slab cannot show the whole brain
 
 
 @dataclass(slots=True)
 class Candidate:
-    """One series on its way to a verdict; ``facts`` is None for another modality than MR.
+    """One series under selection; ``facts`` is None if its modality is not MR.
 
-    ``is_undecided``: before or after contrast stays open; ``may_compare``: the images of a twin may settle that;
-    ``is_inferred``: nothing but the lack of a mark says that it is before contrast; ``is_elsewhere``: its header names
-    another body part.
+    ``excluded``: why the series cannot be used, or None; ``is_by_hand``: a user chose it; ``is_undecided``: whether it
+    is before or after contrast stays open; ``may_compare``: a comparison with the images of a twin may decide that;
+    ``is_inferred``: that it is before contrast follows only from the lack of any mark; ``is_elsewhere``: its header
+    names another body part.
     """
 
     series: Series
@@ -31,7 +32,7 @@ class Candidate:
     evidence: list[str] = field(default_factory=list)
     excluded: str | None = None
     note: str = ""
-    force: bool = False
+    is_by_hand: bool = False
     is_undecided: bool = False
     may_compare: bool = False
     is_inferred: bool = False
@@ -39,7 +40,7 @@ class Candidate:
 
 
 def make_candidate(series: Series, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Candidate:
-    """``series`` judged by its own words and header."""
+    """The candidate for ``series``, classified by its own description and header."""
     if facts is None:
         nothing = Classification(None, (), 0.0)
         return Candidate(
@@ -51,7 +52,7 @@ def make_candidate(series: Series, facts: SeriesFacts | None, vocabulary: Vocabu
     return Candidate(series, facts, found, found.contrast, list(found.evidence), excluded, is_elsewhere=elsewhere)
 
 
-def no_volume(facts: SeriesFacts) -> str | None:
+def volume_problem(facts: SeriesFacts) -> str | None:
     """Why the images of a series do not make one volume, or None."""
     if facts.mixture:
         return f"{facts.mixture}: not one volume"
@@ -61,7 +62,7 @@ def no_volume(facts: SeriesFacts) -> str | None:
 
 
 def verdict(one: Candidate, *, is_chosen: bool) -> Verdict:
-    """What is told of a series."""
+    """The verdict on a series, as it is reported."""
     note = one.note or (f"not usable: {one.excluded}" if one.excluded else "none of the four contrasts")
     if note.startswith("chosen") and not is_chosen:  # the study was refused for another contrast
         note = f"would be {note}"
@@ -84,7 +85,7 @@ def _exclusion(facts: SeriesFacts, found: Classification) -> str | None:
         return found.elsewhere
     if found.confidence < DECIDED:
         return found.contradicted or found.evidence[-1]
-    reason = no_volume(facts)
+    reason = volume_problem(facts)
     if reason:
         return reason
     if facts.slice_count is not None and facts.slice_count < MIN_SLICES:

@@ -1,4 +1,4 @@
-"""What the reader should know of a selection: where it falls short, and where little tells."""
+"""Cautions on a selection: data below the method's requirements, and decisions that rest on weak evidence."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from node.study import Contrast
 
 
 def cautions_on(chosen: Mapping[Contrast, Candidate], candidates: Sequence[Candidate]) -> list[str]:
-    """One sentence each; ``candidates`` are all series of the study."""
+    """The cautions on the ``chosen`` series, one sentence each; ``candidates`` are all series of the study."""
     cautions: list[str] = []
     for contrast, one in chosen.items():
         name = f"{contrast} ({one.series.label})"
         cautions += [f"{name}{text}" for text in (*_of_images(contrast, one), *_of_words(one))]
-        if one.force:
+        if one.is_by_hand:
             cautions.append(f"{name} was {EVIDENCE}")
     t1 = chosen.get(Contrast.T1)
-    if t1 and not t1.force:
+    if t1 and not t1.is_by_hand:
         cautions += _of_plain_t1(t1, candidates)
     return cautions + _of_times(chosen)
 
@@ -43,14 +43,14 @@ def _of_words(one: Candidate) -> list[str]:
 
 
 def _of_plain_t1(t1: Candidate, candidates: Sequence[Candidate]) -> list[str]:
-    """The T1 rests on the order of series alone, or an alike one was left aside for want of evidence."""
+    """Caution if the T1 was inferred from other series' marks only, or if an undecided twin of it was not used."""
     name = f"T1 ({t1.series.label})"
     for other in candidates:
         if other is t1 or other.contrast is not Contrast.T1:
             continue
-        if other.is_undecided and _is_sooner(t1, other):
+        if other.is_undecided and _is_earlier(t1, other):
             return [f"{name}: the later {other.series.label} is alike, but may be after contrast; not used"]
-        if t1.is_inferred and other.excluded is None and _is_sooner(other, t1) is not False:
+        if t1.is_inferred and other.excluded is None and _is_earlier(other, t1) is not False:
             return [
                 f"{name} bears no mark of contrast agent: that it is before contrast follows only from the marks of "
                 f"others, and {other.series.label} may be the earlier one"
@@ -58,14 +58,14 @@ def _of_plain_t1(t1: Candidate, candidates: Sequence[Candidate]) -> list[str]:
     return []
 
 
-def _is_sooner(one: Candidate, other: Candidate) -> bool | None:
-    """None: a time is not known."""
+def _is_earlier(one: Candidate, other: Candidate) -> bool | None:
+    """Whether ``one`` was acquired before ``other``; None if a time is not known."""
     moments = [each.facts and each.facts.acquisition_datetime for each in (one, other)]
     return moments[0] < moments[1] if moments[0] and moments[1] else None
 
 
 def _of_times(chosen: Mapping[Contrast, Candidate]) -> list[str]:
-    """Series of two examinations, a day or an operation apart, show two states of one brain."""
+    """Caution if the chosen series are hours apart: two examinations show two states of one brain."""
     moments = sorted(
         (one.facts.acquisition_datetime, contrast)
         for contrast, one in chosen.items()
@@ -73,6 +73,6 @@ def _of_times(chosen: Mapping[Contrast, Candidate]) -> list[str]:
     )
     if not moments or moments[-1][0] - moments[0][0] <= SESSION:
         return []
-    (first, sooner), (last, later) = moments[0], moments[-1]
-    times = f"{sooner} was acquired {first:%Y-%m-%d %H:%M}, {later} {last:%Y-%m-%d %H:%M}"
+    (first, earlier), (last, later) = moments[0], moments[-1]
+    times = f"{earlier} was acquired {first:%Y-%m-%d %H:%M}, {later} {last:%Y-%m-%d %H:%M}"
     return [f"the chosen series are hours apart: {times}"]

@@ -1,7 +1,8 @@
-"""What one series is, from its description; physics confirms or contradicts.
+"""Classify one series by its description; the timing attributes confirm or contradict the result.
 
-The description decides by rules about words (``vocabulary.toml``); TR, TE, TI and Image Type confirm it, contradict it
-(shown, and confidence falls below :data:`DECIDED`), or decide when no word does (low confidence).
+Word rules (``vocabulary.toml``) decide by the description. TR, TE, TI and Image Type confirm that verdict, contradict
+it (the contradiction is shown, and confidence falls below :data:`DECIDED`), or decide with low confidence when no word
+does.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from node.errors import ConfigError
 from node.series import physics
 from node.series.facts import SeriesFacts
 from node.series.vocabulary import OTHER, Vocabulary, load_vocabulary, tokens
-from node.series.words import BY_PHYSICS, BY_WORDS, Classification, judge_words
+from node.series.words import BY_PHYSICS, BY_WORDS, Classification, classify_words
 from node.study import Contrast
 
-DECIDED = 0.4  # below, words and physics contradict each other: shown, never chosen
+DECIDED = 0.4  # below it, words and timing contradict each other: the series is shown, but never chosen
 _CONFIRMED, _CONTRADICTED = 0.98, 0.2
 
-# what a Contrast/Bolus Agent says that is none: by its first word, or anywhere
+# values of Contrast/Bolus Agent that mean no agent: _NOTHING as the first word, _NO_AGENT as any word
 _NOTHING = frozenset(
     ["0", "n", "na", "nil", "no", "non", "nein", "nej", "w", "wo", "o", "s", "x", "unknown", "pre", "null"]
 )
@@ -34,12 +35,12 @@ _NO_AGENT = frozenset([
 
 
 def classify_description(description: str | None, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Classification:
-    """Judge one series by its description, with physics beside it.
+    """Classify one series by its description, checked against its header.
 
-    Where no word of the description tells, those of Protocol Name (0018,1030) do, then those of Sequence Name
-    (0018,0024), with less confidence.
+    If no word of the description decides, Protocol Name (0018,1030) and then Sequence Name (0018,0024) are read, with
+    less confidence.
     """
-    found = judge_words(description or "", vocabulary, facts is not None and physics.is_mprage(facts))
+    found = classify_words(description or "", vocabulary, facts is not None and physics.is_mprage(facts))
     if facts is None:
         return found
     by_header = physics.kind_by_header(facts)
@@ -48,12 +49,12 @@ def classify_description(description: str | None, facts: SeriesFacts | None, voc
         return Classification(None, (by_header[1], *found.evidence), 0.95, found.marker, kind)
     for name, text in (("Protocol Name", facts.protocol_name), ("Sequence Name", facts.sequence_name)):
         if text and found.contrast is None and found.kind is None:
-            found = _with_other_words(found, name, judge_words(text, vocabulary))
+            found = _with_other_words(found, name, classify_words(text, vocabulary))
     return _with_agent(_with_physics(found, facts), facts)
 
 
 def _with_other_words(found: Classification, name: str, other: Classification) -> Classification:
-    """``found``, or what the words of attribute ``name`` say where they tell something."""
+    """The classification by the words of attribute ``name`` if they decide something, else ``found``."""
     if other.contrast is None and other.kind is None:
         return found
     evidence = tuple(f"{name}: {text}" for text in other.evidence)
@@ -63,9 +64,9 @@ def _with_other_words(found: Classification, name: str, other: Classification) -
 
 
 def is_unknown(description: str, facts: SeriesFacts, vocabulary: Vocabulary) -> bool:
-    """True if neither a word nor the header tells which of the four, or which sort of other, a series is."""
+    """True if neither a word nor the header decides which of the four contrasts, or which other kind, a series is."""
     texts = (description, facts.protocol_name, facts.sequence_name)
-    found = [judge_words(text or "", vocabulary) for text in texts]
+    found = [classify_words(text or "", vocabulary) for text in texts]
     is_told = any(one.contrast is not None or one.kind is not None for one in found)
     return not is_told and physics.kind_by_header(facts) is None
 
@@ -80,7 +81,7 @@ def classify_text(description: str, columns: Mapping[str, str], vocabulary: Voca
 
 
 def classify_csv(source: Path, out: Path, vocabulary: Vocabulary) -> int:
-    """Copy the CSV ``source`` to ``out`` with a column ``predicted``; how many rows there were.
+    """Copy the CSV ``source`` to ``out`` with a column ``predicted``; return the number of rows.
 
     Raises:
         ConfigError: the file is not UTF-8, or has no column ``description``.
@@ -133,7 +134,7 @@ def _with_physics(found: Classification, facts: SeriesFacts) -> Classification:
 
 
 def _with_agent(found: Classification, facts: SeriesFacts) -> Classification:
-    """Contrast/Bolus Agent (0018,0010) makes an unmarked T1 a T1c; against a word that says before it is only shown."""
+    """Contrast/Bolus Agent (0018,0010) makes an unmarked T1 a T1c; if a word says before contrast, it is only shown."""
     agent = named_agent(facts)
     if agent is None or found.contrast not in (Contrast.T1, Contrast.T1C):
         return found
@@ -144,7 +145,7 @@ def _with_agent(found: Classification, facts: SeriesFacts) -> Classification:
 
 
 def named_agent(facts: SeriesFacts) -> str | None:
-    """Contrast/Bolus Agent (0018,0010) if it names one; None for an empty value or a spelled-out none."""
+    """Contrast/Bolus Agent (0018,0010) if it names an agent; None if it is empty or says that there was none."""
     agent = facts.contrast_bolus_agent
     said = tokens(agent) if agent else []
     is_none = not said or said[0] in _NOTHING or not _NO_AGENT.isdisjoint(said)

@@ -1,4 +1,4 @@
-"""The selection for humans and for scripts."""
+"""The selection as JSON values, as a table and as one line per contrast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ABOUT_AGENT = ("contrast", "overlay", "agent", "bolus")
 
 
 def selection_as_dict(selection: Selection) -> dict[str, Any]:
-    """The selection as plain JSON values; stable: keys are only ever added.
+    """The selection as plain JSON values. The format is stable: keys may be added, but none is renamed or removed.
 
     ``chosen`` maps T1, T1c, T2, FLAIR to Series Instance UIDs (empty: the selection was refused); ``series`` lists
     every series of the study with its verdict (``contrast`` is null for anything else), evidence and note; ``short``
@@ -41,7 +41,10 @@ def selection_as_dict(selection: Selection) -> dict[str, Any]:
 
 
 def selection_table(selection: Selection) -> Table:
-    """One row per series: number, description, verdict, evidence, chosen or why not. Text is never read as markup."""
+    """One row per series: number, description, verdict, evidence, and whether it was chosen or why not.
+
+    Text from DICOM headers is never interpreted as markup.
+    """
     caption = Text("; ".join(selection.cautions)) if selection.cautions else None
     table = Table(title="Which series is which", caption=caption)
     for column in ("series", "description", "verdict", "evidence", "chosen, or why not"):
@@ -59,7 +62,7 @@ def selection_table(selection: Selection) -> Table:
 
 
 def short_lines(selection: Selection) -> tuple[str, ...]:
-    """One line per chosen contrast: the series, the evidence that told most, and among how many it was chosen.
+    """One line per chosen contrast: the series, its most decisive evidence, and among how many it was chosen.
 
     For example ``T1c: series 801 'T1 3D C': 'C' says after contrast; chosen of 2 (3-D with 1.5 mm slices)``.
     """
@@ -67,13 +70,13 @@ def short_lines(selection: Selection) -> tuple[str, ...]:
     lines = []
     for contrast, series in selection.chosen.items():
         verdict = by_uid[series.series_instance_uid]
-        reasons = dict.fromkeys((_telling(verdict, contrast), _among(verdict)))
+        reasons = dict.fromkeys((_main_evidence(verdict, contrast), _choice_reason(verdict)))
         lines.append(f"{contrast}: {series.label}: {'; '.join(reasons)}")
     return tuple(lines)
 
 
-def _telling(verdict: Verdict, contrast: Contrast) -> str:
-    """For T1c that which tells of the contrast agent, else what tells the weighting."""
+def _main_evidence(verdict: Verdict, contrast: Contrast) -> str:
+    """For T1c the evidence for the contrast agent, else the evidence for the weighting."""
     if contrast is Contrast.T1C and verdict.evidence[:1] != (EVIDENCE,):
         about_agent = [text for text in verdict.evidence if any(word in text.casefold() for word in _ABOUT_AGENT)]
         if about_agent:
@@ -81,8 +84,8 @@ def _telling(verdict: Verdict, contrast: Contrast) -> str:
     return verdict.evidence[0] if verdict.evidence else "no evidence"
 
 
-def _among(verdict: Verdict) -> str:
-    """``chosen of 2: thinner; runner-up ...`` as ``chosen of 2 (thinner)``; ``chosen: the only T1`` as it stands."""
+def _choice_reason(verdict: Verdict) -> str:
+    """Shorten a note: ``chosen of 2: thinner; runner-up ...`` to ``chosen of 2 (thinner)``, ``chosen: X`` to ``X``."""
     first = verdict.note.partition("; runner-up")[0]
     head, _, reason = first.partition(": ")
     return f"{head} ({reason})" if head.startswith("chosen of") else reason or head

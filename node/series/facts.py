@@ -1,4 +1,4 @@
-"""What the headers of one series say, as plain values. No input or output."""
+"""Header attributes of one series as plain values. This module does no input or output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 Box = tuple[tuple[float, ...], tuple[float, ...]]
-"""Least and greatest LPS coordinate of the planes' corners, in mm."""
+"""Least and greatest LPS coordinates of the planes' corners, in mm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +15,12 @@ class SeriesFacts:
 
     Names are DICOM keywords in snake case. ``image_component`` and ``calculation_technique`` are Complex
     Image Component and Volume Based Calculation Technique of enhanced MR. ``acquisition_datetime`` is the earliest one.
-    ``slice_count`` counts distinct positions along the slice normal, ``images_per_position`` how often each occurs;
-    ``slice_step_mm`` is the median distance between them and ``coverage_mm`` their extent plus one step; ``box_mm``
-    bounds the planes. ``has_overlay`` is True when a graphic overlay plane (60xx,3000) with at least one set bit lies
-    over the first, middle or last image. ``irregularity`` says why the planes form no regular volume; ``mixture`` why
-    they cannot be of one (several multi-frame instances, frame types or stacks); ``made_by_software`` is (kind,
-    evidence) if the images are not as acquired.
+    ``slice_count`` counts distinct positions along the slice normal; ``images_per_position`` is the mean number of
+    images at each. ``slice_step_mm`` is the median distance between positions, ``coverage_mm`` their extent plus one
+    step; ``box_mm`` bounds the planes. ``has_overlay`` is True when a graphic overlay plane (60xx,3000) with at least
+    one set bit lies over the first, middle or last image. ``irregularity`` says why the planes form no regular volume;
+    ``mixture`` says why the images cannot belong to one volume (different SOP Classes, several multi-frame instances,
+    frame types or stacks); ``made_by_software`` is (kind, evidence) if the images are not as acquired.
     """
 
     description: str | None = None
@@ -61,10 +61,10 @@ class SeriesFacts:
 
     @property
     def is_derived(self) -> bool:
-        """Image Type value 1 is DERIVED (PS3.3 C.7.6.1.1.2)."""
+        """Whether value 1 of Image Type is DERIVED (PS3.3 C.7.6.1.1.2)."""
         return bool(self.image_type) and self.image_type[0] == "DERIVED"
 
     @property
     def step_mm(self) -> float | None:
-        """Distance between slices: from the positions, else Spacing Between Slices (0018,0088)."""
+        """Distance between slices in mm: from the positions, else Spacing Between Slices (0018,0088)."""
         return self.slice_step_mm if self.slice_step_mm is not None else self.spacing_between_slices_mm

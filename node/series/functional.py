@@ -1,4 +1,4 @@
-"""Attributes of an enhanced multi-frame instance by keyword, out of its functional groups (PS3.3 C.7.6.16)."""
+"""Attributes of an enhanced multi-frame instance, read by keyword from its functional groups (PS3.3 C.7.6.16)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PULSES = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 
 
 def instance_lookup(dataset: Dataset) -> Lookup:
-    """Attribute by keyword for an enhanced instance: its own, else shared, else of the first frame."""
+    """Attribute by keyword for an enhanced instance: of its top level, else its shared group, else its first frame."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     values = {**_flat(per_frame[0]), **_flat(shared[0])}
@@ -34,7 +34,10 @@ def instance_lookup(dataset: Dataset) -> Lookup:
 
 
 def frame_lookups(dataset: Dataset) -> list[Lookup]:
-    """Attribute by keyword for each frame: its own group, else the shared one, else the instance's."""
+    """Attribute by keyword for each frame: of its own group, else of the shared group.
+
+    Acquisition DateTime is the frame's, else the instance's.
+    """
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     common = _flat(shared[0])
     lookups: list[Lookup] = []
@@ -46,7 +49,7 @@ def frame_lookups(dataset: Dataset) -> list[Lookup]:
 
 
 def mixture_of_frames(dataset: Dataset) -> str | None:
-    """Which frame types (PS3.3 C.8.13.5.1) or dimension stacks (C.7.6.16.2.2) there are, if more than one of either."""
+    """The frame types (PS3.3 C.8.13.5.1) or dimension stacks (C.7.6.16.2.2), if there is more than one; else None."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     common = _flat(shared[0])
     frames = [{**common, **_flat(frame)} for frame in dataset.get("PerFrameFunctionalGroupsSequence") or []]
@@ -59,7 +62,7 @@ def mixture_of_frames(dataset: Dataset) -> str | None:
 
 
 def _flat(groups: Dataset) -> dict[str, Any]:
-    """Attributes of all functional group macros of one item, by keyword; private ones left out."""
+    """Attributes of all functional group macros of one item, by keyword; private macros are left out."""
     values: dict[str, Any] = {}
     for element in groups:
         if element.VR == "SQ" and not element.tag.is_private and element.value:

@@ -32,7 +32,7 @@ from node.study import Instance, Series, Study
 ENHANCED_MR = frozenset(["1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4"])
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _RAW_DATA = frozenset(["1.2.840.10008.5.1.4.1.1.66", "1.3.46.670589.11.0.0.12.1", "1.3.46.670589.11.0.0.12.2"])
-# of every instance: what it is, where and when its image was taken; in one pass, for a study has thousands
+# read from every instance in one pass, since a study has thousands: identity, position and time of its image
 _STUDY_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
     "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "StudyInstanceUID", "SeriesInstanceUID",
     "SeriesNumber", "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
@@ -57,8 +57,8 @@ _FACT_TAGS = [Tag(tag) for tag in (
 def read_study(folder: Path) -> Study:
     """The one study inside ``folder``, at any depth, under any file names.
 
-    DICOMDIR, raw data and files that are no DICOM are skipped. A DICOM file that cannot be read, is truncated, lacks an
-    identifying attribute, or repeats a SOP Instance UID with other bytes is recorded in ``Study.unreadable``.
+    DICOMDIR, raw data and files that are not DICOM are skipped. A DICOM file that cannot be read, is truncated, lacks
+    an identifying attribute, or repeats a SOP Instance UID with other bytes is recorded in ``Study.unreadable``.
 
     Raises:
         SelectionRefused: the folder holds several studies (named by UID).
@@ -75,10 +75,10 @@ def read_study(folder: Path) -> Study:
 
 
 def read_studies(folder: Path) -> tuple[tuple[Study, ...], tuple[tuple[str, str], ...]]:
-    """Every study inside ``folder``, sorted by UID, and (file, reason) of what :func:`read_study` calls unreadable.
+    """Every study inside ``folder``, sorted by UID, and (file, reason) of each file unreadable as in `read_study`.
 
     Raises:
-        StorageError: the disk does not give a file, or its folder.
+        StorageError: the disk could not read a file or a folder.
     """
     try:
         return _read_studies(folder)
@@ -94,7 +94,7 @@ def _read_studies(folder: Path) -> tuple[tuple[Study, ...], tuple[tuple[str, str
         try:
             dataset = _read_identity(path)
         except DICOM_UNREADABLE as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's; pydicom's own have no number
+            if isinstance(error, OSError) and error.errno is not None:  # from the disk: pydicom's own have no errno
                 raise
             unreadable.append((str(path.relative_to(folder)), str(error) or type(error).__name__))
             continue
@@ -115,9 +115,9 @@ def _read_studies(folder: Path) -> tuple[tuple[Study, ...], tuple[tuple[str, str
 
 
 def _read_identity(path: Path) -> Dataset | None:
-    """The identifying attributes of one file; None for a file that is no instance of an examination."""
+    """The identifying attributes of one file; None for a DICOMDIR, raw data or a file that is not DICOM."""
     with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd values are judged here, not warned about
+        warnings.simplefilter("ignore")  # malformed values are checked below; pydicom's warnings add nothing
         start = file.read(132)
         if start[128:] != b"DICM":
             if path.suffix.lower() == ".dcm" or start[:2] in (b"\x08\x00", b"\x02\x00"):
@@ -167,7 +167,7 @@ def _series_of(found: Iterable[tuple[Dataset, Path]]) -> tuple[Series, ...]:
 
 
 def _value(dataset: Dataset, keyword: str, convert: Callable[[Any], Any]) -> Any:
-    """The converted value, or None when it is missing or not of its value representation."""
+    """The converted value, or None if it is missing or does not conform to its value representation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -177,9 +177,9 @@ def _value(dataset: Dataset, keyword: str, convert: Callable[[Any], Any]) -> Any
 
 
 def read_facts(series: Series, planes: Mapping[str, Any] | None = None) -> SeriesFacts:
-    """The header facts of one series; the place and time of every instance, the rest from its first.
+    """The header facts of one series: position and time of every instance, all other attributes of the first one.
 
-    ``planes``: those of the study, as `read_study` gave them; what is not among them is read.
+    ``planes``: ``Study.planes`` as `read_study` filled it; the header of an instance missing there is read from disk.
 
     Raises:
         InstanceRefused: an instance can no longer be read.
@@ -211,16 +211,16 @@ def read_facts(series: Series, planes: Mapping[str, Any] | None = None) -> Serie
 
 
 def read_first_facts(series: Series) -> SeriesFacts:
-    """The header facts of a series' first instance alone: enough for its words and timing.
+    """The header facts of a series' first instance alone, which suffice to classify its words and timing.
 
     Raises:
-        InstanceRefused: it can no longer be read.
+        InstanceRefused: the instance can no longer be read.
     """
     return read_facts(replace(series, instances=series.instances[:1]))
 
 
 def _mixture(instances: tuple[Instance, ...], is_multiframe: bool) -> str | None:
-    """Why ``instances`` are no one volume, whatever their planes."""
+    """Why ``instances`` cannot be one volume, whatever their planes; else None."""
     if len({one.sop_class_uid for one in instances}) > 1:
         return "holds instances of different SOP Classes"
     if is_multiframe and len(instances) > 1:
@@ -237,7 +237,7 @@ def _plane(instance: Instance, known: Mapping[str, Any]) -> Lookup:
 
 
 def _lenient(lookup: Lookup) -> Lookup:
-    """``lookup`` with None for a value that is not of its value representation."""
+    """``lookup`` that returns None for a value that does not conform to its value representation."""
 
     def find(keyword: str) -> Any:
         try:

@@ -1,9 +1,9 @@
-"""Before or after contrast agent, for T1 series whose name may not say.
+"""Decide for each T1 series of a study whether it was acquired before or after contrast agent.
 
-Evidence in this order: words; Contrast/Bolus Start Time; a bolus agent that not all series of the study state; an
-overlay mark that the series' twin lacks; acquisition order around a series already known or another sign of the
-injection; acquisition order between twins when a subtraction or perfusion series shows that contrast was given between
-them; last, if it may be asked, a comparison of the twins' images. What stays open is None.
+Evidence in this order: words; Contrast/Bolus Start Time; a Contrast/Bolus Agent that not all series of the study have;
+a graphic overlay that the series' twin lacks; acquisition order relative to a series of known state or another sign of
+the injection; acquisition order of twins when a subtraction or perfusion series shows that contrast agent was given
+between them; last, if the caller passes one, a comparison of the twins' images. An undecided state stays None.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from node.series.by_images import Compare, settle_by_images
+from node.series.by_images import Compare, decide_by_images
 from node.series.classify import named_agent
 from node.series.marker import Marker
-from node.series.signs import Other, Sign, signs_of
+from node.series.signs import OtherSeries, Sign, signs_of
 from node.series.twins import (
     T1Series,
     are_twins,
     clock,
     comparable,
     in_one_session,
+    is_earlier,
     same_acquisition,
-    sooner,
 )
 
 
-def resolve(members: Sequence[T1Series], others: Sequence[Other], compare: Compare | None = None) -> tuple[str, ...]:
-    """Settle ``state`` and ``evidence`` of each T1 series of one study; ``others`` are all its MR series.
+def resolve(
+    members: Sequence[T1Series], others: Sequence[OtherSeries], compare: Compare | None = None
+) -> tuple[str, ...]:
+    """Set ``state`` and ``evidence`` of each T1 series of one study; ``others`` are all its MR series.
 
-    ``compare`` is asked about twins that all else leaves open. Returns cautions: where words and times disagree, or
-    where little tells.
+    ``compare`` is called for twins that all other evidence leaves open. Returns cautions on words that contradict the
+    acquisition times and on weak evidence.
     """
     signs = signs_of(others)
     for member in members:
@@ -39,12 +41,12 @@ def resolve(members: Sequence[T1Series], others: Sequence[Other], compare: Compa
     _by_overlay(members)
     _by_order(members, signs)
     _by_twin_order(members, signs)
-    _share(members)
+    _share_state(members)
     if compare:
         _by_images(members, signs, compare)
-        _share(members)
+        _share_state(members)
     _corroborate(members)
-    return (*_disagreements(members), *_weak(members, signs))
+    return (*_disagreements(members), *_weak_evidence(members, signs))
 
 
 def _by_header(member: T1Series) -> None:
@@ -58,8 +60,8 @@ def _by_header(member: T1Series) -> None:
         member.decide(state, f"acquired {clock(member.acquired)}, {state} the Contrast/Bolus Start Time {clock(start)}")
 
 
-def _by_agent(members: Sequence[T1Series], others: Sequence[Other]) -> None:
-    """The tag is often copied to every series at registration: it tells only where some series lack it."""
+def _by_agent(members: Sequence[T1Series], others: Sequence[OtherSeries]) -> None:
+    """The attribute is often copied to every series at registration, so it counts only if some series lack it."""
     with_agent = [member for member in members if named_agent(member.facts)]
     is_everywhere = len(others) > 1 and all(named_agent(one.facts) for one in others)
     if is_everywhere or not with_agent or (len(with_agent) == len(members) and len(members) > 1):
@@ -70,34 +72,37 @@ def _by_agent(members: Sequence[T1Series], others: Sequence[Other]) -> None:
 
 def _by_overlay(members: Sequence[T1Series]) -> None:
     for member in members:
-        bare = [
+        unmarked = [
             twin
             for twin in members
             if are_twins(member, twin) and not twin.facts.has_overlay and _may_be_later(member, twin)
         ]
-        if member.facts.has_overlay and bare:
-            member.decide("after", f"carries a graphic overlay that its twin {bare[0].series.label} lacks")
-            for twin in bare:
+        if member.facts.has_overlay and unmarked:
+            member.decide("after", f"carries a graphic overlay that its twin {unmarked[0].series.label} lacks")
+            for twin in unmarked:
                 twin.decide("before", f"lacks the graphic overlay of its twin {member.series.label}")
 
 
 def _may_be_later(one: T1Series, other: T1Series) -> bool:
-    return one.acquired is None or other.acquired is None or sooner(other, one)
+    return one.acquired is None or other.acquired is None or is_earlier(other, one)
 
 
 def _by_order(members: Sequence[T1Series], signs: Sequence[Sign]) -> None:
-    """Contrast agent does not leave during an examination: after a series known as after, everything is after."""
+    """Contrast agent stays during an examination: a series acquired later than one after contrast is after contrast.
+
+    An undecided series acquired before all its twins is inferred to be before contrast if another one is after it.
+    """
     for member in [one for one in members if one.state is None and one.acquired]:
         _by_neighbours(member, [one for one in members if in_one_session(member, one)], signs)
     for member in members:
         not_later = [
             twin
             for twin in members
-            if are_twins(member, twin) and not sooner(member, twin) and not same_acquisition(member, twin)
+            if are_twins(member, twin) and not is_earlier(member, twin) and not same_acquisition(member, twin)
         ]
         if member.state is None and not not_later and any(other.state == "after" for other in members):
             member.is_inferred = True
-            later = [other for other in members if other.state == "after" and sooner(member, other)]
+            later = [other for other in members if other.state == "after" and is_earlier(member, other)]
             text = f"acquired {clock(member.acquired)}, earlier than" if later else "bears no mark, unlike"
             if later or not any(_is_day_apart(member, other) for other in members if other.state == "after"):
                 member.decide("before", f"{text} the series after contrast")
@@ -108,7 +113,7 @@ def _by_neighbours(member: T1Series, session: Sequence[T1Series], signs: Sequenc
     known = [(one.acquired, one.state) for one in session if one.acquired]
     after = [(moment, f"a series after contrast ({clock(moment)})") for moment, state in known if state == "after"]
     before = [moment for moment, state in known if state == "before"]
-    if after:  # a sign alone may be a misnomer; beside a series known as after it says from when on
+    if after:  # a sign alone may be a misnamed series; with a series known to be after contrast it gives the time
         after += [
             (sign.moment, f"{sign.text} ({clock(sign.moment)})")
             for sign in signs
@@ -135,18 +140,18 @@ def _by_twin_order(members: Sequence[T1Series], signs: Sequence[Sign]) -> None:
         later = [twin for twin in twins if not same_acquisition(member, twin)]
         if member.state is not None or not later or any(twin.state == "after" for twin in twins):
             continue
-        if not all(sooner(member, twin) for twin in later):
+        if not all(is_earlier(member, twin) for twin in later):
             continue
         last = max(later, key=lambda twin: twin.acquired or datetime.min)
-        proof = next((sign for sign in signs if _is_between(sign, member, last)), None)
-        if proof:
-            text = f"of {len(later) + 1} twins, and {proof.text} shows that contrast was given"
+        sign_between = next((sign for sign in signs if _is_between(sign, member, last)), None)
+        if sign_between:
+            text = f"of {len(later) + 1} twins, and {sign_between.text} shows that contrast was given"
             member.decide("before", f"the earliest {text}")
             last.decide("after", f"the latest {text}")
 
 
 def _is_between(sign: Sign, first: T1Series, last: T1Series) -> bool:
-    """A perfusion series between the twins; a subtraction not older than the later twin, which it was made of."""
+    """True for a perfusion series between the twins, or a subtraction made no earlier than the later twin."""
     if sign.moment is None or first.acquired is None or last.acquired is None:
         return False
     if sign.kind == "subtraction":
@@ -154,8 +159,8 @@ def _is_between(sign: Sign, first: T1Series, last: T1Series) -> bool:
     return sign.kind == "perfusion" and first.acquired < sign.moment < last.acquired
 
 
-def _share(members: Sequence[T1Series]) -> None:
-    """One acquisition that was stored twice (with and without a filter, say) has one state."""
+def _share_state(members: Sequence[T1Series]) -> None:
+    """Copy the state between series of one acquisition that was stored twice, e.g. with and without a filter."""
     for member in members:
         known = [one for one in members if one.state and are_twins(member, one) and same_acquisition(member, one)]
         if member.state is None and known and known[0].state:
@@ -165,13 +170,13 @@ def _share(members: Sequence[T1Series]) -> None:
 
 def _by_images(members: Sequence[T1Series], signs: Sequence[Sign], compare: Compare) -> None:
     in_order = sorted(members, key=lambda member: (member.series.series_number or 0, member.series.series_instance_uid))
-    asked: list[T1Series] = []
+    compared: list[T1Series] = []
     for member in in_order:
         twins = [one for one in comparable(member, in_order) if not same_acquisition(member, one)]
-        if member.state is None and twins and not any(member is one for one in asked):
+        if member.state is None and twins and not any(member is one for one in compared):
             group = [one for one in in_order if one is member or any(one is twin for twin in twins)]
-            asked += group
-            settle_by_images(group, compare)
+            compared += group
+            decide_by_images(group, compare)
             _by_order(members, signs)
 
 
@@ -180,7 +185,7 @@ def _corroborate(members: Sequence[T1Series]) -> None:
     for member in members:
         if member.state != "after":
             continue
-        earlier = [other for other in before if sooner(other, member)]
+        earlier = [other for other in before if is_earlier(other, member)]
         text = " ".join(member.evidence)
         if earlier and member.acquired and "acquired" not in text:
             latest = max(earlier, key=lambda other: other.acquired or datetime.min)
@@ -201,12 +206,12 @@ def _disagreements(members: Sequence[T1Series]) -> tuple[str, ...]:
         f"{before.series.label} reads as before contrast but was acquired later than {after.series.label}"
         for before in members
         for after in members
-        if before.state == "before" and after.state == "after" and sooner(after, before)
+        if before.state == "before" and after.state == "after" and is_earlier(after, before)
     )
 
 
-def _weak(members: Sequence[T1Series], signs: Sequence[Sign]) -> tuple[str, ...]:
-    """What rests on one overlay mark alone: a mark may mean something else, and a twin be a repeat."""
+def _weak_evidence(members: Sequence[T1Series], signs: Sequence[Sign]) -> tuple[str, ...]:
+    """Caution if a graphic overlay is the only evidence: it may mean something else, and the twin may be a repeat."""
     after = [member for member in members if member.state == "after"]
     if signs or len(after) != 1 or not after[0].evidence or not after[0].evidence[0].startswith("carries a graphic"):
         return ()

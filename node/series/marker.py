@@ -1,4 +1,4 @@
-"""Words for a contrast agent given or not given, whatever the weighting of the series."""
+"""Words that say whether contrast agent was given, whatever the weighting of the series."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from node.series.vocabulary import Word
 
 Marker = Literal["after", "before"]
 
-# what may stand between a negation and the agent it negates: articles and ways of giving it
+# words allowed between a negation and the agent it negates: articles and routes of administration
 _BETWEEN = frozenset([
     "any", "the", "el", "la", "le", "il", "o", "a", "de", "del", "di", "du", "d", "l", "iv", "ev", "i", "e", "v", "inj",
 ])  # fmt: skip
@@ -17,10 +17,10 @@ _SPINE_AFTER_C = frozenset(["spine", "sp", "wirbel", "column", "vertebra"])
 
 
 def read_marker(words: Sequence[Word]) -> tuple[Marker | None, str | None]:
-    """What the words say about contrast agent: (before or after, evidence).
+    """The marker (before or after contrast agent) that the words give, and its evidence.
 
-    Before wins over an agent (``PRE_GD``), unless it speaks of something else (``GD pre biopsy``): then they tell
-    nothing. A negation such as ``ohne`` negates only an agent that follows it.
+    A word for "before" outweighs an agent (``PRE_GD``), unless it refers to something else (``GD pre biopsy``): then
+    there is no marker. A negation such as ``ohne`` negates only an agent that follows it.
     """
     after: str | None = None
     index = 0
@@ -46,7 +46,7 @@ def read_marker(words: Sequence[Word]) -> tuple[Marker | None, str | None]:
 
 
 def _agent_behind(words: Sequence[Word], index: int) -> int | None:
-    """Index of the agent that the negation at ``index`` negates, with at most two small words between."""
+    """Index of the agent that the negation at ``index`` negates, with at most two words of `_BETWEEN` between them."""
     for position in range(index + 1, min(index + 4, len(words))):
         word = words[position]
         if word.group in ("agent", "after") or (word.text == "c" and position == index + 1):
@@ -61,7 +61,7 @@ def _is_centimetre(words: Sequence[Word], index: int) -> bool:
 
 
 def _is_contrast_c(words: Sequence[Word], index: int) -> bool:
-    """A lone C marks contrast unless it opens the name or is a vertebra (``C 5``, ``C spine``)."""
+    """A single C means contrast unless it is the first word or denotes a vertebra (``C 5``, ``C spine``)."""
     if index == 0:
         return False
     behind = words[index + 1].text if index + 1 < len(words) else ""

@@ -1,4 +1,4 @@
-"""When a series was acquired, and when contrast agent was given, as its headers say it."""
+"""Time of acquisition and of contrast agent injection, from the headers of a series."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import datetime, time, timedelta
 from node.series.stack import Lookup
 from node.series.values import date_time, earliest
 
-_OTHER_DATES = ("SeriesDate", "ContentDate", "StudyDate")  # where de-identification left no Acquisition Date
+_OTHER_DATES = ("SeriesDate", "ContentDate", "StudyDate")  # used if de-identification removed Acquisition Date
 _NEAR_MIDNIGHT = timedelta(hours=2)
 
 
 def acquired(instance: Lookup, planes: Sequence[Lookup]) -> datetime | None:
-    """The earliest acquisition of ``planes``; without any time of theirs, when the series was begun.
+    """The earliest acquisition time of ``planes``; if they have none, the start of the series.
 
     ``instance``: attribute by keyword of the first instance.
     """
@@ -30,9 +30,9 @@ def acquired(instance: Lookup, planes: Sequence[Lookup]) -> datetime | None:
 
 
 def bolus_start(instance: Lookup, moment: datetime | None) -> datetime | None:
-    """Contrast/Bolus Start Time (0018,1042), which has no date: the one nearest to the acquisition at ``moment``.
+    """Contrast/Bolus Start Time (0018,1042), with the date that puts it nearest to the acquisition at ``moment``.
 
-    Midnight sharp is what some scanners write for "none"; it counts only if the acquisition was near it.
+    Some scanners write exactly midnight for "none", so midnight counts only if the acquisition was near it.
     """
     if moment is None:
         return None

@@ -1,6 +1,6 @@
-"""Whether software made the images of a series: results of our own or of other algorithms are never input.
+"""Whether software made the images of a series: results of this node or of other algorithms are never input.
 
-What a scanner does to its own images (filters, normalisation, distortion correction, lossy compression) passes.
+Processing by the scanner (filters, normalisation, distortion correction, lossy compression) does not exclude a series.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MR_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.4{end}" for end in ("", ".1", "
 
 RESULT = "result of software"
 _PURPOSES = {"109102": "Processing Equipment", "109100": "Synthesizing Equipment"}  # PS3.16 CID 7005
-_DERIVATIONS = {  # PS3.16 CID 7203, those after which the image is no longer one of the four contrasts as acquired
+_DERIVATIONS = {  # codes of PS3.16 CID 7203 whose result is no longer one of the four contrasts as acquired
     "113041": "diffusion",
     "113050": RESULT,
     "113062": "subtraction",

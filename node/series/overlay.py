@@ -1,4 +1,4 @@
-"""Graphic overlay planes (PS3.3 C.9.2), in which some scanners mark the series after contrast agent."""
+"""Graphic overlay planes (PS3.3 C.9.2), by which some scanners mark a series as acquired after contrast agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OVERLAY_DATA: list[BaseTag | int] = [(group << 16) | 0x3000 for group in range(0
 
 
 def has_overlay(first: Dataset, instances: Sequence[Instance]) -> bool:
-    """True if something is drawn over the first, middle or last image. ``first``: the first one's, already read."""
+    """True if the first, middle or last image has an overlay with a set bit. ``first``: the first image's header."""
     others = {instances[len(instances) // 2], instances[-1]} - {instances[0]}
     return _is_marked(first) or any(
         _is_marked(dcmread(one.path, stop_before_pixels=True, specific_tags=OVERLAY_DATA)) for one in others

@@ -1,4 +1,4 @@
-"""What identifies a person in a header, so that it can be kept out of what is stored, logged and shown."""
+"""Header values that identify a person, so that they can be kept out of stored, logged and displayed text."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ IDENTITY_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _DATE_LIKE = re.compile(r"(?<!\d)(?:\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d{2})|\d{4}-\d{2}-\d{2})(?!\d)")
 _RUN = re.compile(r"[^\W_]+")
-_SHORTEST_INSIDE = 4  # a shorter word of a name is found as a word only: "Lee" is no reason against "sleeve"
+_SHORTEST_INSIDE = 4  # a shorter part of a name matches whole words only: "Lee" must not match "sleeve"
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "å": "aa", "ø": "oe"})
 MASK = "***"
-"""Stands for what identifies a person."""
+"""Replaces text that identifies a person."""
 
 
 def read_patient_values(instance: Instance) -> tuple[str, ...]:
-    """Values of the attributes that identify a person. For comparing only: never store or show them.
+    """Values of the attributes that identify a person. Use them for comparison only: never store or show them.
 
     Raises:
-        InstanceRefused: the instance can no longer be read, or such a value cannot.
+        InstanceRefused: the instance or one of these values cannot be read.
     """
     try:
         with warnings.catch_warnings():
@@ -44,7 +44,7 @@ def read_patient_values(instance: Instance) -> tuple[str, ...]:
 
 
 def identity_of(dataset: Dataset) -> tuple[str, ...]:
-    """As `read_patient_values`, of a data set that was read with `IDENTITY_TAGS`; what cannot be read is left out."""
+    """As `read_patient_values`, from a data set that was read with `IDENTITY_TAGS`; empty if a value is unreadable."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -63,9 +63,9 @@ def _values(dataset: Dataset) -> tuple[str, ...]:
 
 
 def masked(description: str | None, identity: Sequence[str]) -> str | None:
-    """``description`` with dates and words of ``identity`` as ``***``: it is quoted in reasons, logs and reports.
+    """``description`` with ``***`` for dates and words of ``identity``, fit for reasons, logs and reports.
 
-    Words that the vocabulary knows stay: a phantom may be called T1.
+    Words of the vocabulary are kept, since a phantom may be named T1.
     """
     if description is None:
         return None
@@ -88,15 +88,15 @@ def _is_named(run: str, words: set[str]) -> bool:
 
 
 def holds_patient_data(description: str, identity: Sequence[str]) -> bool:
-    """True if a word or date of ``identity`` (values of attributes that identify the patient) is in ``description``.
+    """True if ``description`` holds a word or date of ``identity`` (values of attributes that identify the patient).
 
-    Any other date counts, too, for it may be that of a birth, and so does what was masked.
+    Any other date counts as well, since it may be a date of birth, and so does masked text.
     """
     if MASK in description or _DATE_LIKE.search(description):
         return True
     for spelling in (description, description.translate(_UMLAUTS)):
         words, squeezed = set(tokens(spelling)), "".join(tokens(spelling))
-        if any(word in words or (_is_telling(word) and word in squeezed) for word in _identity_words(identity)):
+        if any(word in words or (_is_distinctive(word) and word in squeezed) for word in _identity_words(identity)):
             return True
     return False
 
@@ -118,5 +118,5 @@ def _identity_words(identity: Sequence[str]) -> set[str]:
     return words - {""}
 
 
-def _is_telling(word: str) -> bool:
+def _is_distinctive(word: str) -> bool:
     return len(word) >= _SHORTEST_INSIDE or (len(word) > 1 and not word.isascii())

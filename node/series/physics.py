@@ -1,7 +1,8 @@
-"""What TR, TE, TI, Scanning Sequence and Image Type say about the contrast, in words a physicist would use.
+"""What TR, TE, TI, Scanning Sequence and Image Type say about the contrast of a series.
 
 Limits: long TE from 60 ms; short TE below 40 ms; T2-FLAIR nulls fluid with TI above 1.5 s; STIR nulls fat with TI of
-100 to 300 ms; T1-FLAIR and MPRAGE lie between. 3-D turbo spin echo (SPACE, CUBE, VISTA) states long train TEs.
+100 to 300 ms; T1-FLAIR and MPRAGE lie between. 3-D turbo spin echo (SPACE, CUBE, VISTA) states the long TE of its echo
+train.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _CALCULATED = {  # PS3.3 C.8.16.2.1.3
 
 
 def kind_by_header(facts: SeriesFacts) -> tuple[str, str] | None:
-    """(kind, evidence) when the header alone says that the series is none of the four, whatever its name."""
+    """(kind, evidence) if the header alone shows that the series is none of the four contrasts, whatever its name."""
     if facts.made_by_software:
         return facts.made_by_software
     values = {value.upper() for value in facts.image_type}
@@ -64,7 +65,7 @@ def kind_by_header(facts: SeriesFacts) -> tuple[str, str] | None:
 
 
 def timing(facts: SeriesFacts) -> str:
-    """TE, TR, TI and sequence as far as stated, for evidence texts."""
+    """TE, TR, TI and Scanning Sequence, as far as the header has them, for evidence texts."""
     named = (("TE", facts.echo_time_ms), ("TR", facts.repetition_time_ms), ("TI", facts.inversion_time_ms))
     parts = [f"{name} {value:.4g} ms" for name, value in named if value]
     if facts.scanning_sequence:
@@ -73,19 +74,19 @@ def timing(facts: SeriesFacts) -> str:
 
 
 def is_mprage(facts: SeriesFacts) -> bool:
-    """An inversion-prepared 3-D gradient echo as acquired: "MPR" in its name is MPRAGE cut short, no reformat."""
+    """True for an original, inversion-prepared 3-D gradient echo: "MPR" in its name stands for MPRAGE, not reformat."""
     is_original = bool(facts.image_type) and facts.image_type[0] == "ORIGINAL"
     inversion = FAT_TI_MS[1] < (facts.inversion_time_ms or 0.0) < FLUID_TI_MS
     return is_original and is_gradient_echo(facts) and inversion and facts.mr_acquisition_type != "2D"
 
 
 def is_gradient_echo(facts: SeriesFacts) -> bool:
-    """Gradient echo without spin echo (GRASE states both)."""
+    """True for a gradient echo without spin echo (GRASE has both in Scanning Sequence)."""
     return "GR" in facts.scanning_sequence and "SE" not in facts.scanning_sequence
 
 
 def contrast_by_physics(facts: SeriesFacts) -> Contrast | None:
-    """The contrast that the timing alone suggests (T1 stands for T1 and T1c); None when it suggests none clearly."""
+    """The contrast that the timing alone suggests (T1 stands for T1 and T1c); None if it suggests none clearly."""
     te, tr, ti = facts.echo_time_ms, facts.repetition_time_ms, facts.inversion_time_ms or 0.0
     if te is None or tr is None or kind_by_header(facts) or FAT_TI_MS[0] <= ti <= FAT_TI_MS[1]:
         return None
@@ -119,7 +120,7 @@ def contradiction(contrast: Contrast, facts: SeriesFacts) -> str | None:
         if FAT_TI_MS[0] <= ti <= FAT_TI_MS[1] and "IR" in facts.scanning_sequence:
             return f"TI {ti:g} ms suppresses fat: STIR, not T2"
         return f"TE {te:g} ms is too short for T2" if te is not None and te < SHORT_TE_MS else None
-    # named FLAIR, with a long echo: 3-D ones with short TR or T2 preparation null fluid earlier than the rest
+    # named FLAIR, with a long echo: 3-D FLAIR with short TR or T2 preparation nulls fluid at a shorter TI than others
     if 0 < ti < (NAMED_FLUID_TI_MS if te is not None and te >= LONG_TE_MS else FLUID_TI_MS):
         return f"TI {ti:g} ms does not suppress fluid"
     return f"TE {te:g} ms is too short for FLAIR" if te is not None and te < SHORT_TE_MS else None

@@ -1,4 +1,4 @@
-"""Whether the pixel data of a file is all there, without reading it (PS3.5 7.1, 8.2, A.4)."""
+"""Whether the pixel data of a file is complete, checked without reading it (PS3.5 7.1, 8.2, A.4)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
 
 def expected_bytes(dataset: Dataset) -> int | None:
-    """Length of native pixel data by the image description, padded to even; None when the data set is no image."""
+    """Length of native pixel data, computed from the image description, padded to even; None if there is no image."""
     rows, columns, bits = dataset.get("Rows"), dataset.get("Columns"), dataset.get("BitsAllocated")
     if not rows or not columns or not bits:
         return None
@@ -29,8 +29,8 @@ def expected_bytes(dataset: Dataset) -> int | None:
 def truncation(file: BinaryIO, size_bytes: int, dataset: Dataset) -> str | None:
     """Why the pixel data cannot be complete, or None.
 
-    ``dataset`` holds the image description and file meta information; ``file`` is open for reading, its position is
-    moved. The common case (pixel data last in the file) costs one small read at its end.
+    ``dataset`` holds the image description and file meta information; ``file`` is open for reading, and its position
+    changes. The common case (pixel data last in the file) costs one small read at its end.
     """
     expected = expected_bytes(dataset)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)

@@ -1,4 +1,4 @@
-"""Which of several series of one contrast is the better input, by criteria in a fixed order, and what falls short."""
+"""Rank several series of one contrast by criteria in a fixed order, and check the method's data requirements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ SURE = 0.8
 class Entry:
     """One series that competes for a contrast.
 
-    ``in_frame``: in the frame of reference that the others share; ``in_session``: not hours apart from the T1c.
+    ``in_frame``: in the T1c's frame of reference (for the T1c: in one that every contrast has); ``in_session``: not
+    hours apart from the T1c.
     """
 
     contrast: Contrast
@@ -32,7 +33,7 @@ class Entry:
 
 
 def _criteria(entry: Entry) -> list[tuple[float, str]]:
-    """(value, what it says), the first that differs decides; higher is better."""
+    """(value, its text) of each criterion, most important first: the first difference decides, higher is better."""
     contrast, series, facts, classification = entry.contrast, entry.series, entry.facts, entry.classification
     step, coverage = facts.step_mm, facts.coverage_mm
     is_volume = facts.mr_acquisition_type != "2D" and step is not None and step <= VOLUME_STEP_MM
@@ -60,12 +61,12 @@ def _criteria(entry: Entry) -> list[tuple[float, str]]:
 
 
 def rank(entry: Entry) -> tuple[tuple[float, ...], str]:
-    """Sort key: the best series has the greatest. The UID makes the order total."""
+    """Sort key: the best series has the greatest key. The UID makes the order total."""
     return tuple(value for value, _ in _criteria(entry)), entry.series.series_instance_uid
 
 
 def first_difference(best: Entry, other: Entry) -> tuple[str, str]:
-    """What decided between two series: the text for the better one and for the other."""
+    """The criterion that decided between two series: the text for the better one and for the other."""
     for (value, text), (other_value, other_text) in zip(_criteria(best), _criteria(other), strict=True):
         if value != other_value:
             return text, other_text
@@ -73,7 +74,7 @@ def first_difference(best: Entry, other: Entry) -> tuple[str, str]:
 
 
 def shortfall_of(contrast: Contrast, facts: SeriesFacts) -> str | None:
-    """Where a series falls short of what the method was trained on, or None."""
+    """How a series falls short of the data the method was trained on, or None."""
     step, is_t1 = facts.step_mm, contrast in (Contrast.T1, Contrast.T1C)
     limit = T1_STEP_MM if is_t1 else T2_STEP_MM
     wanted = "3-D near 1 mm isotropic" if is_t1 else f"slices of at most {limit:g} mm"

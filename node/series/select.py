@@ -1,4 +1,4 @@
-"""Choose one series per contrast, explain the choice, or refuse with the reason."""
+"""Choose one series per contrast and explain the choice, or refuse the study with the reason."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Literal
 
 from node.errors import InstanceRefused, SelectionRefused, SelectionUndecided
 from node.series.body_part import lies_elsewhere
-from node.series.by_hand import EVIDENCE, take_by_hand
+from node.series.by_hand import EVIDENCE, assign_by_hand
 from node.series.by_images import Compare
 from node.series.candidate import Candidate, make_candidate, verdict
 from node.series.cautions import cautions_on
 from node.series.facts import SeriesFacts
 from node.series.headers import read_facts
 from node.series.injection import resolve
-from node.series.missing import T1_FAMILY, images_may_tell, missing_text
+from node.series.missing import T1_FAMILY, images_may_decide, missing_text
 from node.series.ranking import Entry, first_difference, rank, shortfall_of
-from node.series.signs import Other
+from node.series.signs import OtherSeries
 from node.series.twins import SESSION, T1Series, are_twins, comparable, in_one_session
 from node.series.vocabulary import Vocabulary
 from node.study import Contrast, Selection, Study
@@ -25,12 +25,12 @@ from node.study import Contrast, Selection, Study
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a selection must hold.
+    """Requirements on a selection.
 
     Attributes:
-        needed: contrasts that must be there; others are chosen when present.
-        use: contrast to Series Instance UID, or series number as text: chosen by a human, whatever the words say.
-        shortfall: of the method's data requirements: "caution" tells it, "refuse" uses no such series.
+        needed: contrasts that the selection must contain; others are chosen if the study has them.
+        use: contrast to Series Instance UID, or series number as text; this choice of a user overrides all evidence.
+        shortfall: for a series below the method's data requirements: "caution" adds a caution, "refuse" excludes it.
     """
 
     needed: tuple[Contrast, ...] = tuple(Contrast)
@@ -41,16 +41,17 @@ class Choice:
 def select(
     study: Study, vocabulary: Vocabulary, choice: Choice | None = None, compare: Compare | None = None
 ) -> Selection:
-    """The series of ``study`` to work on, one per contrast, each with its evidence.
+    """Choose the series of ``study`` to segment, one per contrast, each with its evidence.
 
     Args:
-        compare: tells from images which of two T1 series is after contrast; asked only if headers leave no selection.
+        compare: determines from images which of two T1 series is after contrast; called only if the headers do not
+            yield a selection.
 
     Raises:
-        InstanceRefused: a file cannot be read: its series is unknown, so none is known to be complete.
+        InstanceRefused: a file cannot be read: its series is unknown, so no series is known to be complete.
         SelectionRefused: no brain MR, a contrast missing or undecided, two frames of reference, or a series chosen by
-            hand that does not exist or cannot be used; names series, and carries the verdict on each.
-        SelectionUndecided: as it stands refused, but with ``compare`` there may be a selection.
+            hand that does not exist or cannot be used; the error names series and carries the verdict on each.
+        SelectionUndecided: the headers yield no selection, but with ``compare`` there may be one.
     """
     if study.unreadable:
         name, reason = study.unreadable[0]
@@ -84,8 +85,8 @@ def _selection(
     try:
         return _decide(study, candidates, choice, compare)
     except SelectionRefused as error:
-        told = tuple(verdict(one, is_chosen=False) for one in candidates)
-        error.considered = Selection(study.study_instance_uid, {}, told)
+        verdicts = tuple(verdict(one, is_chosen=False) for one in candidates)
+        error.considered = Selection(study.study_instance_uid, {}, verdicts)
         raise
 
 
@@ -93,8 +94,8 @@ def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compa
     if not any(one.facts for one in candidates):
         held = ", ".join(sorted({series.modality for series in study.series}))
         raise SelectionRefused(f"not brain MR: the study holds no MR series (modality {held or 'unknown'})")
-    take_by_hand(candidates, choice.use)
-    _refuse_other_body_part([one for one in candidates if one.facts and not one.force])
+    assign_by_hand(candidates, choice.use)
+    _refuse_other_body_part([one for one in candidates if one.facts and not one.is_by_hand])
     _exclude_elsewhere(candidates)
     cautions = list(_settle_contrast_agent(candidates, compare))
     if choice.shortfall == "refuse":
@@ -102,7 +103,7 @@ def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compa
     chosen = _choose(candidates, choice.needed)
     missing = [contrast for contrast in Contrast if contrast in {*choice.needed, *choice.use} - chosen.keys()]
     if missing:
-        is_open = compare is None and images_may_tell(missing, candidates)
+        is_open = compare is None and images_may_decide(missing, candidates)
         raise (SelectionUndecided if is_open else SelectionRefused)(missing_text(missing, candidates))
     _check_frame_of_reference(chosen)
     cautions += cautions_on(chosen, candidates)
@@ -125,14 +126,14 @@ def _refuse_other_body_part(mr: Sequence[Candidate]) -> None:
 
 
 def _exclude_elsewhere(candidates: Sequence[Candidate]) -> None:
-    """Leave out what lies below the brain. Where the brain is, FLAIR tells: hardly anything else is examined by it."""
+    """Exclude series that lie below the brain, whose position the FLAIR gives: it is hardly used for other parts."""
     brains = [
         (one.series.frame_of_reference_uid, one.facts.box_mm)
         for one in candidates
         if one.contrast is Contrast.FLAIR and one.facts and one.excluded is None
     ]
     for one in candidates:
-        if one.facts is None or one.contrast is None or one.excluded or one.force:
+        if one.facts is None or one.contrast is None or one.excluded or one.is_by_hand:
             continue
         near = [box for frame, box in brains if frame == one.series.frame_of_reference_uid]
         if near and all(lies_elsewhere(one.facts.box_mm, box) for box in near):
@@ -140,14 +141,14 @@ def _exclude_elsewhere(candidates: Sequence[Candidate]) -> None:
 
 
 def _exclude_short(candidates: Sequence[Candidate]) -> None:
-    """Leave out what falls short of the method's data requirements."""
+    """Exclude series that fall short of the method's data requirements."""
     for one in candidates:
         if one.contrast and one.facts and one.excluded is None:
             one.excluded = shortfall_of(one.contrast, one.facts)
 
 
 def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | None) -> tuple[str, ...]:
-    """Tell T1 from T1c; a T1 series whose state stays open belongs to neither."""
+    """Distinguish T1 from T1c; a T1 series that is like a twin and stays undecided is excluded. Returns cautions."""
     members = {
         one.series.series_instance_uid: T1Series(
             one.series, one.facts, one.classification, is_usable=one.excluded is None
@@ -156,7 +157,7 @@ def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | N
         if one.facts and one.contrast in T1_FAMILY
     }
     family = list(members.values())
-    others = [Other(one.series, one.facts, one.classification.kind) for one in candidates if one.facts]
+    others = [OtherSeries(one.series, one.facts, one.classification.kind) for one in candidates if one.facts]
     cautions = resolve(family, others, compare)
     for one in candidates:
         member = members.get(one.series.series_instance_uid)
@@ -187,7 +188,7 @@ def _choose(candidates: Sequence[Candidate], needed: Sequence[Contrast]) -> dict
         if not pairs:
             continue
         entry, best = pairs[0]
-        if reference and not entry.in_frame and contrast not in needed and not best.force:
+        if reference and not entry.in_frame and contrast not in needed and not best.is_by_hand:
             for _, one in pairs:
                 one.note = f"not used: in another frame of reference than {reference.series.label}"
             continue
@@ -198,14 +199,14 @@ def _choose(candidates: Sequence[Candidate], needed: Sequence[Contrast]) -> dict
 
 
 def _usable(candidates: Sequence[Candidate], contrast: Contrast) -> list[Candidate]:
-    """The candidates for ``contrast``; where a human chose one, that alone."""
+    """The usable candidates for ``contrast``; if a user chose one by hand, only that one."""
     members = [one for one in candidates if one.contrast is contrast]
-    by_hand = [one for one in members if one.force]
+    by_hand = [one for one in members if one.is_by_hand]
     return [one for one in by_hand or members if one.excluded is None]
 
 
 def _note_by_hand(best: Candidate, candidates: Sequence[Candidate]) -> None:
-    if not best.force:
+    if not best.is_by_hand:
         return
     best.note = EVIDENCE
     for one in candidates:
@@ -227,7 +228,7 @@ def _entry(contrast: Contrast, one: Candidate, frames: Collection[str | None], r
 
 
 def _write_notes(pairs: Sequence[tuple[Entry, Candidate]]) -> None:
-    """Why the first was chosen, and the others were passed over for it."""
+    """Write the notes: why the first was chosen, and why the others were passed over for it."""
     (first, best), *others = pairs
     best.note = f"chosen: the only {first.contrast}"
     for place, (entry, one) in enumerate(others, start=1):

@@ -1,4 +1,4 @@
-"""Signs that contrast agent was given in an examination, from series that are not asked whether they are T1c."""
+"""Signs that contrast agent was given in an examination, from all its MR series, whatever their contrast."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from node.series.facts import SeriesFacts
 from node.study import Series
 
 GIVEN_KINDS = frozenset(["subtraction", "perfusion"])
-"""Sorts of series that exist only where contrast agent was given. Arterial spin labelling needs none."""
+"""Kinds of series that exist only if contrast agent was given. Arterial spin labelling needs no agent."""
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
-    """A series of the study: what sort it is (``kind`` None: one of the four, or unknown), and its header."""
+class OtherSeries:
+    """Any MR series of the study: its header and its kind (None: one of the four contrasts, or unknown)."""
 
     series: Series
     facts: SeriesFacts
@@ -25,17 +25,20 @@ class Other:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """Contrast agent was given by ``moment`` (None: at some time), as ``text`` tells; ``kind`` as in `GIVEN_KINDS`."""
+    """Contrast agent was given by ``moment`` (None: time unknown).
+
+    ``text`` names the evidence; ``kind`` is one of `GIVEN_KINDS`, "bolus start" or "agent".
+    """
 
     kind: str
     moment: datetime | None
     text: str
 
 
-def signs_of(others: Sequence[Other]) -> list[Sign]:
-    """What the series of a study say of an injection, whatever their contrast.
+def signs_of(others: Sequence[OtherSeries]) -> list[Sign]:
+    """Signs of an injection in the series of a study, whatever their contrast.
 
-    A Contrast/Bolus Agent counts only where other series lack it: often it is copied to all at registration.
+    A Contrast/Bolus Agent counts only if other series lack it, since it is often copied to all at registration.
     """
     found = [
         Sign(one.kind or "", one.facts.acquisition_datetime, f"the {one.kind} {one.series.label}")

@@ -1,7 +1,7 @@
 """How the planes of one series are stacked: steps, coverage, and why they form no regular volume.
 
-Limits are those by which ``segmentation/volume.py`` and highdicom refuse a series, so that one that cannot become an
-image is passed over when series are selected, for a sound runner-up.
+The limits are those of ``segmentation/volume.py`` and highdicom, so that the selection passes over a series that these
+would refuse, and takes a usable runner-up.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Lookup = Callable[[str], Any]
 Vector = tuple[float, ...]
 
 POSITION_TOLERANCE_MM = 0.1
-"""Planes nearer than this share a position; the last may lie this far beside the first one's normal."""
+"""Planes nearer than this share a position; the last plane may deviate this far from the normal through the first."""
 
 SPACING_TOLERANCE = 0.01
 """Slice gaps may differ from their mean by this fraction."""
 
 PERPENDICULAR_TOLERANCE = 1e-3
-"""Cosine between the slice normal and the way from the first plane to any other may miss 1 by this much."""
+"""The cosine between the slice normal and the vector from the first plane to any other may differ from 1 by this."""
 
 _SAME_PLACE_MM = 0.01
-_MISSING_SLICE = 1.5  # a gap of more than this many typical ones
-_LEAST_GAP_DIFFERENCE_MM = 0.01  # positions are written with few digits
+_MISSING_SLICE = 1.5  # a gap of more than this many median gaps means that a slice is missing
+_LEAST_GAP_DIFFERENCE_MM = 0.01  # smaller differences are rounding: positions are written with few digits
 _UNIT = 1e-3
 _ROUNDING = 1e-4  # of cosines and spacings between instances
 _ATTRIBUTES = (
@@ -43,7 +43,7 @@ _ATTRIBUTES = (
 class Stack:
     """Positions along the slice normal (PS3.3 C.7.6.2.1.1); ``irregularity``: why they form no volume, or None.
 
-    ``box_mm``: least and greatest LPS coordinate of the planes' corners.
+    ``box_mm``: least and greatest LPS coordinates of the planes' corners.
     """
 
     slice_count: int | None = None
@@ -62,7 +62,7 @@ def describe_stack(orientation: Vector | None, planes: Sequence[Lookup]) -> Stac
         return Stack(len(planes) or None, irregularity=_irregularity(planes, orientation))
     normal = _normal(orientation)
     distances = sorted(_dot(normal, point) for point in known)
-    gaps = [later - sooner for sooner, later in pairwise(distances) if later - sooner > _SAME_PLACE_MM]
+    gaps = [upper - lower for lower, upper in pairwise(distances) if upper - lower > _SAME_PLACE_MM]
     step = round(median(gaps), 3) if gaps else None
     coverage = round(distances[-1] - distances[0] + step, 1) if step else None
     count = len(gaps) + 1
@@ -74,7 +74,7 @@ def _box(orientation: Vector, points: Sequence[Vector], plane: Lookup) -> tuple[
     spacing, sides = coordinates(plane("PixelSpacing"), 2), (integer(plane("Columns")), integer(plane("Rows")))
     if not spacing or not sides[0] or not sides[1]:
         return None
-    # Pixel Spacing is (between rows, between columns); the first cosines run along a row, over the columns
+    # Pixel Spacing is (between rows, between columns); the first three cosines point along a row, across the columns
     along_row = [cosine * spacing[1] * sides[0] for cosine in orientation[:3]]
     along_column = [cosine * spacing[0] * sides[1] for cosine in orientation[3:]]
     ranges = []
@@ -86,7 +86,7 @@ def _box(orientation: Vector, points: Sequence[Vector], plane: Lookup) -> tuple[
 
 
 def _irregularity(planes: Sequence[Lookup], orientation: Vector | None) -> str | None:
-    """Why ``planes`` are no regular volume; the first reason found."""
+    """The first reason found why ``planes`` are not a regular volume, or None."""
     if not planes:
         return "holds no frame"
     rows: dict[str, list[Vector]] = {}
@@ -110,7 +110,7 @@ def _irregularity(planes: Sequence[Lookup], orientation: Vector | None) -> str |
 
 
 def _uneven(ordered: Sequence[Vector], normal: Vector) -> str | None:
-    gaps = [_dot(normal, later) - _dot(normal, sooner) for sooner, later in pairwise(ordered)]
+    gaps = [_dot(normal, upper) - _dot(normal, lower) for lower, upper in pairwise(ordered)]
     if not gaps:
         return None
     typical, mean = median(gaps), sum(gaps) / len(gaps)
@@ -125,7 +125,7 @@ def _uneven(ordered: Sequence[Vector], normal: Vector) -> str | None:
 
 
 def _sheared(ordered: Sequence[Vector], normal: Vector) -> str | None:
-    """Tilt: the planes are parallel, but their positions do not follow their normal."""
+    """Why the stack is tilted, or None: the planes are parallel, but their positions do not follow their normal."""
     first = ordered[0]
     worst = 0.0
     for point in ordered[1:]:

@@ -1,4 +1,4 @@
-"""T1-weighted twins: series of one name and acquisition, which contrast agent alone may tell apart."""
+"""T1-weighted twins: series of equal name and acquisition parameters that may differ only by contrast agent."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from node.series.words import Classification
 from node.study import Series
 
 SESSION = timedelta(hours=3)
-"""Longer than any examination; contrast agent of an earlier one is gone by the next."""
+"""Longer than any examination; the contrast agent of an earlier examination is no longer visible in the next."""
 
 _SAME_TIMING = 0.01  # relative difference of TE and TR between twins
 
 
 @dataclass(slots=True)
 class T1Series:
-    """One T1-weighted series while its contrast state is being found.
+    """One T1-weighted series and its state (before or after contrast agent) as far as it is decided.
 
-    ``is_usable``: nothing but its state keeps it from being chosen; ``doubt``: what images said without settling it;
-    ``is_inferred``: its state rests on the lack of any mark, where others are marked.
+    ``is_usable``: nothing but an open state excludes it; ``doubt``: the result of image comparisons that did not decide
+    its state; ``is_inferred``: its state rests on the lack of any mark that other series have.
     """
 
     series: Series
@@ -36,18 +36,18 @@ class T1Series:
 
     @property
     def acquired(self) -> datetime | None:
-        """When its first image was acquired."""
+        """Time at which its first image was acquired, if known."""
         return self.facts.acquisition_datetime
 
     def decide(self, state: Marker, evidence: str) -> None:
-        """Settle the state, once."""
+        """Set the state unless it is already decided."""
         if self.state is None:
             self.state = state
             self.evidence.append(evidence)
 
 
 def are_twins(one: T1Series, other: T1Series) -> bool:
-    """Same name and same acquisition: what differs may be the contrast agent alone."""
+    """True if name and acquisition parameters are the same, so that only the contrast agent may differ."""
     a, b = one.facts, other.facts
     return (
         one is not other
@@ -60,7 +60,7 @@ def are_twins(one: T1Series, other: T1Series) -> bool:
 
 
 def comparable(member: T1Series, members: Sequence[T1Series]) -> list[T1Series]:
-    """The twins of ``member`` whose images differ by nothing but the contrast agent, as far as headers tell."""
+    """The twins of ``member`` whose images differ only by the contrast agent, as far as their headers show."""
     a = member.facts
     return [
         twin
@@ -83,18 +83,18 @@ def _plane(facts: SeriesFacts) -> tuple[float, ...] | None:
     return tuple(round(value) for value in orientation) if orientation else None
 
 
-def sooner(one: T1Series, other: T1Series) -> bool:
-    """``one`` was acquired before ``other``, as far as both times are known."""
+def is_earlier(one: T1Series, other: T1Series) -> bool:
+    """True if both times are known and ``one`` was acquired before ``other``."""
     return one.acquired is not None and other.acquired is not None and one.acquired < other.acquired
 
 
 def same_acquisition(one: T1Series, other: T1Series) -> bool:
-    """One and the same acquisition, as far as both times are known: stored twice, with and without a filter, say."""
+    """True if both times are known and equal: one acquisition, stored twice (e.g. with and without a filter)."""
     return one.acquired is not None and one.acquired == other.acquired
 
 
 def in_one_session(one: T1Series, other: T1Series | datetime) -> bool:
-    """Not hours apart: what an injection did to ``other`` it did to ``one``. Without times: as far as is known."""
+    """True if the two are at most `SESSION` apart, so that one injection concerns both; also if a time is unknown."""
     moment = other if isinstance(other, datetime) else other.acquired
     return one.acquired is None or moment is None or abs(one.acquired - moment) <= SESSION
 

@@ -1,7 +1,7 @@
-"""Descriptions that no known word decides, collected so that an admin can add rules for them. No patient data.
+"""Series descriptions that no known word decides, collected so that an admin can add rules for them. No patient data.
 
-One JSON file, ``{description: {count, first_seen, last_seen, physics}}``, written aside and renamed under a lock:
-several processes may collect at once.
+They are kept in one JSON file, ``{description: {count, first_seen, last_seen, physics}}``. It is written to a temporary
+file and renamed under a lock, since several processes may collect at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ _WORDS_PER_TERM = 4
 
 @dataclass(frozen=True, slots=True)
 class UnknownDescription:
-    """A description that no word decides: how often, on which days (ISO 8601), and what the timing suggests."""
+    """A description that no word decides: how often and on which days (ISO 8601) it was seen, and the contrast that
+    the timing suggests.
+    """
 
     description: str
     count: int
@@ -48,11 +50,10 @@ class UnknownDescription:
 
 
 def collect(file: Path, study: Study, vocabulary: Vocabulary, today: date | None = None) -> int:
-    """Add the undecided descriptions of ``study`` to ``file``; how many series had one.
+    """Add the undecided descriptions of ``study`` to ``file``; return how many series had one.
 
-    For use after each selection, be it made or refused. Never raises for what it finds in a file or on the disk: what
-    could not be kept is logged. A description that holds a word of the patient's identity is not kept; runs of five and
-    more digits become ``#``.
+    Call it after each selection, successful or refused. File and disk errors are logged, not raised. A description
+    that holds a word of the patient's identity is not kept; runs of five or more digits become ``#``.
     """
     found: list[tuple[str, str | None]] = []
     for series in study.series:
@@ -71,10 +72,10 @@ def collect(file: Path, study: Study, vocabulary: Vocabulary, today: date | None
 
 
 def read_unknown(file: Path) -> tuple[UnknownDescription, ...]:
-    """What was collected in ``file``, the most frequent first; nothing if there is no such file.
+    """The descriptions collected in ``file``, the most frequent first; empty if the file does not exist.
 
     Raises:
-        ConfigError: the file is not what :func:`collect` writes.
+        ConfigError: the file does not have the format that :func:`collect` writes.
     """
     try:
         entries = json.loads(file.read_text("utf-8"))
@@ -87,8 +88,8 @@ def read_unknown(file: Path) -> tuple[UnknownDescription, ...]:
 
 
 def proposed_rule(one: UnknownDescription, vocabulary: Vocabulary) -> str | None:
-    """A line for ``[series.rules]`` that would decide ``one``: its longest run of unknown words, for the contrast that
-    the timing suggests (``?`` when it suggests none); None if it holds no unknown word of three letters.
+    """A line for ``[series.rules]`` that would decide ``one``: its longest run of unknown words, assigned to the
+    contrast that the timing suggests (``?`` if none); None if ``one`` has no unknown word of three letters.
     """
     runs: list[list[str]] = [[]]
     for word in vocabulary.words(one.description):
@@ -97,14 +98,14 @@ def proposed_rule(one: UnknownDescription, vocabulary: Vocabulary) -> str | None
         else:
             runs.append([])
     term = " ".join(max(runs, key=lambda run: len("".join(run)))[:_WORDS_PER_TERM])
-    stem = term.rstrip("0123456789 ")  # a number at the end counts series, it says nothing
+    stem = term.rstrip("0123456789 ")  # a number at the end only numbers the series
     if len(stem) < 3 and stem.isascii():
         return None
     return f'{one.physics or "?"} = ["{stem if stem == term else stem + "*"}"]'
 
 
 def _undecided(series: Series, description: str, vocabulary: Vocabulary) -> list[tuple[str, str | None]]:
-    """(masked description, what the timing suggests) of a series that no word decides; else nothing."""
+    """[(masked description, contrast that the timing suggests)] for a series that no word decides; else empty."""
     if not is_unknown(description, SeriesFacts(), vocabulary):
         return []  # decided without opening a file
     try:
@@ -122,7 +123,7 @@ def _undecided(series: Series, description: str, vocabulary: Vocabulary) -> list
 def _merged(
     known: Sequence[UnknownDescription], found: Sequence[tuple[str, str | None]], today: str
 ) -> Mapping[str, UnknownDescription]:
-    """``known`` with ``found`` counted in; when there are too many, the rarest and longest unseen go."""
+    """``known`` with ``found`` counted in; above the limit, the rarest and longest unseen entries are removed."""
     entries = {one.description: one for one in known}
     for description, physics in found:
         old = entries.get(description, UnknownDescription(description, 0, today, today, None))
@@ -144,13 +145,13 @@ def _write(file: Path, entries: Mapping[str, UnknownDescription]) -> None:
     values = {
         text: {key: each for key, each in asdict(one).items() if key != "description"} for text, one in entries.items()
     }
-    aside = file.with_name(f"{file.name}.new")
+    temporary = file.with_name(f"{file.name}.new")
     try:
-        with aside.open("w", encoding="utf-8") as stream:
+        with temporary.open("w", encoding="utf-8") as stream:
             json.dump(values, stream, ensure_ascii=False, indent=1, sort_keys=True)
             stream.flush()
             os.fsync(stream.fileno())
-        aside.replace(file)
+        temporary.replace(file)
     except OSError:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

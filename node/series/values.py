@@ -1,6 +1,6 @@
-"""Values of DICOM elements as plain Python values; anything missing, empty or malformed becomes None.
+"""Values of DICOM elements as plain Python values; a missing, empty or malformed value becomes None.
 
-A header is read as it is found in the wild: a value of the wrong form is as good as missing, and never a default.
+Headers in clinical use are often malformed: a malformed value counts as missing and is never replaced by a default.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 DICOM_UNREADABLE = (
     InvalidDicomError, EOFError, OSError, ValueError, TypeError, KeyError, LookupError, AttributeError,
     NotImplementedError, OverflowError, RecursionError, BytesLengthException, struct.error, zlib.error,
-)  # what pydicom raises on bytes that are no sound DICOM  # fmt: skip
+)  # errors that pydicom raises on malformed DICOM data  # fmt: skip
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _TIME = re.compile(r"(\d{2}):?(\d{2})?:?(\d{2})?(?:\.(\d{1,6}))?")
 _DATE_TIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?")
@@ -33,7 +33,7 @@ def _members(value: Any) -> list[Any]:
 
 
 def text(value: Any) -> str | None:
-    """A string without outer blanks; several values joined by the backslash that separated them."""
+    """The value as a string without outer blanks; several values are joined by the backslash that separated them."""
     joined = "\\".join(str(member) for member in _members(value)).strip(" \0")
     return joined or None
 
@@ -68,7 +68,10 @@ def coordinates(value: Any, count: int) -> Any:
 
 
 def date_time(both: Any, date: Any, time: Any) -> datetime | None:
-    """Date and time from a DT value (offset ignored: one scanner's clock), else from a DA and a TM value."""
+    """Date and time from a DT value, else from a DA and a TM value.
+
+    The UTC offset of a DT is ignored, since only times of one scanner's clock are compared.
+    """
     match = _DATE_TIME.match(text(both) or "")
     if match and match[2]:
         return _moment(match[1], match[2])

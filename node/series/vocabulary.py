@@ -1,6 +1,6 @@
-"""Words of series descriptions: a description becomes a row of known words.
+"""Split series descriptions into known and unknown words.
 
-Case, accents and separators do not matter; known words glued together are taken apart. The words themselves are data
+Case, accents and separators do not matter; known words written together are split. The words are data
 (``vocabulary.toml``); a site adds or overrides terms by ``[series.rules]``.
 """
 
@@ -16,29 +16,29 @@ from importlib import resources
 from node.errors import ConfigError
 
 OTHER = "other"
-_SHORTEST_JOINED = 4  # "c c" written together is no word
-_CACHE_LIMIT = 20_000  # a node runs for months and meets arbitrary words
-_LONGEST_TOKEN = 40  # SeriesDescription is LO: 64 characters (PS3.5 6.2); longer runs are not words
+_SHORTEST_JOINED = 4  # a shorter term is not recognised without its spaces: "cc" does not mean "c c"
+_CACHE_LIMIT = 20_000  # bounds the memory of a node that runs for months and reads arbitrary words
+_LONGEST_TOKEN = 40  # longer runs are not words; Series Description is LO, 64 characters (PS3.5 6.2)
 _GLUABLE_SHORT = frozenset(
     {"t1", "t2", "3d", "2d", "fs", "gd", "km", "ax", "ir", "wi", "we", "w", "se", "iv", "wo", "no"}
 )
-_NUMBERED = frozenset({"t1", "t2", "pos"})  # T12 is a vertebra, pos50 a position of the table
+_NUMBERED = frozenset({"t1", "t2", "pos"})  # not split from digits: T12 is a vertebra, pos50 a table position
 _UNSPACED_BEGIN = "\u0e00"  # Thai; Hangul jamo (NFKD of Korean), Chinese and Japanese follow: written without spaces
 _PREFIX_LETTERS = "sedvwo"  # sT2W, eFLAIR, dT1: vendor prefixes (Philips)
 _NOT_DECOMPOSED = str.maketrans({"ø": "o", "đ": "d", "ł": "l", "ı": "i", "æ": "ae", "œ": "oe", "×": " "})
 
-# a hyphen in the place of a sign ("T1 -C", "T1 C-") is a minus; between words it is a separator ("T1-3D-FFE-C")
+# "-C" after a blank and "C-" before one mean without contrast; other hyphens only separate words ("T1-3D-FFE-C")
 _TOKEN = re.compile(r"(?<!\S)-c(?![^\W_])|(?<![^\W_])c-(?!\S)|[a-z0-9]+|[^\W_a-z0-9]+|[+*]")
-Meaning = tuple[str, str | None, str]  # group, for "other" which sort, and the term as it is written
+Meaning = tuple[str, str | None, str]  # group, kind of "other", and the term as it is written
 
 _NO_MEANING = (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word or phrase of a description. ``group`` is None for an unknown word, ``kind`` tells which sort of other.
+    """A word or phrase of a description. ``group`` is None for an unknown word; ``kind`` is the kind of "other".
 
-    ``term`` is the vocabulary's term that it was recognised by.
+    ``term`` is the term of the vocabulary by which the word was recognised.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Word:
 
 
 def plain(text: str) -> str:
-    """Lower case, no accents, Cyrillic and Greek Т1/Т2 as Latin."""
+    """``text`` in lower case, without accents, with Cyrillic and Greek Т1/Т2 as Latin."""
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()).translate(_NOT_DECOMPOSED)
@@ -56,7 +56,7 @@ def plain(text: str) -> str:
     return re.sub(r"[тτ](?=[12])", "t", bare)
 
 
-# "CE(-)", as in East Asia, or "IV-": the agent named, and that there was none
+# "CE(-)", as in East Asia, or "IV-": an agent with a minus means that none was given
 _MINUS_AGENTS = "|".join(
     plain(agent) for agent in ("c", "ce", "cm", "iv", "gd", "km", "contrast", "造影", "增强", "増強", "조영")
 )
@@ -73,10 +73,10 @@ def tokens(text: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Meanings by the form of their term: whole phrases, beginnings, ends, and what may stand inside a word.
+    """Meanings by the form of their term: whole phrases, prefixes, suffixes, and substrings of a word.
 
-    ``prefixes``: by the whole words before the beginning, which most terms have none of. ``longest``: how many words
-    the longest term has, by its first.
+    ``prefixes``: keyed by the whole words before the prefix, usually none. ``longest``: by first word, the number of
+    words of the longest term.
     """
 
     phrases: dict[tuple[str, ...], Meaning] = field(default_factory=dict)
@@ -86,13 +86,13 @@ class Terms:
     longest: dict[str, int] = field(default_factory=dict)
 
     def add(self, meaning: Meaning) -> None:
-        """Take a term up; a later one of the same words wins."""
+        """Add a term; it replaces an earlier one of the same words."""
         term = meaning[2]
         words = tuple(tokens(term.strip("*")))
         opens, closes = (
             term.startswith("*"),
             term.endswith("*") and not term.endswith(" *"),
-        )  # "T2 *" is the star itself
+        )  # the star of "T2 *" is a word of its own, not a wildcard
         if opens and closes:
             self.insides["".join(words)] = meaning
         elif opens:
@@ -110,7 +110,7 @@ class Terms:
         self.phrases.setdefault(words, meaning)
 
     def meaning(self, words: tuple[str, ...]) -> Meaning | None:
-        """Of exactly these words, else by a stem that leaves no word of several whole: "pre surg*" holds for two."""
+        """The meaning of exactly these words, else of a wildcard term of as many words ("pre surg*" has two)."""
         return self.phrases.get(words) or self._stem(words)
 
     def _stem(self, words: tuple[str, ...]) -> Meaning | None:
@@ -130,7 +130,10 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The site's terms, which go before the shipped ones whatever their form. Make one with :func:`load_vocabulary`."""
+    """The site's terms and the shipped ones; the site's take precedence, whatever their form.
+
+    Make one with :func:`load_vocabulary`.
+    """
 
     site: Terms
     shipped: Terms
@@ -194,7 +197,7 @@ class Vocabulary:
         return tuple(piece for piece in pieces if piece)
 
     def _unglue(self, token: str, start: int, previous: str) -> tuple[str, ...] | None:
-        """``token[start:]`` as known words, longest first, or None; digits are a word, but not behind every word."""
+        """``token[start:]`` as known words, longest first, or None; digits may follow a word not in `_NUMBERED`."""
         if start == len(token):
             return ()
         for end in range(len(token), start, -1):
@@ -231,7 +234,7 @@ def load_vocabulary(
 ) -> Vocabulary:
     """The shipped vocabulary, with the site's own terms (``[series.rules]``: group → terms) taking precedence.
 
-    ``without``: shipped terms, as they are written, to be left out (to measure what they are worth).
+    ``without``: shipped terms, as they are written, to leave out, so that their effect can be measured.
 
     Raises:
         ConfigError: a group that does not exist, or a term without any letter; names the key.

@@ -1,4 +1,4 @@
-"""What the words of one text say of a series: its weighting, before or after contrast agent, or which trap it is."""
+"""Classify a series by the words of one text: its weighting, before or after contrast agent, or another kind."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from node.series.vocabulary import OTHER, Vocabulary, Word
 from node.study import Contrast
 
 BY_WORDS, BY_SEQUENCE, BY_PHYSICS = 0.9, 0.8, 0.5
-"""Confidence in a verdict by a word for the weighting, by a word for a sequence, by the timing or a habit."""
+"""Confidence in a verdict by a word for the weighting, by a word for a sequence, by the timing or a common usage."""
 
 _TRANSFER = "magnetisation transfer"
-# kinds that tell more than others beside them: "art TOF sub" is an angiography, "ep2d_perf" a perfusion
-_TELLING = {
+# kinds that outweigh others in one name: "art TOF sub" is an angiography, "ep2d_perf" a perfusion
+_PRECEDENCE = {
     kind: place for place, kind in enumerate(("angiography", "arterial spin labelling", "perfusion", "subtraction"))
 }
 _VERTEBRA = re.compile(r"[clt]\d{1,2}|s1")
@@ -28,11 +28,11 @@ _SPIN_ECHO = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The verdict on one series. ``contrast`` is None for anything that is none of the four.
+    """The verdict on one series. ``contrast`` is None for a series that is none of the four contrasts.
 
-    ``marker`` is what the words say about contrast agent, whatever the weighting; ``kind`` which sort of other it is;
-    ``elsewhere`` why the images show another body part, though their weighting is one of the four; ``contradicted`` why
-    the timing cannot be that of ``contrast``.
+    ``marker``: before or after contrast agent, as the words say, whatever the weighting; ``kind``: the kind of a series
+    that is none of the four; ``elsewhere``: why the images show another body part, though their weighting is one of the
+    four; ``contradicted``: why the timing contradicts ``contrast``.
     """
 
     contrast: Contrast | None
@@ -44,16 +44,16 @@ class Classification:
     contradicted: str | None = None
 
 
-def judge_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -> Classification:
-    """The verdict by the words of ``text`` alone; confidence 0 if none tells.
+def classify_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -> Classification:
+    """The verdict by the words of ``text`` alone; its confidence is 0 if no word decides.
 
-    ``is_mprage``: the header says that the images are an MPRAGE as acquired, so "MPR" is that word cut short.
+    ``is_mprage``: the header says that the images are an MPRAGE as acquired, so "MPR" abbreviates MPRAGE.
     """
     words = vocabulary.words(text)
     marker, marker_evidence = read_marker(words)
-    trap = _trap(words, marker) or (None if is_mprage else _reformat(words))
-    if trap:
-        kind, evidence = trap
+    excluded = _excluding_word(words, marker) or (None if is_mprage else _reformat(words))
+    if excluded:
+        kind, evidence = excluded
         return Classification(None, (evidence,), BY_WORDS, marker, kind)
     weighting, evidence, confidence = _weighting(words)
     if weighting is None:
@@ -61,11 +61,11 @@ def judge_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -> C
             None, (evidence,), 0.0 if confidence == 0 else BY_WORDS, marker, "unclear" if confidence else None
         )
     if weighting is Contrast.T1:
-        told = (evidence, marker_evidence) if marker_evidence else (evidence,)
+        texts = (evidence, marker_evidence) if marker_evidence else (evidence,)
         weighting = Contrast.T1C if marker == "after" else weighting
     else:
-        told = (evidence, f"{marker_evidence}; {weighting} keeps its weighting") if marker_evidence else (evidence,)
-    return Classification(weighting, told, confidence, marker, elsewhere=_vertebrae(words))
+        texts = (evidence, f"{marker_evidence}; {weighting} keeps its weighting") if marker_evidence else (evidence,)
+    return Classification(weighting, texts, confidence, marker, elsewhere=_vertebrae(words))
 
 
 def _first(words: Sequence[Word], *groups: str) -> Word | None:
@@ -75,7 +75,7 @@ def _first(words: Sequence[Word], *groups: str) -> Word | None:
 def _weighting(words: Sequence[Word]) -> tuple[Contrast | None, str, float]:
     """(weighting, evidence, confidence).
 
-    Without a weighting the confidence is 0 when no word tells, above 0 when words tell of something else.
+    Without a weighting, the confidence is 0 if no word decides, above 0 if the words contradict each other or mean T2*.
     """
     t1, t2 = _first(words, "T1", "T1c"), _first(words, "T2")
     flair, inversion = _first(words, "FLAIR"), _first(words, "inversion")
@@ -102,19 +102,19 @@ def _weighting(words: Sequence[Word]) -> tuple[Contrast | None, str, float]:
     return None, "no word of the description tells the weighting", 0.0
 
 
-def _trap(words: Sequence[Word], marker: Marker | None) -> tuple[str, str] | None:
-    """(kind, evidence) when a word makes the series none of the four, whatever stands beside it."""
-    # magnetisation transfer darkens brain, so that enhancement shows better: then it is a T1 after contrast
-    passing = (_TRANSFER,) if marker == "after" else ()
-    others = [word for word in words if word.group == OTHER and word.kind not in passing]
+def _excluding_word(words: Sequence[Word], marker: Marker | None) -> tuple[str, str] | None:
+    """(kind, evidence) if a word shows that the series is none of the four contrasts, whatever the other words."""
+    # magnetisation transfer darkens the brain to show enhancement better, so after contrast it is a T1c, not excluded
+    allowed = (_TRANSFER,) if marker == "after" else ()
+    others = [word for word in words if word.group == OTHER and word.kind not in allowed]
     if others:
-        other = min(others, key=lambda word: _TELLING.get(word.kind or "", len(_TELLING)))
+        other = min(others, key=lambda word: _PRECEDENCE.get(word.kind or "", len(_PRECEDENCE)))
         return other.kind or OTHER, f"'{other.text}' reads as {other.kind or OTHER}"
     return _difference(words, marker) or _dixon_part(words)
 
 
 def _difference(words: Sequence[Word], marker: Marker | None) -> tuple[str, str] | None:
-    """``T1 KM - T1 nativ``: one weighting twice, with and without contrast agent."""
+    """(kind, evidence) for a name like ``T1 KM - T1 nativ``: T1 twice, with and without contrast agent."""
     is_twice = sum(word.group in ("T1", "T1c") for word in words) > 1
     if is_twice and marker == "before" and _first(words, "agent", "after", "T1c"):
         return "subtraction", "T1 is named twice, with and without contrast agent: a subtraction"
@@ -122,7 +122,7 @@ def _difference(words: Sequence[Word], marker: Marker | None) -> tuple[str, str]
 
 
 def _vertebrae(words: Sequence[Word]) -> str | None:
-    """Two vertebrae beside one another: ``C5-C7``, ``L4/L5``, ``L5-S1``. They tell the place, not the weighting."""
+    """Evidence for another body part: two vertebrae in a row (``C5-C7``, ``L4/L5``, ``L5-S1``), else None."""
     for pair in pairwise(words):
         if all(word.group is None and _VERTEBRA.fullmatch(word.text) for word in pair):
             return f"'{pair[0].text} {pair[1].text}' are vertebrae: another body part"
@@ -132,7 +132,7 @@ def _vertebrae(words: Sequence[Word]) -> str | None:
 def _dixon_part(words: Sequence[Word]) -> tuple[str, str] | None:
     if len(words) < 2:
         return None
-    if words[0].text == "fat":  # "FAT: Ax T1 Flex", of which "WATER: ..." is the image; fat suppression is one word
+    if words[0].text == "fat":  # "FAT: Ax T1 Flex", whose image is "WATER: ..."; a term for fat suppression is one word
         return "Dixon part", "'fat' at the beginning is one part of a Dixon series"
     last, is_spin_echo = words[-1].text, any(word.text in _SPIN_ECHO for word in words)
     dixon = _first(words, "dixon")
@@ -149,7 +149,10 @@ def _has(words: Sequence[Word], *texts: str) -> bool:
 
 
 def _reformat(words: Sequence[Word]) -> tuple[str, str] | None:
-    """MPR right after T1 is MPRAGE (``t1_mpr_ns_sag``); before a plane alone, or beside MPRAGE, a reformat."""
+    """(kind, evidence) of a reformat: "MPR" followed only by planes, or not directly after T1.
+
+    "MPR" directly after T1 stands for MPRAGE otherwise (``t1_mpr_ns_sag``).
+    """
     positions = [index for index, word in enumerate(words) if word.group == "mpr"]
     found = (_reformat_at(words, position) for position in positions)
     return next((each for each in found if each), None)

@@ -1,1 +1,1 @@
-"""Numbers and words for people: the TID 1500 report and its codes."""
+"""The structured reports: measurements (TID 1500), refusals, and their codes."""

@@ -1,4 +1,4 @@
-"""Coded concepts of segments and report, in one checked table (read by the SEG writer, too).
+"""Coded concepts of segments and reports, used by the SR writer and the SEG writer.
 
 Property types are from CID 7159 "Lesion Segmentation Type", the category from CID 7150, sites from CID 4031.
 """
@@ -16,7 +16,7 @@ class SegmentConcept:
 
     Attributes:
         number: Segment Number.
-        region: its name in the code and in ``result.json``.
+        region: name of the region in the code and in ``result.json``.
         label: Segment Label, as the radiologist reads it.
         description: Segment Description.
         property_type: Segmented Property Type.
@@ -50,18 +50,18 @@ SEGMENTS = (
         (250, 200, 40),
     ),
 )  # fmt: skip
-"""In drawing order: a viewer that cannot overlap segments still shows them rightly."""
+"""In drawing order: a viewer that cannot overlap segments still shows the inner ones on top of the outer ones."""
 
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 REPORT_TITLE = Code("126001", "DCM", "Oncology Measurement Report")
-"""126000 "Imaging Measurement Report" opens as a blank viewport in a common viewer; both are in CID 7021."""
+"""Not 126000 "Imaging Measurement Report", which a common viewer opens as a blank viewport; both are in CID 7021."""
 
 MR_PROCEDURE = Code("25056-3", "LN", "MRI unspecified body region")
-"""Of CID 100 "Quantitative Diagnostic Imaging Procedures", which knows no brain; the finding site names that."""
+"""From CID 100 "Quantitative Diagnostic Imaging Procedures", which has no code for the brain; the finding site has."""
 
 VOLUME = Code("118565006", "SCT", "Volume")
 MILLILITRE = Code("mL", "UCUM", "milliliter")
 COMMENT = Code("121106", "DCM", "Comment")
 FINDING = Code("121071", "DCM", "Finding")
 REFUSAL_TITLE = Code("18748-4", "LN", "Diagnostic Imaging Report")
-"""CID 7000; nothing is measured, so TID 1500's titles would be wrong."""
+"""From CID 7000: a refusal measures nothing, so the titles of TID 1500 would be wrong."""

@@ -1,4 +1,4 @@
-"""The numbers of the report, taken from the SEG itself, so that report and overlay cannot differ."""
+"""The measurements of the report, computed from the SEG itself, so that report and SEG cannot differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from node.sr_writer.codes import SEGMENTS, SegmentConcept
 
 @dataclass(frozen=True, slots=True)
 class SegmentMeasurement:
-    """What is reported of one segment: its volume in mL (voxels times voxel size)."""
+    """The measurement of one segment: its volume in mL (voxels times voxel size)."""
 
     concept: SegmentConcept
     volume_ml: float

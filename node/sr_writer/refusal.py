@@ -1,4 +1,4 @@
-"""A small SR that tells the radiologist why a study has no result: a title, the reason, who says so."""
+"""A small SR that informs the radiologist why a study has no result: title, reason and observer (this node)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ABOUT = "Automatic message for research; not a medical device. The study was no
 def write_refusal(
     header: pydicom.Dataset, study_instance_uid: str, reason: str, identity: ResultIdentity
 ) -> EnhancedSR:
-    """The Enhanced SR (PS3.3 A.35.2) with ``reason`` for the study that ``header`` (of one of its instances) is of.
+    """The Enhanced SR (PS3.3 A.35.2) with ``reason`` for the study; ``header`` is that of one of its instances.
 
     Raises:
-        VerificationError: ``header`` is of another study.
+        VerificationError: ``header`` belongs to another study.
     """
     if header.StudyInstanceUID != study_instance_uid:
         raise VerificationError("refusal SR: the instance that names the patient is not of this study")
@@ -51,9 +51,9 @@ def write_refusal(
         ]
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom repeats pydicom's remarks about the source's values
+        warnings.simplefilter("ignore")  # highdicom repeats pydicom's warnings about values of the source
         document = EnhancedSR(
-            evidence=[_able_to_hold(reason, with_valid_identity(header))],
+            evidence=[_encodable(reason, with_valid_identity(header))],
             content=root,
             series_instance_uid=derived_uid(identity.workflow_id, "refusal series"),
             series_number=SERIES_NUMBER,
@@ -70,8 +70,8 @@ def write_refusal(
     return document
 
 
-def _able_to_hold(reason: str, header: pydicom.Dataset) -> pydicom.Dataset:
-    """``header``, in UTF-8 if ``reason`` may quote what its character set (PS3.3 C.12.1.1.2) has no code for."""
+def _encodable(reason: str, header: pydicom.Dataset) -> pydicom.Dataset:
+    """``header``, changed to UTF-8 if its character set (PS3.3 C.12.1.1.2) may be unable to encode ``reason``."""
     if not reason.isascii() and header.get("SpecificCharacterSet") != "ISO_IR 192":
         header.decode()
         header.SpecificCharacterSet = "ISO_IR 192"
@@ -79,10 +79,10 @@ def _able_to_hold(reason: str, header: pydicom.Dataset) -> pydicom.Dataset:
 
 
 def verify_refusal(file: Path, header: pydicom.Dataset, reason: str) -> None:
-    """Read the refusal back from its bytes and compare it with what was meant.
+    """Read the refusal file back and compare it with ``reason`` and ``header``.
 
     Raises:
-        VerificationError: the reason, or the patient's or study's identity differ.
+        VerificationError: the reason is missing, or the patient's or study's identity differs.
     """
     document = pydicom.dcmread(file)
     texts = [item.TextValue for item in document.ContentSequence if item.ValueType == "TEXT"]

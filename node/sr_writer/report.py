@@ -35,13 +35,13 @@ _VOLUME_TOLERANCE_ML = 0.001
 
 @dataclass(frozen=True, slots=True)
 class ReportContent:
-    """What a report is made of, beside the SEG it measures.
+    """Content of a report besides the SEG that it measures.
 
     Attributes:
         selection: the series used, with their evidence.
-        source: header of one instance of the series that the SEG lies on (patient and study identity).
-        cautions: what the reader should know.
-        series_lines: one sentence per series used, which it is and why; empty: number and description alone.
+        source: header of one instance of the SEG's source series (patient and study identity).
+        cautions: doubts about the result, in sentences for its reader.
+        series_lines: one line per series used, with its evidence; if empty, the report gives number and description.
     """
 
     selection: Selection
@@ -53,8 +53,8 @@ class ReportContent:
 def write_report(seg: pydicom.Dataset, content: ReportContent, identity: ResultIdentity) -> EnhancedSR:
     """The Enhanced SR (PS3.3 A.35.2) for ``seg``: volumes in mL, algorithm, series used, cautions.
 
-    Enhanced SR holds all that is said (no spatial coordinates) and is the class most receivers take. The report stays
-    small: source series are referenced, not images.
+    Enhanced SR suffices, since the report has no spatial coordinates, and is the SR class that most receivers accept.
+    The report stays small: it references the source series, not its images.
     """
     groups = [_group(measurement, seg, content, identity) for measurement in measure(seg)]
     device = sr.ObserverContext(
@@ -83,7 +83,7 @@ def _document(
     report: sr.MeasurementReport, seg: pydicom.Dataset, content: ReportContent, identity: ResultIdentity
 ) -> EnhancedSR:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom repeats pydicom's remarks about the source's values
+        warnings.simplefilter("ignore")  # highdicom repeats pydicom's warnings about values of the source
         document = EnhancedSR(
             evidence=[seg, with_valid_identity(content.source)],
             content=report[0],
@@ -134,7 +134,7 @@ def _group(
 
 
 def comment_lines(content: ReportContent, identity: ResultIdentity) -> Sequence[str]:
-    """Plain sentences for humans: series used, method, cautions, intended use."""
+    """The comments of the report as plain text: series used, method, cautions, intended use."""
     labels = [f"{contrast}: {series.label}" for contrast, series in content.selection.chosen.items()]
     lines = list(content.series_lines) or labels
     parameters = ", ".join(f"{key} {value}" for key, value in identity.software.parameters.items())
@@ -144,18 +144,18 @@ def comment_lines(content: ReportContent, identity: ResultIdentity) -> Sequence[
 
 
 def verify_report(file: Path, seg: pydicom.Dataset, source: pydicom.Dataset) -> None:
-    """Read the report back from its bytes and compare it with the SEG it measures and with its source.
+    """Read the report file back and compare it with the SEG that it measures and with its source.
 
     Raises:
-        VerificationError: a volume, the reference to the SEG, or the patient's or study's identity differ.
+        VerificationError: a volume, the reference to the SEG, or the patient's or study's identity differs.
     """
     document = pydicom.dcmread(file)
-    told = read_volumes(document)
+    reported = read_volumes(document)
     for each in measure(seg):
         label = each.concept.label
-        if abs(told.get(label, -1.0) - each.volume_ml) > _VOLUME_TOLERANCE_ML:
+        if abs(reported.get(label, -1.0) - each.volume_ml) > _VOLUME_TOLERANCE_ML:
             raise VerificationError(
-                f"SR: volume of '{label}' is {told.get(label)} mL, the SEG's {each.volume_ml:.3f} mL"
+                f"SR: volume of '{label}' is {reported.get(label)} mL, the SEG's {each.volume_ml:.3f} mL"
             )
     segs = {
         item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
@@ -176,7 +176,7 @@ def _items(content: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
 
 
 def read_volumes(document: pydicom.Dataset) -> dict[str, float]:
-    """Tracking identifier to volume in mL, as an SR of ours (data set, as received) says."""
+    """Tracking identifier to volume in mL, read from a measurement report of this node (as received)."""
     volumes = {}
     for container in document.ContentSequence:
         for group in container.get("ContentSequence", ()):

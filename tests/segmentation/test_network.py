@@ -93,10 +93,10 @@ def test_the_output_has_eight_slices_fewer(networks: dict[str, MSNet]) -> None:
     assert out.shape == (2, 5, 12, 16, 2)
 
 
-@pytest.mark.parametrize(("is_twice", "count"), [(True, 125), (False, 110)])
-def test_tensors_are_counted_as_in_the_checkpoints(is_twice: bool, count: int) -> None:
+@pytest.mark.parametrize(("halves_twice", "count"), [(True, 125), (False, 110)])
+def test_tensors_are_counted_as_in_the_checkpoints(halves_twice: bool, count: int) -> None:
     """125 tensors for whole tumour and core, 110 for enhancing tumour."""
-    assert len(set(layer_names(is_twice))) == count
+    assert len(set(layer_names(halves_twice))) == count
 
 
 def test_a_missing_tensor_is_named() -> None:

@@ -14,7 +14,7 @@ from pydicom.uid import JPEG2000Lossless
 
 from node.errors import InstanceRefused, SelectionRefused, StorageError
 from node.series import values
-from node.series.candidate import no_volume
+from node.series.candidate import volume_problem
 from node.series.headers import read_facts, read_study
 
 
@@ -250,7 +250,7 @@ def test_frame_types_and_stacks_that_make_no_one_volume(write, tmp_path, frames,
     )
     facts = read_facts(read_study(tmp_path).series[0])
     assert facts.mixture == mixture
-    assert no_volume(facts) == (f"{mixture}: not one volume" if mixture else None)
+    assert volume_problem(facts) == (f"{mixture}: not one volume" if mixture else None)
 
 
 def test_functional_groups_of_an_enhanced_instance(write, tmp_path):
