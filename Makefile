@@ -1,22 +1,27 @@
-# make demo: one exam end to end, into demo-out/.   make test: lint, types, every test.
-# Both install into .venv first; pyproject.toml pins what is installed.
+# make demo: one exam end to end, into demo-out/.
+# make check: lint, types and the fast tests, while you work.   make test: lint, types and every test, as .ci/run does.
+# All install into .venv first; pyproject.toml pins what is installed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test chaos lint clean
+.PHONY: venv demo check test chaos lint clean
 
 venv: $(VENV)/.installed-dev
 
 demo: $(VENV)/.installed
 	$(BIN)/glionode demo
 
+# several workers share the tests (tests/conftest.py says how many); a single test: .venv/bin/python -m pytest FILE
+check: lint
+	$(BIN)/python -m pytest -q -n auto -m "not slow"
+
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 # the long form of the chaos suite: hundreds of kills, some ten minutes
 chaos: $(VENV)/.installed-dev
-	GLIONODE_CHAOS=full $(BIN)/python -m pytest -q -s tests/chaos
+	GLIONODE_CHAOS=full $(BIN)/python -m pytest -q -s -n 0 tests/chaos
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check node bench tests

@@ -9,8 +9,8 @@ from node.cli.main import glionode
 
 def main() -> None:
     """Run the command line."""
-    # Read when torch loads OpenMP: threads that wait must sleep. Layers are short, and spinning between them took up to
-    # ten times the CPU seconds of the work itself whenever something else ran (docs/performance.md).
+    # OpenMP reads this when torch loads it: waiting threads must sleep. Layers are short, and on a busy machine threads
+    # that spin between layers took up to ten times the CPU seconds of the work itself (docs/performance.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     glionode(prog_name="glionode")
 

@@ -21,7 +21,7 @@ from node_process import NodeProcess, running_node, write_config
 from pydicom.uid import MRImageStorage
 from small_study import make_small_study, study_instance_uid, write_small_study
 
-from node.app import WorkerProcess, _tell_of_deaths
+from node.app import WorkerProcess, _notify_of_crashes
 from node.config import load_config
 from node.errors import EngineError
 from node.metrics import Metrics
@@ -264,7 +264,7 @@ def test_humans_are_told_of_a_study_that_kills_workers(states: list[str], count:
         for name in ("deadly", "deadly.2"):
             put_refused_order(client, config.folder, name)
         for _ in range(2):
-            _tell_of_deaths(config, "deadly", "it is deadly")
+            _notify_of_crashes(config, "deadly", "it is deadly")
         notices = client.workflows("notice", attributes={"study_instance_uid": "1.2.3"})
         inputs = [client._client.list_workflows(workflow_ids=[each.workflow_id])[0].input for each in notices]
     assert [each["args"] for each in inputs] == count * [("failed", "1.2.3", "it is deadly")]

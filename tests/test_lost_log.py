@@ -54,7 +54,7 @@ def test_line_that_cannot_be_written_is_lost(set_up, level):
 def test_line_on_a_full_disk_is_lost():
     """A process whose log cannot be written (a full disk) does its work to the end."""
     program = (
-        "import structlog; from node.log import set_up_log; from node.sections import LogSection;"
+        "import structlog; from node.log import set_up_log; from node.config_sections import LogSection;"
         "set_up_log(LogSection()); [structlog.get_logger().error('x' * 9000) for _ in range(9)]; print('done')"
     )
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -87,7 +88,7 @@ FENCES = {  # library: where it may be imported
     "sqlalchemy": ("workflow/",),
 }
 
-BOUNDARIES = {("scp/assembly.py", "_tried"), ("processing/pipeline.py", "_guarded")}
+BOUNDARIES = {("scp/assembly.py", "_tried"), ("processing/step_errors.py", "guarded")}
 """Where any exception may be caught: one study must not end the loop, or the worker's way, for all others."""
 
 RECEIVER = ("node.app", "node.cli.main", "node.cli.check", "node.processing.pipeline", "node.web.page")
@@ -95,6 +96,7 @@ RECEIVER = ("node.app", "node.cli.main", "node.cli.check", "node.processing.pipe
 LONGEST_FUNCTION, LONGEST_FILE, MOST_ARGUMENTS = 60, 300, 6
 
 
+@cache
 def parse(file: Path) -> ast.Module:
     """The syntax tree of ``file``."""
     return ast.parse(file.read_text(encoding="utf-8"), str(file))

@@ -49,16 +49,17 @@ def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) ->
     section = configure(config_file, quiet=True).series
     choice = Choice(shortfall=section.shortfall)
     compare = _images if section.compare_images else None
+    selection: Selection | None
     refusal: SelectionRefused | None = None
     try:
-        told: Selection | None = select(read_study(study_dir), load_vocabulary(dict(section.rules)), choice, compare)
+        selection = select(read_study(study_dir), load_vocabulary(dict(section.rules)), choice, compare)
     except SelectionRefused as error:
-        refusal, told = error, error.considered
-    if told and as_json:
+        refusal, selection = error, error.considered
+    if selection and as_json:
         reason = str(refusal) if refusal else None
-        click.echo(json.dumps(selection_as_dict(told) | {"refusal": reason}, indent=2, ensure_ascii=False))
-    elif told:
-        Console().print(selection_table(told))
+        click.echo(json.dumps(selection_as_dict(selection) | {"refusal": reason}, indent=2, ensure_ascii=False))
+    elif selection:
+        Console().print(selection_table(selection))
     if refusal:
         raise refusal
 

@@ -14,12 +14,11 @@ this workflow, too, and is listed with its reason like all others.
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -31,7 +30,6 @@ from node.errors import (
     RefusedError,
     RetryableError,
     SelectionRefused,
-    UnforeseenError,
     VerificationError,
 )
 from node.log import study_context
@@ -40,6 +38,7 @@ from node.processing.methods import cascade_card
 from node.processing.request import ProcessingRequest, RequestOptions, build_request
 from node.processing.request_history import later_request, request_after_comparison, workflows_of_study
 from node.processing.results import RESULT_FILES, made_results, rounded, write_refused, write_results
+from node.processing.step_errors import guarded
 from node.processing.step_records import FollowingWorkflow, ReportedResults, ResultsExist, Segmentation, StudyOutcome
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient, delivery_queue
 from node.workflow.records import recorded_step
@@ -50,11 +49,7 @@ from node.workflow.workflow_id import WorkflowId
 if TYPE_CHECKING:
     from node.segmentation.cascade import Cascade
 
-T = TypeVar("T")
-
 log = structlog.get_logger()
-
-_OWN_CODE = Path(__file__).parents[1]
 
 Progress = Callable[[str, float], None]
 
@@ -181,7 +176,7 @@ class Pipeline:
         Raises:
             RefusedError: the images do not decide it.
         """
-        return _guarded(self._compare, request)
+        return guarded(self._compare, request)
 
     def _compare(self, request: ProcessingRequest) -> str:
         from node.segmentation.enhancement import compare_enhancement
@@ -212,8 +207,8 @@ class Pipeline:
 
     def segment(self, request: ProcessingRequest, folder: str) -> Segmentation | ResultsExist:
         """Volumes, grid, brain mask, cascade; writes the regions on the T1c grid. Existing results are kept."""
-        is_made = _guarded(self._existing_results, request, folder) is not None
-        return ResultsExist(is_made=True) if is_made else _guarded(self._segment, request, folder)
+        is_made = guarded(self._existing_results, request, folder) is not None
+        return ResultsExist(is_made=True) if is_made else guarded(self._segment, request, folder)
 
     def _existing_results(self, request: ProcessingRequest, folder: str) -> dict[str, Any] | None:
         return None if self._force else made_results(request, Path(folder))
@@ -240,7 +235,7 @@ class Pipeline:
         self, request: ProcessingRequest, folder: str, segmented: Segmentation | ResultsExist
     ) -> ReportedResults:
         """SEG and SR from the regions, read back and compared; then ``result.json``. Existing results are kept."""
-        return _guarded(self._report, request, folder, segmented)
+        return guarded(self._report, request, folder, segmented)
 
     def _report(
         self, request: ProcessingRequest, folder: str, segmented: Segmentation | ResultsExist
@@ -254,7 +249,7 @@ class Pipeline:
 
     def refuse(self, request: ProcessingRequest, folder: str, reason: str) -> list[str]:
         """``result.json`` of a study that has no results; returns the files to be sent, if any."""
-        return _guarded(write_refused, self._config, request, Path(folder), reason)
+        return guarded(write_refused, self._config, request, Path(folder), reason)
 
     # ---- what the steps share ----------------------------------------------------------------------------------
 
@@ -279,37 +274,3 @@ class Pipeline:
     def _cascade_progress(self, view: str, fraction: float) -> None:
         if self._progress:
             self._progress(f"segmenting: {view}", 0.32 + 0.64 * fraction)
-
-
-def _guarded(function: Callable[..., T], *arguments: Any) -> T:
-    """Call ``function``; turn an error that is not glionode's own into one that says whether to try the study again."""
-    try:
-        return function(*arguments)
-    except GlionodeError:
-        raise
-    except OSError as error:
-        raise UnforeseenError(f"{error.filename or 'the disk'}: {error.strerror or type(error).__name__}") from None
-    except Exception as error:  # noqa: BLE001 - a boundary: one study must not end the worker's work on others
-        # the error's text may repeat a header's value, so only its kind and place are told
-        text = f"{type(error).__name__} in {_place(error)}"
-        raise (UnforeseenError(text) if may_pass(error) else DefectError(text)) from None
-
-
-def may_pass(error: Exception) -> bool:
-    """True of errors that memory, device or driver may cause; of others, the program or the input is the cause.
-
-    torch and SimpleITK raise RuntimeError for a device that ran out of memory or was lost, and for much else.
-    """
-    is_defect = isinstance(error, NotImplementedError | RecursionError)
-    return isinstance(error, MemoryError | RuntimeError) and not is_defect
-
-
-def _place(error: Exception) -> str:
-    """File and line that raised ``error``; if they are a library's, also the line of glionode that called it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    raised = frames[-1]
-    place = f"{Path(raised.filename).name}:{raised.lineno}"
-    own = [each for each in frames if Path(each.filename).is_relative_to(_OWN_CODE)]
-    if not own or own[-1] is raised:
-        return place
-    return f"{place}, called from {Path(own[-1].filename).relative_to(_OWN_CODE).as_posix()}:{own[-1].lineno}"

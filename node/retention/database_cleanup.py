@@ -1,5 +1,6 @@
-"""What the engine's database knows of studies is forgotten once nothing of them is left, so that it does not grow for
-ever. Such a study, sent again, is processed again: its results get the UIDs that they had.
+"""Deletes the database records of studies whose inputs and results are deleted, so that the database stays bounded.
+
+If such a study is sent again, the node processes it again, and its results get the same UIDs as before.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ _OVER = (
 def delete_study_records(
     config: Config, lines: Iterable[StudyStatus], is_past: Callable[[datetime], bool]
 ) -> list[str]:
-    """Forget the studies that are over, whose days have passed, and of which neither inputs nor results are left.
+    """Delete the records of finished studies without inputs and results, once the days that results are kept are over.
 
-    Returns their UIDs. ``is_past``: whether the days that results are kept have passed since a moment.
+    Returns the UIDs of these studies. ``is_past``: whether the days that results are kept have passed since a moment.
 
     Raises:
         EngineError: the database does not answer.
-        OSError: the results' folder cannot be read.
+        OSError: the folder of results cannot be read.
     """
     current = {line.folder: line for line in lines if line.folder}
     due = {
@@ -67,7 +68,7 @@ def delete_study_records(
 
 
 def _study_of(folder: Path) -> str:
-    """The study of superseded results, which are to go first; empty: nobody knows."""
+    """The study of superseded results, which must be deleted before the study's records; empty: unknown."""
     try:
         return str(json.loads((folder / "result.json").read_text("utf-8")).get("study_instance_uid"))
     except FileNotFoundError:

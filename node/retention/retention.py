@@ -1,6 +1,8 @@
-"""What is deleted, and when. Why inputs are held is in ``holding.py``, the deleting itself in ``removal.py``.
+"""Deletes inputs, results and unanswered requests for storage commitment that may be deleted.
 
-Results go after inputs. In doubt, nothing goes. What cannot be judged or deleted is logged, and the rest goes on.
+``retention_status.py`` decides why inputs are held; ``scp/removal.py`` deletes a study's folder. The inputs of a study
+are deleted before its results. In case of doubt, nothing is deleted. A study that cannot be judged or deleted is
+logged, and the others are still deleted.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class RetentionSnapshot:
-    """Ledger and spool at one moment. ``unfinished``: ids of the workflows that are not over."""
+    """Database and spool at one moment. ``unfinished``: ids of the workflows that have not ended."""
 
     now: datetime
     lines: list[StudyStatus]
@@ -46,7 +48,7 @@ class RetentionSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class CleanupResult:
-    """What went: Study Instance UIDs of inputs, names of results' folders, how many requests for commitment."""
+    """The deleted items: Study Instance UIDs of inputs, names of results' folders, number of commitment requests."""
 
     studies: list[str]
     results: list[str]
@@ -54,7 +56,7 @@ class CleanupResult:
 
 
 def take_snapshot(config: Config) -> RetentionSnapshot:
-    """Read ledger and spool, and judge every study.
+    """Read database and spool, and determine the retention status of every study.
 
     Raises:
         EngineError: the database does not answer.
@@ -72,10 +74,10 @@ def take_snapshot(config: Config) -> RetentionSnapshot:
 def clean(
     config: Config, held: list[RetentionStatus], dry_run: bool, is_needed: Callable[[str], bool] = lambda _: False
 ) -> list[str]:
-    """Delete the inputs that may go; the Study Instance UIDs of what went (``dry_run``: of what would go).
+    """Delete the inputs that may be deleted; return their Study Instance UIDs. ``dry_run``: only list them.
 
-    What a kill left of an earlier round is settled first. A study that the disk will not let go is logged and stays,
-    and so does one that ``is_needed`` says was ordered since ``held`` was judged.
+    Deletions that a crash interrupted are finished or undone first. A study that cannot be deleted from the disk is
+    logged and kept. A study is also kept if ``is_needed`` says that it was requested since ``held`` was determined.
     """
     deletable = [each for each in held if each.held_because is None]
     if dry_run:
@@ -99,14 +101,14 @@ def clean(
 
 @contextmanager
 def _alone(config: Config) -> Iterator[None]:
-    """One at a time deletes, be it a worker or the command line."""
+    """Lock: only one process deletes at a time, a worker or the command line."""
     with (config.folder / "retention.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def clean_results(config: Config, snapshot: RetentionSnapshot, gone: Collection[str], dry_run: bool) -> list[str]:
-    """Delete results that are old enough; the names of their folders. ``gone``: studies whose inputs went just now."""
+    """Delete results that are old enough; return their folders' names. ``gone``: studies with inputs just deleted."""
     if is_clock_behind(snapshot.lines, snapshot.now):
         return []
     by_folder = {line.folder: line for line in snapshot.lines if line.folder}
@@ -125,7 +127,7 @@ def clean_results(config: Config, snapshot: RetentionSnapshot, gone: Collection[
                     if not dry_run:
                         remove_folder(folder)
                     deleted.append(folder.name)
-            except (OSError, ValueError) as error:  # the disk, or a result.json that is none
+            except (OSError, ValueError) as error:  # an error of the disk, or an invalid result.json
                 log.error("results_not_deleted", folder=folder.name, kind=type(error).__name__)
     return deleted
 
@@ -144,7 +146,7 @@ def _is_past(config: Config, moment: datetime, now: datetime) -> bool:
 def _results_since(
     config: Config, folder: Path, line: StudyStatus | None, studies: Collection[str]
 ) -> tuple[str, datetime] | None:
-    """Study and moment from which these results count as old; None: they stay."""
+    """The study of these results, and the moment from which their days are counted; None: the results are kept."""
     if line is not None:
         is_over = line.state == "refused" or (has_results(config, line) and not why_undelivered(config, line))
         return (line.study_instance_uid, line.since) if is_over else None
@@ -159,7 +161,7 @@ def _results_since(
 
 
 def clean_commitments(config: Config, snapshot: RetentionSnapshot) -> int:
-    """Delete requests for commitment that were never answered and that no workflow waits for; how many."""
+    """Delete unanswered requests for storage commitment that no workflow waits for; return their number."""
     commitments, count = Commitments(config.commitments_folder), 0
     for file in sorted(config.commitments_folder.glob("*.json")):
         try:
@@ -168,7 +170,7 @@ def clean_commitments(config: Config, snapshot: RetentionSnapshot) -> int:
             if _is_past(config, datetime.fromtimestamp(file.stat().st_mtime, UTC), snapshot.now):
                 commitments.forget(file.stem)
                 count += 1
-        except FileNotFoundError:  # answered meanwhile
+        except FileNotFoundError:  # answered in the meantime
             continue
         except (OSError, ValueError, LookupError) as error:
             log.error("commitment_not_deleted", kind=type(error).__name__)
@@ -176,7 +178,7 @@ def clean_commitments(config: Config, snapshot: RetentionSnapshot) -> int:
 
 
 def clean_all(config: Config, snapshot: RetentionSnapshot, dry_run: bool) -> CleanupResult:
-    """Delete all that may go (``dry_run``: only name it).
+    """Delete all that may be deleted (``dry_run``: only list it).
 
     Raises:
         EngineError: the database does not answer.
@@ -193,11 +195,13 @@ def clean_all(config: Config, snapshot: RetentionSnapshot, dry_run: bool) -> Cle
 
 
 def retention_round(config: Config) -> dict[str, int]:
-    """Delete all that may go, if the config wants it; plain JSON counts. May run twice, and while the node runs.
+    """Delete all that may be deleted, if retention is enabled; return counts. May run twice, and while the node runs.
+
+    Logs every exception, because no caller does.
 
     Raises:
         EngineError: the database does not answer.
-        OSError: spool or work folder cannot be listed. Whatever is raised is logged here: nobody else does.
+        OSError: spool or work folder cannot be listed.
     """
     if not config.retention.enabled:
         return {}

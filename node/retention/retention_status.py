@@ -1,7 +1,7 @@
-"""Why the inputs of a study are held.
+"""The retention status of a study: whether its inputs may be deleted, and if not, why they are held.
 
-They go when every destination that the study was ordered to has the results, and the days of the config have passed;
-never the last copy of a study that has no result anywhere. In doubt, nothing goes.
+Inputs may be deleted when every destination of the study's request has the results, and the days of the config have
+passed. The last copy of a study without results is never deleted. In case of doubt, nothing is deleted.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ _HAS_IT = {
     "committed": (DeliveryState.COMMITTED,),
 }
 _CLOCKS_DIFFER = timedelta(minutes=5)
-"""By how much the clocks of the node's machines may differ before one is taken for set back."""
+"""Tolerated difference between the clocks of the node's machines; beyond it, a clock counts as set back."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionStatus:
-    """What the spool holds of one study; ``arrived``: its latest instance; ``held_because`` None: it may be deleted."""
+    """The inputs of one study in the spool.
+
+    ``arrived``: when the latest instance arrived; ``held_because`` None: the inputs may be deleted.
+    """
 
     study_instance_uid: str
     instances: int
@@ -40,16 +43,16 @@ class RetentionStatus:
     held_because: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; stable: keys are only ever added."""
+        """Plain JSON values. Later versions may add keys, and remove or rename none."""
         return asdict(self) | {"arrived": None if self.arrived is None else self.arrived.isoformat()}
 
 
 def retention_statuses(
     config: Config, lines: list[StudyStatus], now: datetime, processing: Collection[str] = ()
 ) -> list[RetentionStatus]:
-    """Every study in the spool, and why it is held; sorted by UID.
+    """The retention status of every study in the spool, sorted by UID.
 
-    ``processing``: studies of which a workflow is not over, be it the latest or an earlier one.
+    ``processing``: studies with an unfinished workflow, the latest or an earlier one.
     """
     by_study = {line.study_instance_uid: line for line in lines}
     clock = "the clock was set back: the ledger holds later times" if is_clock_behind(lines, now) else None
@@ -66,7 +69,7 @@ def retention_statuses(
 
 
 def _holding(config: Config, uid: str, line: StudyStatus | None, now: datetime, others: str | None) -> RetentionStatus:
-    """``others``: why it is held whatever may be said of it alone."""
+    """``others``: a reason to hold it that does not depend on this study's own status."""
     there = contents(config.spool_folder, uid)
     because = others or _why_held(config, line, there, now)
     if because is None and line is not None:
@@ -79,7 +82,7 @@ def _state(line: StudyStatus | None) -> StudyState:
 
 
 def is_clock_behind(lines: list[StudyStatus], now: datetime) -> bool:
-    """True if most lines lie in the future. A few may come from a time when the clock stood ahead."""
+    """True if most times lie in the future. A few may come from a period when the clock was ahead."""
     return 2 * sum(_is_ahead(line, now) for line in lines) > len(lines)
 
 
@@ -88,7 +91,7 @@ def _is_ahead(line: StudyStatus, now: datetime) -> bool:
 
 
 def has_results(config: Config, line: StudyStatus) -> bool:
-    """True if there are results, be it that a destination which is no longer in the config never got them."""
+    """True if the study has results, even if their delivery failed to a destination that is no longer in the config."""
     names = {section.name for section in config.destination}
     is_lost = any(
         name not in names and delivery.state == DeliveryState.FAILED for name, delivery in line.deliveries.items()
@@ -114,9 +117,10 @@ def _why_held(config: Config, line: StudyStatus | None, there: Contents, now: da
 
 
 def why_undelivered(config: Config, line: StudyStatus) -> str | None:
-    """Which destination lacks the results; None: none of those that they were ordered to and that there still are.
+    """Which destination lacks the results; None: every destination of the request that the config still has got them.
 
-    One that was added to the config later is not waited for. If none of them is there any more, all must have them.
+    A destination that was added to the config later does not count. If the config has none of the request's
+    destinations any more, all of these must have the results.
     """
     if not line.deliveries:
         return "its results were ordered to no destination" if config.destination else "no destination is configured"
@@ -141,7 +145,8 @@ def _has_it(after: str, section: DestinationSection | None, delivery: DeliverySt
 def _why_young(config: Config, line: StudyStatus, there: Contents, days: float, now: datetime) -> str | None:
     arrived = there.arrived or line.since
     begun = max(line.since, arrived)
-    # a study is processed once it is complete, be more of it arriving; without the rest, what comes would be no study
+    # A study is processed once it is complete, while more instances may still arrive. If the inputs were deleted now,
+    # these instances alone would make an incomplete study.
     quiet = timedelta(seconds=max(config.assembly.stable_seconds, config.assembly.ceiling_seconds))
     until = max(begun + timedelta(days=min(days, 36500)), arrived + quiet)
     if begun > now:
@@ -150,7 +155,7 @@ def _why_young(config: Config, line: StudyStatus, there: Contents, days: float, 
 
 
 def _why_late(config: Config, line: StudyStatus, there: Contents) -> str | None:
-    """Instances that came after the order wait to be judged, unless the study with them gives that same order."""
+    """Instances later than the request are not judged yet, unless the study with them gives the same request."""
     if there.changed is None or line.ordered is None or there.changed <= line.ordered:
         return None
     late = "instances that arrived after it was ordered are not judged yet"
@@ -158,6 +163,6 @@ def _why_late(config: Config, line: StudyStatus, there: Contents) -> str | None:
         request = build_request(
             config.spool_folder / line.study_instance_uid, config, RequestOptions(line.study_instance_uid)
         )
-    except (OSError, StorageError):  # moved meanwhile
+    except (OSError, StorageError):  # moved in the meantime
         return late
     return None if request.workflow_id == line.folder or request.instances in line.judged else late

@@ -1,1 +1,1 @@
-"""Durable execution of workflows: the only room that knows DBOS."""
+"""Durable execution of workflows: the only package that knows DBOS."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import structlog
 
+from node.errors import DefectError
 from node.workflow.crash_counter import CrashCounter
 from node.workflow.states import PublishedState
 from node.workflow.takeover import RunningWorkflows
@@ -18,6 +19,7 @@ from node.workflow.workflow_id import WorkflowId
 
 if TYPE_CHECKING:
     from dbos import EnqueueOptions
+    from sqlalchemy.exc import SQLAlchemyError
 
 T = TypeVar("T")
 
@@ -84,7 +86,7 @@ class DurableSteps:
         return DBOS.recv(topic, _NO_WAIT_SECONDS)
 
     def start(self, queue: str, workflow_id: WorkflowId, *arguments: Any, delay_seconds: float = 0.0) -> None:
-        """Enqueue a child workflow, with the words its parent was enqueued with."""
+        """Enqueue a child workflow, with the attributes of its parent."""
         from dbos import DBOS
 
         attributes = DBOS.get_workflow_status(self.workflow_id)
@@ -100,7 +102,7 @@ class DurableSteps:
 
 
 class DurableWork:
-    """What goes on in this process, and how it ends when the database takes no record of it."""
+    """The workflows that this process runs, and its end if the database takes no record of them."""
 
     def __init__(self, crashes: CrashCounter) -> None:
         self.crashes = crashes
@@ -108,7 +110,11 @@ class DurableWork:
         self._ending = threading.Lock()
 
     def bound(self, function: Callable[..., Any], is_counted: bool = False) -> Callable[..., Any]:
-        """``function`` as the engine calls it. ``is_counted``: a worker may die of it, and is not to do so for ever."""
+        """``function`` as the engine calls it. ``is_counted``: crashes of the worker in it are counted.
+
+        An error of the database ends the process. A programming error ends the workflow, also an error that the
+        database raises for what it is given: a restarted worker would meet it again, without end.
+        """
         from sqlalchemy.exc import SQLAlchemyError
 
         steps = DurableSteps()
@@ -120,19 +126,30 @@ class DurableWork:
                 try:
                     return function(steps, *arguments)
                 except SQLAlchemyError as error:
+                    if _is_defect(error):
+                        raise DefectError(f"{type(error).__name__} while a step was recorded") from None
                     # Steps raise no such error: the engine does, which would now forget the workflow, or end it for
                     # good with this as its reason. It is recovered at the next start.
                     self.end("worker_cannot_record", type(error).__name__)
+                except SystemExit:  # the engine does not record it, and would resume the workflow for ever
+                    raise DefectError("a step tried to end the worker") from None
 
         workflow.__qualname__ = f"{function.__qualname__}.workflow"
         return workflow
 
     def end(self, event: str, kind: str | None = None) -> NoReturn:
         """End the process, so that it is started again."""
-        with self._ending:  # one of the threads that come here tells
+        with self._ending:  # of several threads one logs it
             log.error(event, kind=kind)
             self.crashes.leave_without_record()
             os._exit(1)
+
+
+def _is_defect(error: SQLAlchemyError) -> bool:
+    """True if the database, or the library before it, does not accept the value or the statement, whenever it comes."""
+    from sqlalchemy.exc import ArgumentError, CompileError, DataError, StatementError
+
+    return isinstance(error, ArgumentError | CompileError | DataError) or type(error) is StatementError
 
 
 def _rounds(timeout_seconds: float) -> Iterator[float]:

@@ -25,7 +25,10 @@ from pydicom.uid import (
 )
 from small_study import all_instances, make_small_study
 
+from node.study import Series
+
 FLIPS = 400
+OTHER_SLICES = 8  # of each series that is left whole: the fewest that are selected
 _STUDY = "1.2.826.0.1.3680043.10.1462.7.1000"  # all of one length, so that one replaces another in encoded bytes
 _PIXEL_DATA = Tag("PixelData")
 _LONG_VRS = (b"OB", b"OW", b"SQ", b"UN", b"UT", b"OF", b"OD", b"UC")
@@ -59,7 +62,8 @@ class _Base:
 
 @cache
 def _base() -> _Base:
-    study = make_small_study("fuzz")
+    small = make_small_study("fuzz")
+    study = {contrast: small[contrast] if contrast == "T1c" else small[contrast][:OTHER_SLICES] for contrast in small}
     for instance in all_instances(study):
         instance.StudyInstanceUID = _STUDY
         instance.SpecificCharacterSet = "ISO_IR 100"
@@ -80,6 +84,13 @@ def rest_of_study(study_instance_uid: str) -> Iterator[tuple[str, bytes]]:
     """The whole instances that belong to a variant's study: path below the study's folder, and file."""
     for path, content in _base().others.items():
         yield path, content.replace(_STUDY.encode(), study_instance_uid.encode())
+
+
+def is_untouched(series: Series) -> bool:
+    """True if the series is one of those that are left whole, and nothing was added to it."""
+    theirs = {path for path in _base().others if path.startswith(f"{series.series_instance_uid}/")}
+    mine = {f"{series.series_instance_uid}/{instance.path.name}" for instance in series.instances}
+    return mine == theirs and series.series_instance_uid != _base().instance.SeriesInstanceUID
 
 
 def variants(kind: str) -> Iterator[Variant]:

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from node.processing.step_records import Segmentation
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -72,14 +74,14 @@ def work(config_file: Path, fate: Fate) -> None:
 
     from node import app
     from node.config import load_config
-    from node.delivery import delivery
+    from node.delivery import destination_requests
     from node.processing.pipeline import Pipeline
     from node.processing.request import ProcessingRequest
 
     class Threshold(Pipeline):
         """The pipeline with a threshold where the cascade is."""
 
-        def _segment(self, request: ProcessingRequest, folder: str) -> dict[str, Any]:
+        def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation:
             with (config.folder / "segmentations").open("a") as file:
                 file.write(f"{os.getpid()}\n")
             while (config.folder / "hold").exists():
@@ -87,14 +89,15 @@ def work(config_file: Path, fate: Fate) -> None:
             return segment_by_threshold(request, Path(folder))
 
     for owner, name in (
-        (os, "fsync"), (Path, "replace"), (delivery, "send_instances"), (DBOS, "run_step"), (DBOS, "set_event"),
+        (os, "fsync"), (Path, "replace"), (destination_requests, "send_results"),
+        (DBOS, "run_step"), (DBOS, "set_event"),
     ):  # fmt: skip
         fate.around(owner, name)
     config = load_config(config_file)
     app.run_worker(config, app.stop_event(), None, Threshold(config))
 
 
-def segment_by_threshold(request: Any, folder: Path) -> dict[str, Any]:
+def segment_by_threshold(request: Any, folder: Path) -> Segmentation:
     """Nested regions by intensity of the T1c series, written as the cascade's are."""
     from node.segmentation.cascade import REGIONS
     from node.segmentation.method import ExamFacts, ExamSegmentation
@@ -110,7 +113,7 @@ def segment_by_threshold(request: Any, folder: Path) -> dict[str, Any]:
     masks = {region: array_zyx > limit for region, limit in zip(REGIONS, limits, strict=True)}
     facts = ExamFacts(1.0, {}, ())
     write_regions(ExamSegmentation(source, masks, np.zeros(array_zyx.shape, np.float32), facts), folder)
-    return {"brain_ml": 1.0, "agreement": {}, "cautions": [], "seconds": 0.0}
+    return Segmentation(1.0, {}, [], 0.0)
 
 
 def main() -> None:

@@ -69,6 +69,8 @@ class Mortal:
         self._random = random.Random(f"{plan.seed} {name}")
         self._stop, self.is_storm = threading.Event(), True
         self._lives = 0
+        self._log = config_file.with_name(f"{name}.log")
+        self._log_start_bytes = 0  # of the current life
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep_alive, name=name)
         figures.kills[name] = 0
@@ -78,8 +80,8 @@ class Mortal:
         self._thread.start()
 
     def _keep_alive(self) -> None:
-        log = self._config_file.with_name(f"{self.name}.log")
         while not self._stop.is_set():
+            self._log_start_bytes = self._log.stat().st_size if self._log.exists() else 0
             self._lives += 1
             probability = self._probability if self.is_storm else 0.0
             command = [
@@ -90,13 +92,21 @@ class Mortal:
                 str(self._lives),
                 str(probability),
             ]
-            with log.open("ab") as output:
+            with self._log.open("ab") as output:
                 self._process = subprocess.Popen(command, stdout=output, stderr=output, cwd=MORTAL.parents[2])
             self._process.wait()
             if self._process.returncode == -signal.SIGKILL:
                 self._figures.kills[self.name] += 1
             elif not self._stop.is_set():
                 self._stop.wait(0.5)  # its port or lock is not free yet
+
+    def is_at_work(self) -> bool:
+        """True once the current process has logged that it is ready."""
+        if not self._log.exists():
+            return False
+        with self._log.open("rb") as log:
+            log.seek(self._log_start_bytes)
+            return b"_ready" in log.read()
 
     def kill_from_outside(self) -> None:
         """SIGKILL at a moment that no wrapped call chose."""
@@ -172,11 +182,11 @@ def fickle_plan(seed: int, length: int) -> list[int | Fault]:
 
 
 def wait_for(condition: Callable[[], object], what: Callable[[], str], limit_seconds: float) -> None:
-    """Wait, polling once a second."""
+    """Wait, polling several times a second."""
     deadline = time.monotonic() + limit_seconds
     while not condition():
         assert time.monotonic() < deadline, what()
-        time.sleep(1.0)
+        time.sleep(0.3)
 
 
 class Storm:
@@ -191,7 +201,7 @@ class Storm:
         # above the default: here workers die by chance some hundred times, now and then at the same study
         engine = {
             "database": plan.database, "max_recoveries": 1000, "attempts": 100, "attempt_pause_seconds": 0.2,
-            "heartbeat_seconds": 1.0, "dead_seconds": 6.0,
+            "heartbeat_seconds": 1.0, "dead_seconds": 15.0,
         }  # fmt: skip
         sections = {
             "node": {"folder": str(folder / "var")}, "engine": engine,
@@ -244,7 +254,11 @@ class Storm:
             stream(self.config, files, self.figures, lock)
 
     def _strike_until_enough(self, senders: Sequence[threading.Thread], client: WorkflowClient) -> None:
-        """Until all is sent, enough was killed, and half of the studies came through it."""
+        """Until all is sent, enough was killed, and half of the studies came through it.
+
+        A process is killed from outside only once it is at work, however long its start takes on a loaded machine.
+        After ``plan.kills`` kills only the processes' own fate goes on.
+        """
         chance = random.Random(self.plan.seed)
         deadline = time.monotonic() + self.plan.limit_seconds
         while (
@@ -253,8 +267,10 @@ class Storm:
             or 2 * self.delivered(client) < self.plan.studies
         ):
             assert time.monotonic() < deadline, f"only {self.figures}"
-            time.sleep(chance.uniform(1.0, 6.0))
-            chance.choice(self.mortals).kill_from_outside()
+            time.sleep(chance.uniform(0.2, 2.0))
+            mortal = chance.choice(self.mortals)
+            if mortal.is_at_work() and self.figures.total_kills() < self.plan.kills:
+                mortal.kill_from_outside()
         self.figures.delivered_in_storm = self.delivered(client)
 
     def lines(self, client: WorkflowClient) -> list[StudyStatus]:

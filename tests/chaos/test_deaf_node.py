@@ -50,6 +50,7 @@ def small_data_set(number=1):
     return data_set_bytes(encode_instance(make_instance(number)))
 
 
+@pytest.mark.slow
 def test_deaf_receiver_ends_its_process(tmp_path):
     """A node whose listener ends unasked says so and ends with a status that makes its keeper start it again."""
     command = [sys.executable, "-c", DEAF, str(write_config(tmp_path))]
@@ -78,6 +79,7 @@ def test_deaf_receiver_is_not_healthy(tmp_path, monkeypatch):
         assert "received" in health().text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", ["the same", "another"])
 def test_second_node_by_mistake_harms_nobody(tmp_path, port):
     """A second ``serve`` on the same config ends with a ConfigError, and what the first is receiving arrives whole."""
@@ -105,6 +107,7 @@ def test_second_node_by_mistake_harms_nobody(tmp_path, port):
         assert len(list(node.config.spool_folder.rglob("*.dcm"))) == 1
 
 
+@pytest.mark.slow
 def test_log_whose_reader_is_gone(tmp_path):
     """When nobody reads its log any more, a node refuses strangers, and receives, as before."""
     file = write_config(tmp_path, scp={"allowed_addresses": ["127.0.0.1"]})

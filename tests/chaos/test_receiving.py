@@ -144,6 +144,7 @@ def test_peers_that_fall_silent_leave_nothing_behind(run_node, content, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @QUIET
 @pytest.mark.parametrize("is_patient", [True, False], ids=["waiting for answers", "all at once"])
 @pytest.mark.parametrize("seed", range(2))
@@ -508,9 +509,8 @@ def send_series(node, number, count):
         )
 
 
-@pytest.mark.parametrize(
-    ("associations", "count"), [(16, 10), pytest.param(64, 200 if IS_FULL else 60, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("associations", "count"), [(16, 10), (64, 200 if IS_FULL else 20)])
+@pytest.mark.slow
 def test_many_associations_at_once_without_an_error(tmp_path, associations, count):
     """Many associations at once, each with a series of its own: every instance is acknowledged, and lies on disk."""
     with running_node(write_config(tmp_path), role="receive") as node, ThreadPoolExecutor(associations) as pool:
@@ -547,9 +547,10 @@ def _store_in_a_context_that_was_not_accepted(node):
 
 
 @pytest.mark.slow
-def test_bench_prints_every_table():
+def test_bench_prints_every_table(monkeypatch):
     """``bench receive`` compares each receiver over one and four associations, and shows memory at five points and at
     one large instance."""
+    monkeypatch.setattr("glionode_bench.receive.SLICES", 12)
     result = run_glionode("bench", "receive", "--instances", "40", "--mebibytes", "5")
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]

@@ -41,21 +41,23 @@ def weather(folder: Path, plan: Plan) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long(80)
 @pytest.mark.timeout(3600)
 def test_kills_lose_nothing_and_send_nothing_twice(tmp_path: Path) -> None:
     """After all kills each acknowledged instance is kept, and each study has one SEG and one SR at each destination."""
     plan = Plan(studies=52, kills=300, receiver_probability=0.002, worker_probability=0.01)
-    short = Plan(studies=3, kills=10, receiver_probability=0.004, worker_probability=0.01)
+    short = Plan(studies=3, kills=10, receiver_probability=0.004, worker_probability=0.006)
     weather(tmp_path, plan if IS_FULL else short)
 
 
 @pytest.mark.slow
+@pytest.mark.long(80)
 @pytest.mark.timeout(3600)
 def test_kills_of_two_workers_on_postgres(tmp_path: Path) -> None:
     """The same with PostgreSQL and two workers, each of which may be killed while it is at a study."""
     with running_postgres() as url:
         plan = Plan(
             studies=12 if IS_FULL else 2, kills=60 if IS_FULL else 6,
-            receiver_probability=0.004, worker_probability=0.01, workers=2, database=url,
+            receiver_probability=0.004, worker_probability=0.01 if IS_FULL else 0.006, workers=2, database=url,
         )  # fmt: skip
         weather(tmp_path, plan)

@@ -219,6 +219,7 @@ def test_classify_wants_one_source(tmp_path: Path, config_file: Path, sources: t
     assert "give either --csv or --dicom" in result.output
 
 
+@pytest.mark.slow
 def test_bench_series_prints_its_table(tmp_path: Path, config_file: Path) -> None:
     """``bench series`` shows accuracy, recall and precision of the rules about words, and speed beside a peer's."""
     (tmp_path / "in.csv").write_text("description,label,lang\nT1 KM,T1c,de\nT2,T2,en\n")

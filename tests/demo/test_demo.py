@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.image
@@ -10,39 +9,26 @@ import numpy as np
 import pytest
 from instances import make_instance, write_instance_file
 from pydicom import dcmread
+from shared_run import Demo, demo_folder
 
-from node.demo.run import DemoOutcome, run_demo
+from node.demo.mr_writer import WrittenStudy
+from node.demo.patient import SyntheticPatient
+from node.demo.run import run_demo
 from node.errors import RefusedError
 from node.sr_writer.report import read_volumes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2000)]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.long(250), pytest.mark.timeout(2000), pytest.mark.xdist_group("whole cascade"),
+]  # fmt: skip
 
 LABELS = ["Whole tumour", "Tumour core", "Enhancing tumour"]
 VOLUME_TOLERANCE = 0.35  # of the truth: the method's error on an exam that it was not made for
 
 
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """What a demo came to, and what it told on its way."""
-
-    outcome: DemoOutcome
-    told: list[tuple[str, float]]
-
-
-def demo_folder(folder: Path, models_folder: Path) -> Path:
-    """A folder for a demo that need not fetch the model."""
-    folder.mkdir()
-    (folder / "models").symlink_to(models_folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, models_folder: Path) -> Demo:
+@pytest.fixture
+def demo(whole_demo: Demo) -> Demo:
     """The demo with its own synthetic patient."""
-    told: list[tuple[str, float]] = []
-    out = demo_folder(tmp_path_factory.mktemp("demo") / "out", models_folder)
-    outcome = run_demo(None, out, "", lambda text, fraction: told.append((text, fraction)))
-    return Demo(outcome, told)
+    return whole_demo
 
 
 def test_results_lie_in_the_folder(demo: Demo) -> None:
@@ -84,6 +70,26 @@ def test_progress_goes_forward(demo: Demo) -> None:
     assert fractions == sorted(fractions)
     assert {text for text, _ in demo.told} >= {"making a synthetic patient", "routing the exam to the node"}
     assert 0 <= fractions[0] <= fractions[-1] <= 1
+
+
+def test_same_seed_makes_the_same_patient(demo: Demo, synthetic_patient: SyntheticPatient) -> None:
+    """The patient that the demo made equals, to the last bit, the one that was made apart from it."""
+    np.testing.assert_array_equal(demo.patient.label_zyx, synthetic_patient.label_zyx)
+    np.testing.assert_array_equal(demo.patient.brain_zyx, synthetic_patient.brain_zyx)
+    for contrast, signal in synthetic_patient.contrast_zyx.items():
+        np.testing.assert_array_equal(demo.patient.contrast_zyx[contrast], signal)
+
+
+def test_same_patient_gives_the_same_exam(demo: Demo, synthetic_exam: WrittenStudy) -> None:
+    """The files of the demo's exam hold the bytes of the exam that was written apart from it."""
+    folder = synthetic_exam.series[0].files[0].parents[1]
+    written, again = (
+        {path.relative_to(root): path for path in root.rglob("*.dcm")}
+        for root in (folder, demo.outcome.folder / "exam")
+    )
+    assert len(written) > 400
+    assert sorted(written) == sorted(again)
+    assert [name for name, path in written.items() if path.read_bytes() != again[name].read_bytes()] == []
 
 
 def test_exam_that_cannot_be_used_is_refused(tmp_path: Path, models_folder: Path) -> None:

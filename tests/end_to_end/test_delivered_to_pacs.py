@@ -18,13 +18,14 @@ from pydicom.uid import generate_uid
 from small_study import make_small_study, study_instance_uid, write_small_study
 
 from node.config import Config, build_config
-from node.delivery.delivery import Delivery, send_results
+from node.delivery.delivery import Delivery
 from node.dicom.commitment import Commitments
 from node.metrics import Metrics
 from node.scp.commitment import CommitmentHandler
 from node.scp.handlers import StorageHandlers
 from node.scp.server import Receiver
 from node.scp.spool import Spool
+from node.scu.send import send_results
 from node.scu.stow import probe
 from node.study import Destination, WebDestination
 

@@ -260,6 +260,7 @@ def test_commitment_survives_the_reactor(files, stolen_responses, where, state):
     assert stolen_responses
 
 
+@pytest.mark.slow
 def test_query_survives_the_reactor(files, stolen_responses):
     """A match that the reactor takes is not lost, and does not come after the last response."""
     with FakeArchive() as pacs:

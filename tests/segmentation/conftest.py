@@ -26,7 +26,7 @@ def read(tmp_path: Path) -> Callable[[Sequence[Dataset]], SourceVolume]:
     return from_instances
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def segmented() -> Callable[[SourceVolume], dict[str, NDArray[np.bool_]]]:
     """A perfect method: onto the common grid, probabilities there, back to the source, decided."""
 

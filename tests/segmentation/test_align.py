@@ -1,5 +1,7 @@
 """Registration: a known motion of a head is found again; what cannot be right is refused."""
 
+import functools
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -28,6 +30,7 @@ def motion(angles_degrees, shift_mm):
 def head(synthetic_patient):
     """The patient's contrast as an image of 2 mm voxels."""
 
+    @functools.cache
     def image_of(contrast):
         array_zyx = synthetic_patient.contrast_zyx[contrast]
         whole = image_from_affine(array_zyx, synthetic_patient.affine_lps)

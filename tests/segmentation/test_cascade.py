@@ -230,6 +230,7 @@ def reference_folder(data_folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long(80)
 def test_published_repeats_the_original(models_folder: Path, data_folder: Path) -> None:
     """With the original's random numbers at most a handful of a case's 8.9 million voxels differ from TensorFlow's."""
     name = "BraTS2021_01481"
@@ -242,6 +243,7 @@ def test_published_repeats_the_original(models_folder: Path, data_folder: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.long(45)
 def test_slab_is_as_good_as_published_on_a_real_case(models_folder: Path, data_folder: Path) -> None:
     """On a labelled case the default mode reaches the original's Dice (.919, .934, .837)."""
     folder = data_folder / "brats" / "BraTS2021_01481"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from node.errors import ContentRefused, SelectionUndecided
+from node.segmentation import enhancement
 from node.segmentation.enhancement import Brightening, brightening, compare_enhancement
 from node.segmentation.volume import image_from_affine, read_volume
 from node.series.headers import read_facts, read_study
@@ -48,6 +50,7 @@ def changed(image, *, noise=0.0, gain=1.0, field=0.0, shift_mm=(0.0, 0.0, 0.0), 
 def head(synthetic_patient):
     """A contrast of the synthetic patient in voxels of 2 mm."""
 
+    @functools.cache
     def image_of(contrast):
         whole = image_from_affine(synthetic_patient.contrast_zyx[contrast], synthetic_patient.affine_lps)
         return sitk.Shrink(sitk.DiscreteGaussian(whole, 0.8), [STEP_MM] * 3)
@@ -59,6 +62,26 @@ def head(synthetic_patient):
 def brainix(data_folder):
     """Series of the real exam by number; 601 was acquired before, 701 after contrast agent."""
     return {series.series_number: series for series in read_study(data_folder / "brainix").series}
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Answers of ``brightening`` by its arguments; several tests compare the same two series."""
+    return {}
+
+
+@pytest.fixture
+def compare(monkeypatch, answers):
+    """``compare_enhancement`` that does not compute again what a test before has computed from the same images."""
+
+    def remembered(one, other, names):
+        key = (*names, *(hash(sitk.GetArrayViewFromImage(image).tobytes()) for image in (one, other)))
+        if key not in answers:
+            answers[key] = brightening(one, other, names)
+        return answers[key]
+
+    monkeypatch.setattr(enhancement, "brightening", remembered)
+    return compare_enhancement
 
 
 @pytest.mark.parametrize(
@@ -78,11 +101,12 @@ def test_enhancement_is_much_on_one_side_and_inside_the_head(found, is_enhanceme
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("real twins")
 @pytest.mark.parametrize("after_is_one", [True, False])
-def test_real_twins_are_told_apart(brainix, after_is_one):
+def test_real_twins_are_told_apart(brainix, compare, after_is_one):
     """Of two real series alike in every header value, the one after contrast agent is found, in either order."""
     pair = (brainix[701], brainix[601]) if after_is_one else (brainix[601], brainix[701])
-    comparison = compare_enhancement(*pair)
+    comparison = compare(*pair)
     assert comparison.after == ("one" if after_is_one else "other")
     assert (
         f"brighter by a quarter in {brainix[701].label} than in {brainix[601].label}, 0.00% darker"
@@ -91,25 +115,26 @@ def test_real_twins_are_told_apart(brainix, after_is_one):
 
 
 @pytest.mark.slow
-def test_real_exam_without_any_mark_is_selected_by_its_images(data_folder, brainix):
+@pytest.mark.xdist_group("real twins")
+def test_real_exam_without_any_mark_is_selected_by_its_images(data_folder, brainix, compare):
     """Bare of overlay, subtraction and further T1 series, the real exam is undecided; its images settle it."""
     series = tuple(one for number, one in brainix.items() if number in (301, 401, 601, 701))
     study = replace(read_study(data_folder / "brainix"), series=series)
     facts = {one.series_instance_uid: replace(read_facts(one), has_overlay=False) for one in series}
     with pytest.raises(SelectionUndecided):
         select_by_facts(study, facts, load_vocabulary())
-    selection = select_by_facts(study, facts, load_vocabulary(), compare=compare_enhancement)
+    selection = select_by_facts(study, facts, load_vocabulary(), compare=compare)
     assert [selection.chosen[contrast].series_number for contrast in (Contrast.T1, Contrast.T1C)] == [601, 701]
     assert all(any("brighter by a quarter" in text for text in one.evidence) for one in selection.verdicts[2:])
 
 
 @pytest.mark.slow
-def test_synthetic_exam_is_told_apart(synthetic_exam):
+def test_synthetic_exam_is_told_apart(synthetic_exam, compare):
     """The T1c of the synthetic exam, as DICOM, is found; swapping the two swaps the answer."""
     series = {one.series_description: one for one in read_study(synthetic_exam.series[0].files[0].parents[1]).series}
     after, before = series["T1w_MPRAGE_sag_KM"], series["T1w_MPRAGE_sag"]
-    assert compare_enhancement(after, before).after == "one"
-    assert compare_enhancement(before, after).after == "other"
+    assert compare(after, before).after == "one"
+    assert compare(before, after).after == "other"
 
 
 @pytest.mark.slow

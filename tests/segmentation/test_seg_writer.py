@@ -1,6 +1,7 @@
 """The SEG: regions where they are in any orientation, by three readers; the right references; and a check that sees."""
 
 import copy
+import functools
 from dataclasses import replace
 
 import highdicom
@@ -20,8 +21,18 @@ from node.sr_writer.codes import BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS
 from node.sr_writer.measurements import measure
 
 SMALL = Geometry(size=(48, 44, 20), spacing_between_slices_mm=3.0, centre_mm=(13, -11, 8))
-BY_NAME = [pytest.param(geometry, id=name) for name, geometry in GEOMETRIES.items()]
 KINDS = ("classic", "enhanced", "enhanced, last frame first", "enhanced, geometry per frame")
+FAST = ("axial-classic", "double oblique-classic", "double oblique-enhanced")
+BY_NAME_AND_KIND = [  # one worker writes the SEG for all tests of it
+    pytest.param(
+        geometry,
+        kind,
+        id=f"{name}-{kind}",
+        marks=[pytest.mark.xdist_group(f"seg {name}-{kind}"), *[pytest.mark.slow] * (f"{name}-{kind}" not in FAST)],
+    )
+    for name, geometry in GEOMETRIES.items()
+    for kind in KINDS
+]
 TYPE_2 = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
           "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
 
@@ -52,6 +63,21 @@ def save(tmp_path):
         return tmp_path / name
 
     return to_file
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, segmented):
+    """Source, masks and SEG file of a phantom, made once for all tests of it."""
+
+    @functools.cache
+    def written_for(geometry, kind):
+        folder = tmp_path_factory.mktemp("seg")
+        source = read_volume(phantoms.write_series(folder / "source", instances_of(kind, geometry)))
+        masks = segmented(source)
+        write_seg(source, masks, IDENTITY).save_as(folder / "seg.dcm", enforce_file_format=True)
+        return source, masks, folder / "seg.dcm"
+
+    return written_for
 
 
 @pytest.fixture
@@ -94,25 +120,20 @@ def read_with_highdicom(file):
         yield concept.region, points, len(index) * abs(np.linalg.det(volume.affine[:3, :3])) / 1000
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("geometry", BY_NAME)
-def test_regions_lie_where_they_are_by_highdicoms_reading(read, segmented, save, geometry, kind):
+@pytest.mark.parametrize(("geometry", "kind"), BY_NAME_AND_KIND)
+def test_regions_lie_where_they_are_by_highdicoms_reading(written, geometry, kind):
     """Any orientation, classic or multi-frame: centroid within 0.5 mm, left is left, volume that of the ellipsoid."""
-    source = read(instances_of(kind, geometry))
-    file = save(write_seg(source, segmented(source), IDENTITY))
+    _, _, file = written(geometry, kind)
     for region, points, volume_ml in read_with_highdicom(file):
         check_region(region, points, volume_ml)
 
 
 @pytest.mark.slow
 @lab.needs("segimage2itkimage")
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("geometry", BY_NAME)
-def test_regions_lie_where_they_are_by_dcmqis_reading(read, segmented, save, tmp_path, geometry, kind):
+@pytest.mark.parametrize(("geometry", "kind"), BY_NAME_AND_KIND)
+def test_regions_lie_where_they_are_by_dcmqis_reading(written, tmp_path, geometry, kind):
     """So another library, built on ITK and DCMTK, reads it, too."""
-    source = read(instances_of(kind, geometry))
-    masks = segmented(source)
-    file = save(write_seg(source, masks, IDENTITY))
+    _, masks, file = written(geometry, kind)
     images = lab.read_seg_with_dcmqi(file, tmp_path / "dcmqi")
     assert sorted(images) == [1, 2, 3]
     for concept in SEGMENTS:
@@ -122,13 +143,10 @@ def test_regions_lie_where_they_are_by_dcmqis_reading(read, segmented, save, tmp
         check_region(concept.region, points_of(image, mask), mask.sum() * np.prod(image.GetSpacing()) / 1000)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("geometry", BY_NAME)
-def test_good_seg_passes_its_check_and_gives_its_masks_back(read, segmented, save, geometry, kind):
+@pytest.mark.parametrize(("geometry", "kind"), BY_NAME_AND_KIND)
+def test_good_seg_passes_its_check_and_gives_its_masks_back(written, geometry, kind):
     """What was written is verified, and read back voxel for voxel."""
-    source = read(instances_of(kind, geometry))
-    masks = segmented(source)
-    file = save(write_seg(source, masks, IDENTITY))
+    source, masks, file = written(geometry, kind)
     verify_seg(file, source, masks)
     back = read_masks(file, source)
     for region, mask in masks.items():

@@ -155,6 +155,7 @@ def _collect_often(file: Path, folder: Path) -> None:
         collect(file, study, vocabulary, DAY)
 
 
+@pytest.mark.slow
 def test_processes_may_collect_at_once(study_of, tmp_path):
     """Two processes lose no count, and the file is whole at any moment."""
     folder = study_of("haus").series[0].instances[0].path.parent

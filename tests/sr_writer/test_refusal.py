@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from instances import make_instance, write_instance_file
-from lab import PIXELMED_JAR, dciodvfy_errors, run_program
+from lab import dciodvfy_errors, pixelmed_output, run_program
 
 from node.errors import VerificationError
 from node.sr_writer.refusal import verify_refusal, write_refusal
@@ -99,9 +99,7 @@ def test_refusal_is_valid(tmp_path: Path, reason: str) -> None:
     header, file = make_instance(1), tmp_path / "refusal.dcm"
     write_refusal(header, header.StudyInstanceUID, reason, IDENTITY).save_as(file, enforce_file_format=True)
     assert dciodvfy_errors(file) == []
-    limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("TotalOp", "ExprGrp", "ExprOp")]
-    validator = ("-cp", PIXELMED_JAR, "com.pixelmed.validate.DicomSRValidator")
-    found = run_program("java", *limits, "-Xss64m", "-Djava.awt.headless=true", *validator, file).stdout
+    found = pixelmed_output(file)
     assert "Found EnhancedSR IOD" in found
     assert "IOD validation complete" in found
     assert not [line for line in found.splitlines() if line.startswith("Error")]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
+import os
+import random
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
@@ -38,14 +42,42 @@ class StoredInstance:
     data_set: bytes
 
 
+_PORTS = range(12_000, 32_000, 200)
+"""First ports of the ranges that processes take; all below those that Linux gives to outgoing connections."""
+
+
+@functools.cache
+def _ports_of_this_process() -> Iterator[int]:
+    """A range of ports that no other test process on this machine uses, over and over.
+
+    A port that the kernel chooses may be given to another process between the choice and the bind. The name of an
+    abstract socket reserves the range until this process ends.
+    """
+    for first in random.Random(os.getpid()).sample(_PORTS, len(_PORTS)):
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0glionode-tests-{first}")
+        except OSError:
+            reservation.close()
+            continue
+        _RESERVATIONS.append(reservation)
+        return itertools.cycle(range(first, first + _PORTS.step))
+    raise AssertionError("every range of ports is taken")
+
+
+_RESERVATIONS: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nothing uses, and that no other test process will take."""
+    for port in _ports_of_this_process():
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("an endless range has ended")
 
 
-def wait_until(condition: Callable[[], object], deadline_seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], deadline_seconds: float = 60.0) -> None:
     """Return once ``condition`` holds; fail the test if it does not within the deadline."""
     deadline = time.monotonic() + deadline_seconds
     while not condition():

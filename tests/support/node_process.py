@@ -23,7 +23,7 @@ from node.scu.store import echo
 from node.study import Destination
 
 LOOPBACK = "127.0.0.1"
-START_SECONDS, STOP_SECONDS = 60.0, 60.0
+START_SECONDS, STOP_SECONDS = 120.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class NodeProcess:
         self.process.kill()
         self.process.wait()
 
-    def wait_until(self, condition: Callable[[], object], deadline_seconds: float = 30.0) -> None:
+    def wait_until(self, condition: Callable[[], object], deadline_seconds: float = 120.0) -> None:
         """Return once ``condition`` holds; fail with the node's log if it does not in time, or if the node ends."""
         deadline = time.monotonic() + deadline_seconds
         while not condition():

@@ -26,14 +26,15 @@ def running_postgres() -> Iterator[str]:
         shutil.chown(folder, "postgres", "postgres")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     data = folder / "data"
-    subprocess.run([*user, binaries / "initdb", "-D", data, "-U", "glionode", "-A", "trust"], check=True, **quiet)
+    create = [binaries / "initdb", "-D", data, "-U", "glionode", "-A", "trust", "--no-sync"]
+    subprocess.run([*user, *create], check=True, **quiet)
     options = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-c", f"unix_socket_directories={folder}"]
     server = subprocess.Popen([*user, binaries / "postgres", "-D", data, *options, "-c", "fsync=off"], **quiet)
     try:
         ready = [str(binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-        wait_until(lambda: subprocess.run(ready, check=False, **quiet).returncode == 0, 30.0)
+        wait_until(lambda: subprocess.run(ready, check=False, **quiet).returncode == 0, 120.0)
         yield f"postgresql://glionode@127.0.0.1:{port}/postgres"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(120)
         shutil.rmtree(folder)

@@ -9,26 +9,30 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from faults import wait_until
 
 CHAOS = Path(__file__).parents[1] / "chaos"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 @contextmanager
-def threshold_worker(config_file: Path) -> Iterator[None]:
-    """The worker, ready; stopped by SIGTERM in the end. What it logged is part of a failure."""
+def worker_process(script: str | Path, config_file: Path, *arguments: str | Path) -> Iterator[Path]:
+    """The worker that ``script`` runs, ready; yields its log file. It is stopped by SIGTERM in the end.
+
+    What it logged is part of a failure.
+    """
     log_file = config_file.with_name("worker.log")
+    command = [sys.executable, str(script), str(config_file), *map(str, arguments)]
     with log_file.open("ab") as log:
-        process = subprocess.Popen([sys.executable, __file__, str(config_file)], stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         wait_until(lambda: "worker_ready" in log_file.read_text("utf-8") or process.poll() is not None, START_SECONDS)
         assert process.poll() is None
-        yield
+        yield log_file
         process.send_signal(signal.SIGTERM)
         assert process.wait(START_SECONDS) == 0
     except BaseException as error:
@@ -37,6 +41,11 @@ def threshold_worker(config_file: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+def threshold_worker(config_file: Path) -> AbstractContextManager[Path]:
+    """The worker of this file, as a process."""
+    return worker_process(__file__, config_file)
 
 
 def _after_by_number(one: Any, other: Any) -> Any:
@@ -56,12 +65,13 @@ def main() -> None:
     from node.log import set_up_log
     from node.processing.pipeline import Pipeline
     from node.processing.request import ProcessingRequest
+    from node.processing.step_records import Segmentation
     from node.segmentation import enhancement
 
     class Threshold(Pipeline):
         """The pipeline with a threshold where the cascade is."""
 
-        def _segment(self, request: ProcessingRequest, folder: str) -> dict[str, Any]:
+        def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation:
             return segment_by_threshold(request, Path(folder))
 
     enhancement.compare_enhancement = _after_by_number

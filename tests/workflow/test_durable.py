@@ -1,13 +1,24 @@
-"""Waits of workflows last as long as asked, also if the clock is set."""
+"""Waits of workflows last as long as asked whatever the clock; which errors end a workflow, and which the worker."""
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    StatementError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from node.workflow.durable import DurableSteps
+from node.errors import DefectError
+from node.workflow.durable import DurableSteps, DurableWork
 
 
 def test_clock_that_was_set_back_does_not_prolong_a_wait() -> None:
@@ -87,3 +98,68 @@ def test_message_ends_the_wait(comes_at: int) -> None:
     assert steps.receive("commitment", 3600.0) == "message"
     assert time.monotonic() - begun < 3600.0
     assert steps.looks == comes_at
+
+
+class Uncounted:
+    """Stands in for the crash counter of a workflow whose crashes are not counted."""
+
+    left = False
+
+    def leave_without_record(self) -> None:
+        """Remember it."""
+        self.left = True
+
+
+class ProcessEnds(BaseException):
+    """The process ended here."""
+
+
+def run_bound(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Uncounted:
+    """Run a workflow that raises ``error``, as the engine would."""
+
+    def end(status: int) -> None:
+        assert status == 1
+        raise ProcessEnds
+
+    def workflow(_steps: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(DurableSteps, "workflow_id", "w")
+    crashes = Uncounted()
+    try:
+        DurableWork(crashes).bound(workflow)()
+    except ProcessEnds:
+        assert crashes.left
+    return crashes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("INSERT", {}, Exception("database or disk is full")),
+        InterfaceError("INSERT", {}, Exception("connection is closed")),
+        InternalError("INSERT", {}, Exception("current transaction is aborted")),
+        PoolTimeoutError("no connection within 30 s"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_database_that_takes_no_record_ends_the_worker(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends, uncounted as a crash, and the workflow is resumed at the next start."""
+    assert run_bound(error, monkeypatch).left
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("INSERT", {}, Exception("a value holds NUL")),
+        StatementError("cannot be bound", "INSERT", {}, TypeError()),
+        ArgumentError("no such column"),
+        SystemExit(3),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_record_that_no_database_takes_ends_the_workflow(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start would meet the same error: the workflow ends with it, and the worker goes on."""
+    with pytest.raises(DefectError):
+        run_bound(error, monkeypatch)

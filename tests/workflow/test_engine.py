@@ -240,7 +240,7 @@ def test_begun_workflow_waits_for_a_worker_of_its_version(config: Config, client
 
 def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None:
     """A sleep that a kill interrupts ends at its first planned moment: not sooner, and not counted from the restart."""
-    seconds = 5.0
+    seconds = 15.0  # far more than the start of a worker takes
     client.enqueue(NOTICE_QUEUE, "sleeping", "asleep", seconds)
     with worker(config) as first:
         # the step before and the end of the sleep are recorded: neither is to be done again
@@ -248,7 +248,7 @@ def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None
         asleep = time.time()
         first.kill()
         first.wait()
-    wait_until(lambda: time.time() > asleep + seconds / 2)  # so that the two ways of counting give different moments
+    wait_until(lambda: time.time() > asleep + seconds / 3)  # so that the two ways of counting give different moments
     restart = time.time()
     with worker(config):
         before, after = wait_for_end(client, "sleeping", "asleep").output
