@@ -1,7 +1,7 @@
-"""Builds the parts from the config, starts them, waits for SIGTERM, stops them in reverse.
+"""Builds the parts of the node from the config, starts them, waits for SIGTERM, and stops them in reverse order.
 
-The receiver and the worker are processes of their own, so that a CUDA fault or a long registration cannot drop an
-association. ``serve`` with role *all* is the receiver, and looks after one worker process.
+The receiver and the worker are separate processes, so that a CUDA fault or a long registration cannot drop an
+association. ``serve`` with role *all* is the receiver, and starts and restarts one worker process.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _WORKER_PAUSE_SECONDS = 5.0
 _WORKER_STOP_SECONDS = 30.0
 _STEP_GRACE_SECONDS = 5.0
 _PARENT_WATCH_SECONDS = 1.0
-_DEAF_WATCH_SECONDS = 1.0
-_DEAF_LEAVE_SECONDS = 60.0
+_RECEIVER_WATCH_SECONDS = 1.0
+_RECEIVER_LEAVE_SECONDS = 60.0
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
     from node.workflow.takeover import watching_workers
 
     metrics = Metrics()
-    # several receivers may share one spool: each has its own place for what is arriving
+    # several receivers may share one spool: each has its own folder for arriving instances
     spool = Spool(config.spool_folder, f"{socket.gethostname()}-{config.scp.port}")
     client = WorkflowClient(config)
     dispatcher = StudyDispatcher(config, client, metrics)
@@ -88,7 +88,7 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
 def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeline: Pipeline | None = None) -> None:
     """Run workflows until ``stop`` is set, or ``parent`` (process id) is gone.
 
-    A step under way is left; it is idempotent and runs again later.
+    A running step is not waited for; it is idempotent and runs again later.
     """
     from node.delivery.delivery import Delivery
     from node.notify.notices import Notices
@@ -106,14 +106,14 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
             if parent is not None and os.getppid() != parent:
                 log.error("parent_died")
                 break
-        # the engine waits for its threads, which may compute for minutes; the recorded steps make leaving them safe
+        # the engine waits for its threads, which may compute for minutes; steps are recorded, so they may be cut off
         threading.Timer(_STEP_GRACE_SECONDS, os._exit, (0,)).start()
     log.info("worker_stopped")
     os._exit(0)
 
 
 def _notify_of_crashes(config: Config, workflow_id: str, reason: str) -> None:
-    """Have humans told of a study that ends because it kills workers. Not by a step: its workflow runs none now."""
+    """Enqueue a notice about a study that failed because it crashed workers; its workflow runs no step that could."""
     if not config.notify.urls or "failed" not in config.notify.states:
         return
     try:
@@ -125,22 +125,24 @@ def _notify_of_crashes(config: Config, workflow_id: str, reason: str) -> None:
                     notice = WorkflowId.parse(workflow_id).notice_of(StudyState.FAILED)
                     client.enqueue(NOTICE_QUEUE, "notice", str(notice), *arguments, attributes=record.attributes)
     except EngineError as error:
-        log.error("notice_not_ordered", workflow_id=workflow_id, reason=str(error))
+        log.error("notice_not_enqueued", workflow_id=workflow_id, reason=str(error))
 
 
 def _hourly(config: Config) -> Callable[[], Any]:
-    """Also if retention is off: the schedule stays in the database, and rounds that nobody knows would gather there."""
+    """The function that a worker calls once an hour."""
     from node.retention.retention import retention_round
 
+    # also if retention is off: an earlier worker's schedule stays in the database, and runs of a workflow that no
+    # worker registers would pile up there
     return partial(retention_round, config)
 
 
 class WorkerProcess:
-    """A worker process that is started again when it dies."""
+    """A worker process that is started again when it ends."""
 
     def __init__(self, config_file: Path | None) -> None:
         arguments = [] if config_file is None else ["--config", str(config_file)]
-        # if this process is killed, the worker must not go on alone: it would hold the place of the next one
+        # if this process is killed, the worker must end, too: its lock would keep the next worker from starting
         role = ["--role", "work", "--parent", str(os.getpid())]
         self._command = [sys.executable, "-m", "node", "serve", *role, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
@@ -153,7 +155,7 @@ class WorkerProcess:
         self._thread.start()
 
     def _begin(self) -> bool:
-        """False if the system lets no process begin just now."""
+        """Start the process; False if the operating system cannot start one now."""
         try:
             self._process = subprocess.Popen(self._command)
         except OSError as error:
@@ -169,10 +171,10 @@ class WorkerProcess:
                     continue
                 log.error("worker_died", exit_status=self._process.returncode)
             while not self._stop.wait(_WORKER_PAUSE_SECONDS) and not self._begin():
-                pass  # told, and tried again after a pause
+                pass  # logged; tried again after a pause
 
     def stop(self) -> None:
-        """End the worker; killed if it does not end in time."""
+        """End the worker; kill it if it does not end in time."""
         self._stop.set()
         self._thread.join()
         if self._process is None or self._process.poll() is not None:
@@ -194,16 +196,16 @@ def stop_event() -> threading.Event:
 
 
 def _wait(stop: threading.Event, receiver: Receiver) -> None:
-    """Return once ``stop`` is set. A receiver that ended unasked ends the process: who looks after it starts it again.
+    """Return once ``stop`` is set. If the receiver ends before, end the process: the service manager starts it again.
 
     Raises:
         SystemExit: with status 1.
     """
-    while not stop.wait(_DEAF_WATCH_SECONDS):
+    while not stop.wait(_RECEIVER_WATCH_SECONDS):
         if not receiver.is_alive:
             log.error("receiver_ended")
-            # in good order, but not at any price: a thread that hangs in a disk would keep a deaf process alive
-            leave = threading.Timer(_DEAF_LEAVE_SECONDS, os._exit, (1,))
+            # in good order, but within a limit: a thread that waits for a disk would keep the process from ending
+            leave = threading.Timer(_RECEIVER_LEAVE_SECONDS, os._exit, (1,))
             leave.daemon = True
             leave.start()
             raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""All metrics. Labels hold names from the config and fixed words, never identifiers or patient data."""
+"""All metrics. Labels hold fixed values and names from the config, never identifiers or patient data."""
 
 from __future__ import annotations
 

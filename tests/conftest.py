@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # before anything imports torch, as node.__main__ does: waiting threads sleep instead of spinning
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -23,6 +26,34 @@ MOST_WORKERS = 8
 """A worker that segments takes up to 3 GiB."""
 
 
+ONE_WORKER = {  # node id: the group whose tests one worker runs, since they share something costly
+    r"demo/test_demo\.py|end_to_end/test_round_trip\.py": "whole cascade",
+    r"(end_to_end/test_bad_input\.py|end_to_end/test_delivered_to_pacs\.py)": r"\1",
+    r"segmentation/test_enhancement\.py::test_real_(?:twins_are_told_apart\[|exam_without)": "real twins",
+    r"segmentation/(test_seg_writer\.py)::\w+(\[.+\])": r"\1 \2",
+}
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Tests of a group go to one worker; any other test goes to the next worker that is free.
+
+    The marker ``xdist_group`` would say the same, but xdist 3.8 does not see it under pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        for pattern, group in ONE_WORKER.items():
+            if found := re.search(pattern, nodeid):
+                return found.expand(group)
+        return nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
+    """Replaces ``--dist``."""
+    return GroupScheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """``-n auto``: a worker for each core; twice as many where slow tests run, about half of whose time is waiting."""
     cores = len(os.sched_getaffinity(0))
@@ -103,6 +134,6 @@ def synthetic_exam(shared_folder: SharedFolder, synthetic_patient: SyntheticPati
 def whole_demo(tmp_path_factory: pytest.TempPathFactory, models_folder: Path) -> Demo:
     """``glionode demo`` with its own synthetic patient, networks included: the one whole cascade on a synthetic exam.
 
-    Tests that use it bear ``pytest.mark.xdist_group("whole cascade")``, so that one worker runs it once.
+    The files that use it are one group (see `ONE_WORKER`), so that it runs once.
     """
     return run_whole_demo(tmp_path_factory.mktemp("demo") / "out", models_folder)

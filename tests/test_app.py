@@ -306,6 +306,11 @@ def delivery(client: WorkflowClient) -> WorkflowRecord:
     return record
 
 
+def is_retrying(record: WorkflowRecord) -> bool:
+    """True if the delivery waits for its next attempt, and says why."""
+    return record.state is not None and record.state.state == "retrying" and bool(record.state.reason)
+
+
 def test_delivery_survives_pacs_and_worker(tmp_path: Path) -> None:
     """While the PACS is down the delivery is retried, over a restart of the worker, and ends when the PACS is back."""
     pacs = FakePacs([0xA700], sop_classes=[MRImageStorage])
@@ -313,7 +318,7 @@ def test_delivery_survives_pacs_and_worker(tmp_path: Path) -> None:
     client = WorkflowClient(load_config(config_file))
     put_delivery(client, tmp_path / "results", "w-pacs")
     with running_node(config_file, role="work") as node:
-        node.wait_until(lambda: (delivery(client).state or "").startswith("retrying: "))
+        node.wait_until(lambda: is_retrying(delivery(client)))
     assert delivery(client).engine_status == "PENDING"
     with pacs, running_node(config_file, role="work") as node:
         node.wait_until(lambda: delivery(client).engine_status == "SUCCESS")
@@ -446,7 +451,7 @@ def test_dead_destination_does_not_hold_up_studies(tmp_path: Path) -> None:
     client = WorkflowClient(load_config(config_file))
     put_delivery(client, tmp_path / "results", "w-pacs")
     with running_node(config_file, role="work") as node:
-        node.wait_until(lambda: (delivery(client).state or "").startswith("retrying"))
+        node.wait_until(lambda: is_retrying(delivery(client)))
         put_refused_order(client, node.config.folder, "next")
         node.wait_until(lambda: is_over(client, "next"))
     assert delivery(client).engine_status == "PENDING"

@@ -1,4 +1,4 @@
-"""The rules of the house, read off the source: directions, fences, sizes, and imports without effect."""
+"""Rules of the source tree, read from the source: directions of imports, libraries, sizes, imports without effect."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ROOMS = {  # the rooms that each room may import from; those of the first lines 
     },
 }  # fmt: skip
 
-DOORS = {  # where one room sees only some files of another
+PUBLIC_FILES = {  # where one room may import only some files of another
     ("segmentation", "sr_writer"): {"node.sr_writer.codes"},
     ("processing", "scp"): {"node.scp.spool", "node.scp.removal"},
     ("retention", "scp"): {"node.scp.removal"},
@@ -70,7 +70,7 @@ TOP = {  # what the files at the top may import; app builds all parts, __main__ 
 OUTSIDE_NODE = {"bench", "chaos", "end_to_end", "support"}
 """Folders of tests/ that mirror no room."""
 
-FENCES = {  # library: where it may be imported
+LIBRARIES = {  # library: where it may be imported
     "pynetdicom": ("scp/", "scu/", "demo/pacs.py"),
     "dicomweb_client": ("scu/stow.py",),
     "requests": ("scu/stow.py", "segmentation/packs.py"),
@@ -89,7 +89,7 @@ FENCES = {  # library: where it may be imported
 }
 
 BOUNDARIES = {("scp/assembly.py", "_tried"), ("processing/step_errors.py", "guarded")}
-"""Where any exception may be caught: one study must not end the loop, or the worker's way, for all others."""
+"""Where any exception may be caught: one study must not end the loop, or the worker, for all others."""
 
 RECEIVER = ("node.app", "node.cli.main", "node.cli.check", "node.processing.pipeline", "node.web.page")
 
@@ -148,7 +148,7 @@ def may_import(module: str, target: str) -> bool:
         return True
     if there is None:
         return target.removeprefix("node.") in ROOMS[here]
-    return there in ROOMS[here] and is_inside(target, DOORS.get((here, there), {f"node.{there}"}))
+    return there in ROOMS[here] and is_inside(target, PUBLIC_FILES.get((here, there), {f"node.{there}"}))
 
 
 def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -200,11 +200,11 @@ def test_modules_import_one_another_in_no_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("library", FENCES)
-def test_library_stays_behind_its_fence(library: str):
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_library_is_imported_only_where_it_may_be(library: str):
     """A library is imported only in the files that are named for it, and in at least one of them."""
     users = {place(file) for file in SOURCES if any(name.split(".")[0] == library for name in imported(file))}
-    outside = {user for user in users if not user.startswith(FENCES[library])}
+    outside = {user for user in users if not user.startswith(LIBRARIES[library])}
     assert users
     assert not outside
 
@@ -223,11 +223,11 @@ def test_functions_are_short_and_take_few_arguments():
 
 
 def test_files_are_short_and_named_for_a_duty():
-    """No file of node/ is longer than 300 lines, or a drawer called utils, helper or common."""
+    """No file of node/ is longer than 300 lines, or has a name that says no duty, such as utils, helper or common."""
     lengths = {place(file): len(file.read_text(encoding="utf-8").splitlines()) for file in [*SOURCES, *BENCH]}
     assert not {name: length for name, length in lengths.items() if length > LONGEST_FILE}
-    drawers = ("util", "helper", "common")
-    assert not [name for name in lengths if any(Path(name).stem.startswith(drawer) for drawer in drawers)]
+    without_duty = ("util", "helper", "common")
+    assert not [name for name in lengths if Path(name).stem.startswith(without_duty)]
 
 
 def test_no_state_is_global_and_nothing_is_printed():

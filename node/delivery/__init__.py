@@ -1,1 +1,1 @@
-"""Delivers results to one destination until the destination has taken them."""
+"""Delivers results to one destination until the destination has stored them."""

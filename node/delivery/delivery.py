@@ -1,4 +1,4 @@
-"""The workflow ``deliver``: a study's results are sent to one destination until it took them, then committed to.
+"""The workflow ``deliver``: sends a study's results to one destination, then has them committed if configured.
 
 ::
 
@@ -6,8 +6,8 @@
        ^                            |
        +-- instances not committed -+
 
-*Delivered* is what the destination answered for each instance. *Committed* is what its report of storage commitment
-says (PS3.4 J) or, if no report comes, what it lists when it is queried (C-FIND).
+*Delivered*: the destination responded that it stored each instance. *Committed*: its report of storage commitment
+(PS3.4 J) lists each instance or, if no report comes, its response to a query (C-FIND) does.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ class Delivery:
         name: str,
         files: Sequence[str] = RESULT_FILES,
     ) -> dict[str, Any]:
-        """Send ``files`` of ``folder`` to destination ``name`` until it took them all, and have it commit if it shall.
+        """Send ``files`` of ``folder`` to destination ``name`` until it stored all; request commitment if configured.
 
-        Returns state (delivered, committed), reason (None unless there is more to say), attempts, and per instance:
-        file, sop_instance_uid, status, is_delivered, is_committed, reason, attempts.
+        Returns state (delivered, committed), reason (None: no remark on the state), attempts, and per instance: file,
+        sop_instance_uid, status, is_delivered, is_committed, reason, attempts.
 
         Raises:
-            DeliveryError: refused for good, or given up. The text says which instance; humans are told.
+            DeliveryError: an instance is refused for good, or ``delivery.give_up_days`` are over. The text names the
+                instances; humans are notified.
         """
         with study_context(study_instance_uid, destination=name):
             steps.publish(DeliveryState.SENDING)
@@ -130,7 +131,7 @@ class _Run:
         return self.progress.result(state, reason)
 
     def _commit_in_rounds(self, transactions: list[str]) -> tuple[DeliveryState, str | None]:
-        """State and reason in the end. Each round asks under its own Transaction UID, added to ``transactions``."""
+        """Final state and reason. Each round requests under its own Transaction UID, added to ``transactions``."""
         steps, progress = self._steps, self.progress
         while True:
             transactions.append(derived_uid("storage commitment", steps.workflow_id, str(len(transactions))))
@@ -158,7 +159,7 @@ class _Run:
             steps.publish(DeliveryState.COMMITTING)
 
     def _report(self, transaction_uid: str) -> tuple[dict[str, int], str | None]:
-        """The failures of the destination's report (SOP Instance UID to Failure Reason); or why there is no report."""
+        """SOP Instance UID to Failure Reason from the destination's report; or the reason why there is no report."""
         steps, progress, request = self._steps, self.progress, self._requests.commit
         while True:
             arguments = (progress.uncommitted, transaction_uid, steps.workflow_id)
@@ -180,7 +181,7 @@ class _Run:
                 return {}, outcome.reason
 
     def _awaited(self, transaction_uid: str, wait: float) -> CommitmentReport | None:
-        """The report on this transaction. One on an earlier transaction may come late, and counts as well."""
+        """The report on this transaction; None: none in time. A late report on an earlier transaction counts, too."""
         while (message := self._steps.receive(COMMITMENT_TOPIC, wait)) is not None:
             report = _REPORT.validate_python(message)
             self.progress.take_commitment(report.committed)

@@ -24,8 +24,8 @@ log = structlog.get_logger()
 class DestinationRequests:
     """Requests to the destination ``name`` about the results in ``folder``.
 
-    An error of the disk or of the shared folder is an outcome like an error of the network: it may pass, and the
-    workflow tries again. Only a result that is gone or is no DICOM file ends the delivery.
+    An error of the disk or of the shared folder is treated like an error of the network: it may pass, and the workflow
+    tries again. Only a result file that is missing or is no DICOM file ends the delivery.
 
     Args:
         folder: the results' folder.
@@ -39,9 +39,9 @@ class DestinationRequests:
 
     @cached_property
     def _destination(self) -> Destination | WebDestination:
-        # It is looked up in the first step that needs it, never outside a step: that a destination is no longer in the
-        # config is recorded as the step's error, and a restarted workflow repeats its recorded steps whatever the
-        # config says by then.
+        # Looked up in the first step that needs it, never outside a step: if the destination is no longer in the
+        # config, the step's error is recorded, and a restarted workflow repeats its recorded steps even if the config
+        # has changed since.
         found = [each for each in self._config.destinations() if each.name == self._name]
         if not found:
             raise DeliveryError(f"destination {self._name} is no longer in the config")
@@ -54,10 +54,10 @@ class DestinationRequests:
         return self._destination
 
     def plan(self, files: Sequence[str]) -> Plan:
-        """Which instances are to be sent, and whether the destination shall commit to them.
+        """Which instances are to be sent, and whether to request storage commitment for them.
 
         Raises:
-            DeliveryError: the destination is not in the config, or a result is gone or is no DICOM file.
+            DeliveryError: the destination is not in the config, or a result file is missing or is no DICOM file.
         """
         destination = self._destination
         is_to_be_committed = isinstance(destination, Destination) and destination.commitment
@@ -68,7 +68,7 @@ class DestinationRequests:
         return Plan(is_to_be_committed, [PlannedInstance(each.path.name, each.sop_instance_uid) for each in read])
 
     def send(self, files: Sequence[str]) -> list[Answer]:
-        """One attempt to store ``files``, byte for byte; one answer for each, in their order.
+        """One attempt to store ``files``, byte for byte; returns one answer per file, in the order of ``files``.
 
         Raises:
             DeliveryError: see `plan`.
@@ -82,12 +82,12 @@ class DestinationRequests:
         return [Answer(each.status, each.is_delivered, each.is_permanent, each.reason) for each in answers]
 
     def commit(self, files: Sequence[str], transaction_uid: str, workflow_id: str) -> CommitmentOutcome:
-        """Ask the destination to commit to ``files``.
+        """Request storage commitment for ``files``.
 
-        The workflow that awaits the report is noted first: the report may arrive at once, in another process.
+        First stores the id of the workflow that awaits the report, which may arrive at once, in another process.
 
         Raises:
-            DeliveryError: see `plan`; or the destination speaks DICOMweb.
+            DeliveryError: see `plan`; or it is a DICOMweb destination.
         """
         destination, section = self._dicom_destination, self._config.delivery
         try:
@@ -99,10 +99,10 @@ class DestinationRequests:
             return CommitmentOutcome(CommitmentState.UNANSWERED, _passing(error))
 
     def query(self, files: Sequence[str]) -> QueryOutcome:
-        """Ask the destination which of ``files`` it holds.
+        """Query which of ``files`` the destination holds.
 
         Raises:
-            DeliveryError: see `plan`; or the destination speaks DICOMweb.
+            DeliveryError: see `plan`; or it is a DICOMweb destination.
         """
         destination = self._dicom_destination
         try:
@@ -112,19 +112,19 @@ class DestinationRequests:
         return find_instances(destination, self._config.scp.ae_title, read, self._config.delivery.timeout_seconds)
 
     def forget(self, transactions: Sequence[str]) -> None:
-        """Await no report on ``transactions`` any more."""
+        """Delete the records of ``transactions``: no report on them is awaited any more."""
         try:
             for transaction_uid in transactions:
                 Commitments(self._config.commitments_folder).forget(transaction_uid)
-        except OSError as error:  # retention does it later
+        except OSError as error:  # retention deletes the records later
             log.warning("commitment_not_forgotten", reason=_passing(error))
 
     def _read(self, files: Sequence[str]) -> list[Outgoing]:
         """The Part 10 files that are to be sent.
 
         Raises:
-            DeliveryError: a result is gone, or is no DICOM file.
-            OSError: it cannot be read now.
+            DeliveryError: a result file is missing, or is no DICOM file.
+            OSError: a file cannot be read now.
         """
         try:
             return [read_outgoing(self._folder / file) for file in files]
@@ -134,5 +134,5 @@ class DestinationRequests:
 
 
 def _passing(error: OSError) -> str:
-    """The reason for trouble that may pass; it names no path, since a path may name a study."""
+    """The reason for an error that may pass; it names no path, since a path may name a study."""
     return f"a file cannot be read or written now: {error.strerror or type(error).__name__}"

@@ -1,4 +1,4 @@
-"""How far a delivery is: each instance and what was answered about it, attempts, and pauses."""
+"""How far a delivery is: the answer for each instance, attempts, and pauses between them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DAY_SECONDS = 86400.0
 
 
 class DeliveryProgress:
-    """The progress of one delivery. It lives in the workflow: after a restart, the recorded steps restore it.
+    """The progress of one delivery, kept in memory: after a restart, the workflow's recorded steps restore it.
 
     Attributes:
         attempts: how often instances were sent.
@@ -37,18 +37,18 @@ class DeliveryProgress:
         self.restart_pauses()
 
     def begin(self, instances: Sequence[PlannedInstance]) -> None:
-        """These are to be sent."""
+        """Begin with the instances that are to be sent."""
         self._instances = [InstanceProgress(each.file, each.sop_instance_uid) for each in instances]
         self.restart_pauses()
 
     def restart_pauses(self) -> None:
-        """From now on, pauses are short again, and the days until giving up are counted anew."""
+        """Start again with the shortest pause, and count the days until giving up from now."""
         self._pause_seconds = self._section.first_retry_seconds
         self._waited_seconds = 0.0
 
     @property
     def undelivered(self) -> list[str]:
-        """Files of the instances that the destination has not taken."""
+        """Files of the instances that the destination has not stored."""
         return [each.file for each in self._instances if not each.is_delivered]
 
     @property
@@ -57,7 +57,7 @@ class DeliveryProgress:
         return [each.file for each in self._instances if not each.is_committed]
 
     def take_answers(self, files: Sequence[str], answers: Sequence[Answer]) -> None:
-        """Note what the destination answered for each of ``files``."""
+        """Take in the destination's answers, one for each of ``files``."""
         by_file = {each.file: each for each in self._instances}
         for file, answer in zip(files, answers, strict=True):
             instance = by_file[file]
@@ -68,21 +68,21 @@ class DeliveryProgress:
                 self.refused.add(file)
 
     def take_commitment(self, sop_instance_uids: Collection[str]) -> None:
-        """Note which instances the destination holds."""
+        """Take in which instances the destination holds."""
         for each in self._instances:
             each.is_committed = each.is_committed or each.sop_instance_uid in sop_instance_uids
 
     def send_uncommitted_again(self) -> None:
-        """Take the instances that the destination has not committed to for undelivered."""
+        """Mark the instances that the destination has not committed to as undelivered."""
         for each in self._instances:
             each.is_delivered = each.is_committed
 
     def describe(self) -> str:
-        """The last answer for each instance, which is named by its file: that is no patient's data."""
+        """The last answer for each instance. The instance is named by its file, which holds no patient data."""
         return "; ".join(f"{each.file} {'delivered' if each.is_delivered else each.reason}" for each in self._instances)
 
     def wait(self, reason: str) -> None:
-        """The next pause before another attempt.
+        """Publish ``reason`` and wait for the next pause.
 
         Raises:
             DeliveryError: ``delivery.give_up_days`` are over.
@@ -94,11 +94,11 @@ class DeliveryProgress:
 
     @property
     def is_over(self) -> bool:
-        """True if ``delivery.give_up_days`` were waited. Seconds waited count, not the clock, which may jump."""
+        """True if all waits add up to ``delivery.give_up_days``; the clock is not used, because it may jump."""
         return self._waited_seconds >= self._section.give_up_days * _DAY_SECONDS
 
     def count_waited(self, seconds: float) -> None:
-        """Note a wait that was in vain."""
+        """Add a wait that ended without a report."""
         self._waited_seconds += seconds
 
     def next_pause_seconds(self) -> float:

@@ -1,7 +1,7 @@
-"""What the steps of a delivery return, as `node.workflow.records` keeps it.
+"""The results of a delivery's steps, as `node.workflow.records` stores them.
 
-What the destination says to a request for storage commitment or to a query is recorded as the SCU's own outcome
-(`CommitmentOutcome`, `QueryOutcome`).
+The results of a request for storage commitment and of a query are the SCU's types `CommitmentOutcome` and
+`QueryOutcome`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class PlannedInstance:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be sent (step ``plan``).
+    """The instances that are to be sent (step ``plan``).
 
     Attributes:
-        is_to_be_committed: the destination shall commit to keep the instances.
+        is_to_be_committed: storage commitment is to be requested for the instances.
         trouble: why the results cannot be read now; None: they were read.
     """
 
@@ -33,7 +33,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the destination answered for one instance (step ``send`` returns one for each file, in the files' order).
+    """The destination's answer for one instance (step ``send`` returns one per file, in the order of the files).
 
     Attributes:
         status: DIMSE or HTTP status; None: no answer.
@@ -51,7 +51,7 @@ class InstanceProgress:
     """How far one instance is. The workflow's result lists it with these keys.
 
     Attributes:
-        status, reason: of the destination's last answer.
+        status, reason: those of the destination's last answer.
         attempts: how often the instance was sent.
     """
 

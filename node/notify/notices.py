@@ -1,4 +1,4 @@
-"""The workflow ``notice``, which sends a notice until the service has taken it, and how others start it."""
+"""The workflow ``notice``, which sends a notice until the services accept it, and the function that starts it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Notices:
         """Send one notice; retry with the pauses of deliveries, for ``delivery.give_up_days``.
 
         Raises:
-            NotifyError: given up.
+            NotifyError: ``delivery.give_up_days`` are over.
         """
         section = self._config.delivery
         pause, waited = section.first_retry_seconds, 0.0
@@ -53,7 +53,7 @@ class Notices:
                 pause = min(2 * pause, section.longest_retry_seconds)
 
     def tell(self, state: str, study_instance_uid: str, reason: str) -> str | None:
-        """One attempt; None if every service took the notice, else the reason."""
+        """One attempt to send; None if every service accepted the notice, else the reason."""
         # apprise is imported only where a notice is sent
         from node.notify.services import tell
 

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 
 class StudyDispatcher:
-    """Starts the workflow of a study that is due, and starts it again or cancels it at the admin's wish."""
+    """Enqueues the workflow of a study that is due; enqueues it again or cancels it at the admin's command."""
 
     def __init__(self, config: Config, client: WorkflowClient, metrics: Metrics) -> None:
         self._config = config
@@ -46,7 +46,7 @@ class StudyDispatcher:
         self._metrics = metrics
 
     def settled(self, studies: Iterable[str]) -> frozenset[str]:
-        """Those of ``studies`` whose instances in the spool were all judged before; file names decide, no file is read.
+        """The ``studies`` whose instances in the spool were all judged before; compares file names, reads no file.
 
         Raises:
             EngineError: the database does not answer.
@@ -57,18 +57,18 @@ class StudyDispatcher:
         return frozenset(uid for uid in studies if instances_by_name(folder / uid) in known.get(uid, frozenset()))
 
     def is_complete(self, study_instance_uid: str, quiet_series: frozenset[str]) -> bool:
-        """True if every contrast the method needs is among ``quiet_series``, and the model is the one for all four."""
+        """True if ``quiet_series`` hold every contrast that the method needs, and the model is the one for all four."""
         request = self._request(RequestOptions(study_instance_uid, quiet_series))
         return request.selection is not None and request.model == self._config.segmentation.model
 
     def start(self, study_instance_uid: str, quiet_series: frozenset[str] | None = None) -> None:
         """Enqueue the study's workflow (of ``quiet_series``; None: all).
 
-        The same instances are never processed twice by themselves, even if other settings or rules would select other
-        series now: delivered results stay as they are until the admin asks for others (`retry`).
+        The same instances are never processed again by themselves, even if changed settings or rules would now select
+        other series: delivered results stay as they are until the admin requests new ones (`retry`).
 
         Raises:
-            StorageError: retention is looking at the study at this moment; try again.
+            StorageError: retention is checking the study at this moment; try again.
             EngineError: the database does not answer.
         """
         folder = self._config.spool_folder / study_instance_uid
@@ -80,7 +80,7 @@ class StudyDispatcher:
         records = workflows_of_study(self._client, request.study_instance_uid)
         is_judged = request.instances in judged(records)
         known = [each.workflow_id for each in records if digest_of(each) == request.workflow_id]
-        if known and not is_judged:  # instances arrived since, and the selection is the same without them
+        if known and not is_judged:  # instances arrived since, and the selection has not changed
             self._client.describe(known[-1], request_attributes(request))
         if known or is_judged:
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=request.workflow_id)
@@ -93,7 +93,7 @@ class StudyDispatcher:
         """Process the study again; returns the workflow's id. ``use``: the series to take for a contrast.
 
         Raises:
-            StudyError: the study is unknown, nothing of it is in the spool, or it is being processed.
+            StudyError: the study is unknown, has no instance in the spool, or is being processed.
         """
         records = self._known(study_instance_uid)
         if not (self._config.spool_folder / study_instance_uid).is_dir():
@@ -101,7 +101,7 @@ class StudyDispatcher:
         request = self._request(RequestOptions(study_instance_uid, use=use))
         if use and request.selection is None and not request.is_undecided:
             raise StudyError(f"study {study_instance_uid}: {request.refusal}")
-        # the result of a comparison is not known yet: its attempts must not share their ids with an earlier one's
+        # the selection that a comparison leads to is not known yet: its attempts must have other ids than earlier ones
         known = [each for each in records if request.is_undecided or digest_of(each) == request.workflow_id]
         if any(record.engine_status in ACTIVE and record.engine_status != "DELAYED" for record in known):
             raise StudyError(f"study {study_instance_uid} is being processed")
@@ -135,11 +135,11 @@ class StudyDispatcher:
 
     def _enqueue(self, request: ProcessingRequest, attempt: int, records: Sequence[WorkflowRecord]) -> str:
         request = replace(request, earlier=earlier_requests(records, request.workflow_id))
-        if not request.is_undecided:  # else the comparison may lead to the very request that waits
+        if not request.is_undecided:  # a comparison may lead to the same request as the one that waits
             cancel_waiting(self._client, records, request.workflow_id)
         workflow_id = str(WorkflowId(request.workflow_id, attempt))
         folder = self._config.work_folder / request.workflow_id
-        # existing results keep their creation time, so that making them again gives equal bytes under their UIDs
+        # with the creation time of existing results, new results have equal bytes under the same UIDs
         request = with_first_creation_time(request, folder)
         attributes = request_attributes(request)
         self._client.enqueue(STUDY_QUEUE, "process", workflow_id, request.as_json(), str(folder), attributes=attributes)
@@ -151,7 +151,7 @@ class StudyDispatcher:
         try:
             study = read_study(request.folder)
         except RefusedError:
-            return  # the study is refused with this reason
+            return  # the workflow refuses the study with this reason
         collect(self._config.unknown_descriptions_file, study, load_vocabulary(dict(self._config.series.rules)))
 
     def _request(self, options: RequestOptions) -> ProcessingRequest:

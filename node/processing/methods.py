@@ -16,7 +16,7 @@ def cascade_card(model: str) -> Card:
     """The card of ``model``, a pack that the cascade can run: it takes all four contrasts.
 
     Raises:
-        ModelPackError: there is no such pack, or it takes other contrasts.
+        ModelPackError: there is no such pack, or the pack takes other contrasts.
     """
     from node.segmentation.packs import read_card
 
@@ -27,10 +27,10 @@ def cascade_card(model: str) -> Card:
 
 
 def require_methods(section: SegmentationSection) -> None:
-    """Make sure that this version can run the packs that the config names; whether they are installed is not asked.
+    """Make sure that this version can run the packs that the config names; they need not be installed.
 
     Raises:
-        ConfigError: it cannot; names the key.
+        ConfigError: it cannot run one of them; names the key.
     """
     try:
         cascade_card(section.model)
@@ -43,7 +43,7 @@ def require_t1c_only_method(section: SegmentationSection) -> None:
     """Make sure that ``segmentation.t1c_only_model`` is empty, as long as no method runs a pack for T1c alone.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the key is not empty.
     """
     if section.t1c_only_model:
         raise ConfigError(

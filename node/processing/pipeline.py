@@ -7,8 +7,8 @@
        +- compare -+   if headers leave open which T1 is after contrast (a workflow of its own)
 
 The receiver selects the series (headers only); everything after that is a durable workflow. Outputs are files in
-``work/<digest of the request>/``, written aside and renamed, so that every step may run twice. A refused study ends in
-this workflow, too, and is listed with its reason like all others.
+``work/<digest of the request>/``, written aside and renamed, so that every step may run twice. The workflow of a
+refused study ends with the reason of the refusal, and is listed like all others.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Pipeline:
 
     Args:
         progress: called with the current work and the fraction done.
-        force: make results again that exist already; the caller wants to see the method run.
+        force: run the method even if the results exist already.
     """
 
     def __init__(self, config: Config, progress: Progress | None = None, force: bool = False) -> None:
@@ -78,8 +78,8 @@ class Pipeline:
     def process(self, steps: Steps, request_json: str, folder: str) -> dict[str, Any]:
         """Process one study into ``folder``; returns `StudyOutcome` as plain values.
 
-        Trouble outside the study ends this attempt and enqueues the next one with a delay, so that no other study waits
-        behind it. A programming error ends the study: the next attempt would meet it again.
+        An error outside the study ends this attempt and enqueues the next one with a delay, so that no other study
+        waits meanwhile. A programming error ends the study: it would occur again in the next attempt.
         """
         request = ProcessingRequest.from_json(request_json)
         with study_context(request.study_instance_uid):
@@ -95,7 +95,7 @@ class Pipeline:
             return outcome.as_output()
 
     def _compared(self, steps: Steps, request: ProcessingRequest, folder: str) -> StudyOutcome | None:
-        """If only images can decide: the workflow of what they decided goes on, so that nothing is done twice."""
+        """If only images can decide: start the workflow of the selection they lead to, unless it exists already."""
         if not request.is_undecided:
             return None
         steps.publish(StudyState.COMPARING)
@@ -138,12 +138,12 @@ class Pipeline:
     def _try_again(
         self, steps: Steps, request: ProcessingRequest, request_json: str, folder: str, error: RetryableError
     ) -> StudyOutcome:
-        """End this attempt; enqueue the next one if there is to be one."""
+        """End this attempt; enqueue the next one unless the study has a later request or this was the last attempt."""
         section = self._config.engine
         attempt = WorkflowId.parse(steps.workflow_id).attempt if steps.workflow_id else 1
         outcome = StudyOutcome(StudyState.FAILED, str(error), kind=type(error).__name__)
         later = steps.step("later", self.later, request, steps.workflow_id)
-        if later is not None:  # superseded results must not be the last that destinations receive
+        if later is not None:  # an older request's results must not reach destinations after newer ones
             log.warning("study_superseded", reason=str(error), later=later)
             return replace(outcome, reason=f"{error}; not tried again, for a later order of the study exists")
         if attempt >= section.attempts:
@@ -157,7 +157,7 @@ class Pipeline:
     def _failed(
         self, steps: Steps, request: ProcessingRequest, error: GlionodeError, attempts: int = 1
     ) -> StudyOutcome:
-        """No further attempt: humans are told."""
+        """End the study without another attempt; humans are notified."""
         notify_humans(self._config, steps, StudyState.FAILED, request.study_instance_uid, str(error))
         log.error("study_failed", reason=str(error), attempts=attempts)
         return StudyOutcome(StudyState.FAILED, str(error), kind=type(error).__name__)
@@ -202,7 +202,7 @@ class Pipeline:
             with closing(WorkflowClient(self._config)) as client:
                 found = later_request(workflows_of_study(client, request.study_instance_uid), workflow_id)
         except EngineError:
-            return None  # one attempt too many does less harm than one too few
+            return None  # an unneeded attempt does less harm than a missing one
         return None if found is None else found.workflow_id
 
     def segment(self, request: ProcessingRequest, folder: str) -> Segmentation | ResultsExist:
@@ -248,7 +248,7 @@ class Pipeline:
         return ReportedResults(result["volumes_ml"])
 
     def refuse(self, request: ProcessingRequest, folder: str, reason: str) -> list[str]:
-        """``result.json`` of a study that has no results; returns the files to be sent, if any."""
+        """Write ``result.json`` of a refused study; returns the files to be sent, if any."""
         return guarded(write_refused, self._config, request, Path(folder), reason)
 
     # ---- what the steps share ----------------------------------------------------------------------------------

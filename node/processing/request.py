@@ -22,7 +22,7 @@ from node.study import Comparison, Contrast, Selection, Series, Study
 Compare = Callable[[Series, Series], Comparison]
 
 METHOD_VERSION = "1"
-"""Raised when the method would answer otherwise. An upgrade that changes nothing about it runs no study again."""
+"""Increased when the method gives other results; an upgrade that leaves it unchanged processes no study again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class ProcessingRequest:
         created: when the request was first made.
         model: the pack that is to run.
         folder: where the study's instances lie.
-        is_undecided: only images can tell which T1 series is after contrast; the worker compares them.
+        is_undecided: only images can decide which T1 series is after contrast; the worker compares them.
         use: series chosen by hand.
         considered: the verdict on every series of a study whose selection was refused.
-        earlier: digests of the study's requests before this one, newest first; the results replace the report of the
-            latest of them that has one.
+        earlier: digests of the study's requests before this one, newest first; this request's report replaces that of
+            the latest one that has a report.
         instances: digest of all instances of the study that were read, chosen or not.
-        force: an admin asked for the study again: it is processed even if its results exist.
+        force: an admin requested the study again: it is processed even if its results exist.
     """
 
     workflow_id: str
@@ -60,12 +60,12 @@ class ProcessingRequest:
     considered: Selection | None = None
 
     def as_json(self) -> str:
-        """Text for the engine's database, which later versions of glionode read, too."""
+        """The request as JSON for the engine's database; later versions of glionode must be able to read it."""
         return _REQUESTS.dump_json(self).decode()
 
     @staticmethod
     def from_json(text: str) -> ProcessingRequest:
-        """The request that ``as_json`` wrote, be it of an earlier version; unknown keys are ignored."""
+        """The request that ``as_json`` of this or an earlier version wrote; unknown keys are ignored."""
         return _REQUESTS.validate_json(text)
 
 
@@ -95,10 +95,10 @@ def build_request(
     A study that cannot be read or selected gives a request with ``refusal``.
 
     Args:
-        compare: decides by images which of two series is after contrast; without it such a study stays undecided.
+        compare: decides by images which of two series is after contrast; None: such a study stays undecided.
     """
     options = options or RequestOptions()
-    created = datetime.now(UTC).astimezone()  # dates in SEG and SR are local, as the study's are
+    created = datetime.now(UTC).astimezone()  # dates in SEG and SR are local time, like those of the study
     model = config.segmentation.model
     try:
         study = _only(read_study(study_folder), options.series)
@@ -183,7 +183,7 @@ def _selected(study: Study, config: Config, options: RequestOptions, compare: Co
 
 
 def with_first_creation_time(request: ProcessingRequest, folder: Path) -> ProcessingRequest:
-    """``request`` with the creation time in ``folder/result.json`` if that is its result.
+    """``request`` with the creation time from ``folder/result.json`` if that file is its result.
 
     Processing it again then gives byte-identical SEG and SR under the same UIDs.
     """

@@ -1,4 +1,4 @@
-"""The processing requests of one study in their sequence: which is known, superseded, or next."""
+"""The processing requests of one study in the order of their workflows: which is known, superseded, or next."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def workflows_of_study(client: WorkflowClient, study_instance_uid: str) -> list[
 
 
 def judged(records: Iterable[WorkflowRecord]) -> frozenset[str]:
-    """The digests ``ProcessingRequest.instances`` that the workflows were started for or that changed nothing."""
+    """The digests ``ProcessingRequest.instances`` that were enqueued, or that left the selection unchanged."""
     return frozenset(
         key.removeprefix(_JUDGED) for each in records for key in each.attributes if key.startswith(_JUDGED)
     )
@@ -50,7 +50,7 @@ def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
 
 
 def successor_id(record: WorkflowRecord) -> str | None:
-    """The id of the workflow that processes what ``record`` only compared; None if ``record`` is no comparison."""
+    """The id of the workflow that follows the comparison ``record``; None if ``record`` is no finished comparison."""
     output = record.output if isinstance(record.output, dict) else {}
     return str(output["follows"]) if output.get("state") == StudyState.COMPARED else None
 
@@ -69,7 +69,7 @@ def earlier_requests(records: Sequence[WorkflowRecord], request_id: str) -> tupl
 def later_request(records: Sequence[WorkflowRecord], workflow_id: str) -> WorkflowRecord | None:
     """The study's latest workflow of another request that was enqueued after ``workflow_id``; None: there is none.
 
-    A workflow that still compares images does not count, for its selection may turn out to be the same.
+    A workflow that compares images does not count, because its selection may be the same.
     """
     ids = [each.workflow_id for each in records]
     after = records[ids.index(workflow_id) + 1 :] if workflow_id in ids else ()
@@ -79,12 +79,12 @@ def later_request(records: Sequence[WorkflowRecord], workflow_id: str) -> Workfl
 
 
 def _is_comparing(record: WorkflowRecord) -> bool:
-    """True of the comparison itself; the workflow that follows it has the same attributes."""
+    """True if ``record`` is the comparison itself; the workflow that follows it has the same attributes."""
     return record.attributes.get(_COMPARING) == digest_of(record)
 
 
 def cancel_waiting(client: WorkflowClient, records: Iterable[WorkflowRecord], request_id: str) -> None:
-    """Cancel the study's workflows of other requests that no worker has begun."""
+    """Cancel the study's workflows of other requests, if no worker has begun them."""
     for record in records:
         if record.engine_status in _WAITING and digest_of(record) != request_id:
             client.cancel(record.workflow_id)
@@ -96,7 +96,7 @@ def request_after_comparison(
     """The workflow that follows the comparison ``workflow_id``, which gave ``request``; and the request to enqueue.
 
     The request is None if there is nothing to enqueue: the same selection was requested before, or the study has a
-    later request. A forced request is enqueued all the same. May be called twice.
+    later request. A forced request is enqueued even if the selection was requested before. May be called twice.
 
     Raises:
         EngineError: the database does not answer.

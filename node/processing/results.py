@@ -1,6 +1,6 @@
 """The files of a study's work folder: ``seg.dcm``, ``sr.dcm`` and ``result.json``, or the refusal.
 
-Each file is written aside, read back if another program will rely on it, and only then renamed.
+Each file is written under another name and then renamed; DICOM files are read back and compared before that.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, segm
 def made_results(request: ProcessingRequest, folder: Path) -> dict[str, Any] | None:
     """The content of ``result.json`` if ``folder`` holds the complete results of ``request``; None: it does not.
 
-    Results are made once: their UIDs depend on the request alone, so another version or station name of the node must
-    not give other bytes under the same UIDs.
+    Existing results are not made again: their UIDs depend on the request alone, so another version or station name of
+    the node would give other bytes under the same UIDs.
 
     Raises:
-        OSError: a result exists and cannot be read now.
+        OSError: a result file exists and cannot be read now.
     """
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
@@ -121,8 +121,8 @@ def _write_objects(config: Config, request: ProcessingRequest, cautions: list[st
 def write_refused(config: Config, request: ProcessingRequest, folder: Path, reason: str) -> list[str]:
     """Write ``result.json`` of a study that cannot be processed, and delete its other results.
 
-    Returns the files to be sent: ``refusal.dcm`` if ``delivery.send_refusals`` is set and an instance can be read that
-    names the patient.
+    Returns the files to be sent: ``refusal.dcm`` if ``delivery.send_refusals`` is set, a destination is configured, and
+    an instance of the study can be read.
     """
     for name in WORK_FILES:
         (folder / name).unlink(missing_ok=True)
@@ -176,7 +176,7 @@ def _replaced(work_folder: Path, request: ProcessingRequest) -> dict[str, Any] |
 
 
 def _replacement(request: ProcessingRequest, earlier: dict[str, Any] | None) -> list[str]:
-    """The caution that names the report which this one replaces, if there is one."""
+    """A list with the caution that names the replaced report; empty if no report is replaced."""
     if earlier is None or request.selection is None:
         return []
     uid, moment = derived_uid(earlier["workflow_id"], "sr"), datetime.fromisoformat(earlier["created"])

@@ -1,4 +1,4 @@
-"""Which errors of a step may pass, and which are programming errors: the study is tried again, or has failed."""
+"""Separates errors of a step that may pass (the study is retried) from programming errors (the study has failed)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OWN_CODE = Path(__file__).parents[1]
 
 
 def guarded(function: Callable[..., T], *arguments: Any) -> T:
-    """Call ``function``; turn an error that is not glionode's own into one that says whether to try the study again.
+    """Call ``function``; turn an error that is not glionode's own into one that says whether to retry the study.
 
     Raises:
         GlionodeError: what ``function`` raised.
@@ -28,16 +28,16 @@ def guarded(function: Callable[..., T], *arguments: Any) -> T:
         raise
     except OSError as error:
         raise UnforeseenError(f"{error.filename or 'the disk'}: {error.strerror or type(error).__name__}") from None
-    except Exception as error:  # noqa: BLE001 - a boundary: one study must not end the worker's work on others
-        # the error's text may repeat a header's value, so only its kind and place are told
+    except Exception as error:  # noqa: BLE001 - an error in one study must not end the worker
+        # the error's text may repeat a header's value, so only its kind and place are reported
         text = f"{type(error).__name__} in {_place(error)}"
         raise (UnforeseenError(text) if may_pass(error) else DefectError(text)) from None
 
 
 def may_pass(error: Exception) -> bool:
-    """True of errors that memory, device or driver may cause; of others, the program or the input is the cause.
+    """True for errors that memory, device or driver may cause; all others are caused by the program or the input.
 
-    torch and SimpleITK raise RuntimeError for a device that ran out of memory or was lost, and for much else.
+    torch and SimpleITK raise RuntimeError for a device that ran out of memory or was lost, but for other errors, too.
     """
     is_defect = isinstance(error, NotImplementedError | RecursionError)
     return isinstance(error, MemoryError | RuntimeError) and not is_defect

@@ -1,4 +1,4 @@
-"""What the steps of a study's workflow return, and how the workflow ended. Recorded by `node.workflow.records`."""
+"""The results of the steps of a study's workflow, and of the workflow; `node.workflow.records` stores them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from node.workflow.workflow_id import WorkflowId
 
 @dataclass(frozen=True, slots=True)
 class FollowingWorkflow:
-    """The workflow that goes on after a comparison of images (step ``succeed``).
+    """The workflow that follows a comparison of images (step ``succeed``).
 
     Attributes:
         workflow_id: its id.
         request: its processing request as JSON; None: that workflow runs or has run already.
-        folder: where its results go.
+        folder: the folder of its results.
     """
 
     workflow_id: str
@@ -28,7 +28,7 @@ class FollowingWorkflow:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """What the report says about the segmentation, besides the regions themselves (step ``segment``).
+    """Facts about the segmentation for the report, besides the regions themselves (step ``segment``).
 
     Attributes:
         brain_ml: volume of the brain mask.
@@ -62,8 +62,8 @@ class StudyOutcome:
 
     Attributes:
         reason: why there are no results.
-        kind: class name of the error that the reason came from.
-        follows: the workflow that processes what this one only compared.
+        kind: class name of the error whose text is the reason.
+        follows: if this workflow was a comparison of images, the workflow that follows it.
     """
 
     state: StudyState

@@ -19,16 +19,16 @@ from node.workflow.workflow_id import WorkflowId
 
 @dataclass(frozen=True, slots=True)
 class StudyStatus:
-    """One study as its latest workflow left it.
+    """One study: the status of its latest workflow.
 
     Attributes:
-        state: that of the latest workflow. A comparison that is over is seen through the workflow that follows it.
+        state: that of the latest workflow; after a comparison of images, that of the workflow that follows it.
         reason: why there is no result.
         deliveries: destination name to the delivery's status.
         ordered: when the workflow was enqueued; None: not yet.
-        kind: name of the error that the reason came from.
+        kind: class name of the error whose text is the reason.
         folder: name of the results' folder in ``work/``.
-        judged: digests of the sets of instances that were looked at; not part of `as_dict`.
+        judged: digests of the sets of instances that were judged; not part of `as_dict`.
     """
 
     study_instance_uid: str
@@ -58,7 +58,7 @@ class StudyStatus:
 
 
 def read_study_statuses(config: Config, client: WorkflowClient | None = None) -> list[StudyStatus]:
-    """Every study, oldest first. ``client``: one to use instead of opening the database anew."""
+    """Every study, oldest first. ``client``: used instead of opening the database again."""
     own = client or WorkflowClient(config)
     try:
         requests: dict[str, list[WorkflowRecord]] = {}
@@ -135,7 +135,7 @@ def _delivery_status(record: WorkflowRecord) -> DeliveryStatus:
 
 
 def _state(record: WorkflowRecord) -> PublishedState:
-    """How far a workflow is, or how it ended. What it published with a state while it runs is that state's reason."""
+    """The state and reason that a running workflow published last, or with which a workflow ended."""
     if record.engine_status == "SUCCESS":
         return PublishedState(str(record.output["state"]), record.output["reason"])
     if record.engine_status in ACTIVE:
@@ -148,7 +148,7 @@ def _state(record: WorkflowRecord) -> PublishedState:
 
 
 def read_history(config: Config, client: WorkflowClient, study_instance_uid: str) -> list[tuple[datetime, str]]:
-    """Everything recorded about a study, oldest first: moment and what happened."""
+    """All recorded events of a study, oldest first: time and description."""
     history: list[tuple[datetime, str]] = []
     arrived = sorted(_arrivals(Spool(config.spool_folder).study_folder(study_instance_uid)))
     if arrived:
@@ -158,12 +158,13 @@ def read_history(config: Config, client: WorkflowClient, study_instance_uid: str
     for name in ("process", "deliver", "notice"):
         for record in client.workflows(name, attributes=attributes):
             history += [(moment, f"{name} {record.workflow_id}: {event}") for moment, event in _events(client, record)]
-    # the database keeps whole seconds: of one second, instances were received before the workflow was enqueued
+    # compared in whole seconds, as the database keeps them: in one second, instances were received before the workflow
+    # was enqueued
     return sorted(history, key=lambda entry: entry[0].replace(microsecond=0))
 
 
 def _events(client: WorkflowClient, record: WorkflowRecord) -> Iterator[tuple[datetime, str]]:
-    """What happened in one workflow: it was enqueued, ran its steps (not the engine's own), and ended."""
+    """The events of one workflow: enqueued, each finished step (without the engine's own steps), and its end."""
     yield record.created, "ordered"
     for step, moment in client.steps(record.workflow_id):
         if not step.startswith("DBOS."):
@@ -175,8 +176,8 @@ def _events(client: WorkflowClient, record: WorkflowRecord) -> Iterator[tuple[da
 
 
 def _arrivals(study_folder: Path) -> Iterator[float]:
-    """When each instance of the study was stored. Retention may delete instances, and the folder, meanwhile."""
-    for folder, _, names in os.walk(study_folder):  # it skips folders that are gone
+    """The time when each instance of the study was stored. Retention may delete instances and the folder meanwhile."""
+    for folder, _, names in os.walk(study_folder):  # os.walk skips folders that no longer exist
         for name in names:
             if name.endswith(".dcm"):
                 try:

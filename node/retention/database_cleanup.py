@@ -63,7 +63,7 @@ def delete_study_records(
             if not is_held(config.spool_folder, uid):
                 client.delete(workflows[uid])
                 forgotten.append(uid)
-                log.info("study_forgotten", study_instance_uid=uid)
+                log.info("study_records_deleted", study_instance_uid=uid)
     return forgotten
 
 

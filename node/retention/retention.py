@@ -136,7 +136,7 @@ def _settle(leftovers: Callable[[Path], object], folder: Path) -> None:
     try:
         leftovers(folder)
     except OSError as error:
-        log.error("leftovers_not_settled", reason=error.strerror)
+        log.error("leftovers_not_removed", reason=error.strerror)
 
 
 def _is_past(config: Config, moment: datetime, now: datetime) -> bool:

@@ -151,7 +151,7 @@ class Receiver:
             server.serve_forever(_POLL_SECONDS)
         finally:
             if self._server is server:  # `stop` was not called
-                log.error("receiver_deaf")
+                log.error("receiver_not_listening")
 
     def stop(self) -> None:
         """Stop listening, abort open associations, wait for their threads. Peers repeat requests without response."""

@@ -34,11 +34,11 @@ _MOST_STUDIES_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the page shows.
+    """Where the page gets its contents from.
 
     Attributes:
-        is_well: whether instances are still received, and stable studies handed over.
-        worker_trouble: why nothing is processed; None: a worker lives.
+        is_well: returns True while instances are received and studies that are due are enqueued.
+        worker_trouble: returns why no study is processed; None: a worker lives.
     """
 
     client: WorkflowClient
@@ -48,27 +48,27 @@ class Sources:
 
 
 def build_page(config: Config, sources: Sources) -> Starlette:
-    """The web application: ``/``, ``/studies.json``, ``/health`` (503 if nothing is processed), ``/metrics``."""
+    """The web application: ``/``, ``/studies.json``, ``/health`` (503 if no study can be processed), ``/metrics``."""
     environment = Environment(loader=PackageLoader("node.web"), autoescape=select_autoescape())
     template = environment.get_template("status.html")
 
-    def lines() -> list[StudyStatus]:
-        shown = read_study_statuses(config, sources.client)[::-1]
-        return [_hidden(line) for line in shown] if config.log.hide_uids else shown
+    def newest_first() -> list[StudyStatus]:
+        every = read_study_statuses(config, sources.client)[::-1]
+        return [_hidden(each) for each in every] if config.log.hide_uids else every
 
     def status(_: Request) -> Response:
-        every = lines()
+        every = newest_first()
         shown = every[:_MOST_STUDIES_SHOWN]
         facts = {
-            "lines": [(line, _told(config, line)) for line in shown],
+            "lines": [(each, _result_texts(config, each)) for each in shown],
             "unshown": len(every) - len(shown),
-            "counts": Counter(line.state for line in every).most_common(),
+            "counts": Counter(each.state for each in every).most_common(),
             "free_mebibytes": Spool(config.spool_folder).free_bytes() // 2**20,
         }
         return HTMLResponse(template.render(facts, scp=config.scp, version=__version__))
 
     def studies(_: Request) -> Response:
-        return JSONResponse([line.as_dict() for line in lines()])
+        return JSONResponse([each.as_dict() for each in newest_first()])
 
     def health(_: Request) -> Response:
         if not sources.is_well():
@@ -91,31 +91,31 @@ def build_page(config: Config, sources: Sources) -> Starlette:
     )
 
 
-def _hidden(line: StudyStatus) -> StudyStatus:
-    """``line`` with UIDs shortened, also in what it says."""
+def _hidden(status: StudyStatus) -> StudyStatus:
+    """``status`` with UIDs shortened, also in its reasons."""
     return replace(
-        line,
-        study_instance_uid=f"…{line.study_instance_uid[-4:]}",
-        reason=line.reason and shortened(line.reason),
+        status,
+        study_instance_uid=f"…{status.study_instance_uid[-4:]}",
+        reason=status.reason and shortened(status.reason),
         deliveries={
             name: replace(delivery, reason=delivery.reason and shortened(delivery.reason))
-            for name, delivery in line.deliveries.items()
+            for name, delivery in status.deliveries.items()
         },
     )
 
 
-def _told(config: Config, line: StudyStatus) -> dict[str, list[str]]:
-    """What the result says: which series was taken for each contrast and why, and cautions. Empty if it is gone."""
+def _result_texts(config: Config, status: StudyStatus) -> dict[str, list[str]]:
+    """From ``result.json``: the series chosen for each contrast and why, and the cautions. Empty without that file."""
     try:
-        result = json.loads((config.work_folder / (line.folder or "none") / "result.json").read_text("utf-8"))
+        result = json.loads((config.work_folder / (status.folder or "none") / "result.json").read_text("utf-8"))
     except FileNotFoundError:
         return {"series": [], "cautions": []}
-    told = {"series": (result.get("selection") or {}).get("short", []), "cautions": result.get("cautions", [])}
-    return {key: [shortened(text) for text in texts] for key, texts in told.items()} if config.log.hide_uids else told
+    found = {"series": (result.get("selection") or {}).get("short", []), "cautions": result.get("cautions", [])}
+    return {key: [shortened(text) for text in texts] for key, texts in found.items()} if config.log.hide_uids else found
 
 
 class _StudyStates:
-    """State and kind of every study; the ledger is read anew only after some seconds. Nothing while it is not there."""
+    """State and kind of every study, read at most every few seconds. Empty while the database does not answer."""
 
     def __init__(self, config: Config, client: WorkflowClient) -> None:
         self._config, self._client = config, client
@@ -127,8 +127,8 @@ class _StudyStates:
         with self._lock:
             if time.monotonic() - self._read_at >= _COUNTS_KEPT_SECONDS:
                 try:
-                    self._states = [(line.state, line.kind) for line in read_study_statuses(self._config, self._client)]
-                except EngineError:  # the node's other figures are still worth having
+                    self._states = [(each.state, each.kind) for each in read_study_statuses(self._config, self._client)]
+                except EngineError:  # a scrape still gets the other metrics
                     self._states = []
                 self._read_at = time.monotonic()
             return self._states
@@ -136,7 +136,7 @@ class _StudyStates:
 
 @contextmanager
 def running_page(config: Config, sources: Sources) -> Iterator[None]:
-    """Serve the page in a thread until the block ends, if the config wants it.
+    """Serve the page in a thread until the block ends, if ``web.enabled`` is set.
 
     Raises:
         ConfigError: the port cannot be listened on.

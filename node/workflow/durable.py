@@ -1,4 +1,4 @@
-"""Workflows as the durable engine runs them: their steps, and what happens when it cannot record one."""
+"""Runs workflows on the durable engine: records their steps, and ends the process if a step cannot be recorded."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 _FIRST_ROUND_SECONDS, _ROUND_GROWTH = 0.5, 4 / 3
-# The engine records "now and so many seconds on" as the end of its wait. This lies in the past however the clock is
-# set until a restart looks at it again.
+# The engine records the current time plus this value as the end of its wait. The end is then in the past even if the
+# clock is set back before a restart reads it.
 _NO_WAIT_SECONDS = -100 * 365 * 86400.0
 
 
@@ -42,37 +42,39 @@ class DurableSteps:
         return str(DBOS.workflow_id)
 
     def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
-        """Record ``function``'s result under its position in the workflow."""
+        """Call ``function``; the engine records its result under the step's position in the workflow."""
         from dbos import DBOS
 
         return DBOS.run_step({"name": name}, function, *arguments)
 
     def publish(self, state: str, reason: str | None = None) -> None:
-        """An event of the workflow, read by ``WorkflowClient``."""
+        """Publish state and reason as an event of the workflow, which ``WorkflowClient`` reads."""
         from dbos import DBOS
 
         DBOS.set_event("state", PublishedState(state, reason).as_message())
 
     def sleep(self, seconds: float) -> None:
-        """Wait until a recorded moment.
+        """Wait until a recorded time.
 
-        Not the engine's own sleep: after a restart that one trusts the clock, and waits for ever if it was set back.
+        The engine's own sleep is not used: after a restart it relies on the clock alone, and if the clock was set back,
+        it waits longer by as much.
         """
         until = self.step("sleep", lambda: time.time() + seconds)
         threading.Event().wait(min(seconds, max(0.0, until - time.time())))
 
     def receive(self, topic: str, timeout_seconds: float) -> Any | None:
-        """A durable message; recorded, so that a restart receives the same.
+        """The next message of ``topic``; recorded, so that a restart receives the same message.
 
-        Not the engine's own wait, for the reason given at ``sleep``, and because it asks the database twice a second
-        for each workflow that waits. It is asked in rounds, each a third longer than the one before: a message is
-        found at the latest after a third of the time that it was waited for, and an hour costs thirty rounds.
+        The engine's own wait is not used, for the reason given at ``sleep``, and because it queries the database twice
+        a second for each waiting workflow. Here the database is queried in rounds, each a third longer than the one
+        before: the delay in finding a message is at most about a third of the time waited, and an hour takes about
+        thirty rounds.
         """
         begun = self.step("wait", time.time)
-        # the clock tells only how much passed before a restart; from here on it may jump
+        # the clock gives only the time that passed before a restart; from here on the monotonic clock is used
         passed = min(timeout_seconds, max(0.0, time.time() - begun))
         origin = time.monotonic() - passed
-        for end in _rounds(timeout_seconds):  # as many after a restart: each look has its place among the steps
+        for end in _rounds(timeout_seconds):  # the same number after a restart: each look is a recorded step
             message = self._look(topic)
             if message is not None:
                 return message
@@ -80,7 +82,7 @@ class DurableSteps:
         return self._look(topic)
 
     def _look(self, topic: str) -> Any | None:
-        """The message that is there now, if any; recorded."""
+        """The message that has arrived by now, if any; recorded."""
         from dbos import DBOS
 
         return DBOS.recv(topic, _NO_WAIT_SECONDS)
@@ -102,7 +104,7 @@ class DurableSteps:
 
 
 class DurableWork:
-    """The workflows that this process runs, and its end if the database takes no record of them."""
+    """The workflows that this process runs. It ends the process if the database cannot record their steps."""
 
     def __init__(self, crashes: CrashCounter) -> None:
         self.crashes = crashes
@@ -112,8 +114,8 @@ class DurableWork:
     def bound(self, function: Callable[..., Any], is_counted: bool = False) -> Callable[..., Any]:
         """``function`` as the engine calls it. ``is_counted``: crashes of the worker in it are counted.
 
-        An error of the database ends the process. A programming error ends the workflow, also an error that the
-        database raises for what it is given: a restarted worker would meet it again, without end.
+        An error of the database ends the process. A programming error ends the workflow. This includes an error that
+        the database raises because of a value or statement: it would occur again after each restart of the worker.
         """
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -128,10 +130,10 @@ class DurableWork:
                 except SQLAlchemyError as error:
                     if _is_defect(error):
                         raise DefectError(f"{type(error).__name__} while a step was recorded") from None
-                    # Steps raise no such error: the engine does, which would now forget the workflow, or end it for
-                    # good with this as its reason. It is recovered at the next start.
+                    # Raised by the engine, never by a step. The engine would now drop the workflow, or end it for good
+                    # with this error; after the end of the process it is recovered at the next start.
                     self.end("worker_cannot_record", type(error).__name__)
-                except SystemExit:  # the engine does not record it, and would resume the workflow for ever
+                except SystemExit:  # the engine does not record SystemExit, and would resume the workflow for ever
                     raise DefectError("a step tried to end the worker") from None
 
         workflow.__qualname__ = f"{function.__qualname__}.workflow"
@@ -139,21 +141,21 @@ class DurableWork:
 
     def end(self, event: str, kind: str | None = None) -> NoReturn:
         """End the process, so that it is started again."""
-        with self._ending:  # of several threads one logs it
+        with self._ending:  # only one of several threads logs the event
             log.error(event, kind=kind)
             self.crashes.leave_without_record()
             os._exit(1)
 
 
 def _is_defect(error: SQLAlchemyError) -> bool:
-    """True if the database, or the library before it, does not accept the value or the statement, whenever it comes."""
+    """True if the database or its library would refuse the value or statement at any time, not only now."""
     from sqlalchemy.exc import ArgumentError, CompileError, DataError, StatementError
 
     return isinstance(error, ArgumentError | CompileError | DataError) or type(error) is StatementError
 
 
 def _rounds(timeout_seconds: float) -> Iterator[float]:
-    """When each round of a wait ends, in seconds from its begin; the last at ``timeout_seconds``."""
+    """The end of each round of a wait, in seconds from the begin of the wait; the last is ``timeout_seconds``."""
     end, seconds = 0.0, _FIRST_ROUND_SECONDS
     while end < timeout_seconds:
         end = min(end + seconds, timeout_seconds)

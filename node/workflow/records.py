@@ -1,7 +1,7 @@
 """Steps whose results are typed records, kept in the engine's database as plain JSON values.
 
-A record that an earlier version wrote is read by the same type: fields are only ever added, with a default, and unknown
-keys are ignored.
+The same type reads records of earlier versions: a field may only be added, and with a default value; unknown keys are
+ignored.
 """
 
 from __future__ import annotations

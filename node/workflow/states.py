@@ -1,4 +1,4 @@
-"""The states of studies and of deliveries. A reason stands beside a state, never inside it."""
+"""The states of studies, deliveries and notices. A reason is a separate field, never part of a state."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class NoticeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PublishedState:
-    """The state that a running workflow published, and the reason if there is more to say."""
+    """The state that a running workflow published, and the reason for it, if any."""
 
     state: str
     reason: str | None = None
 
     def as_message(self) -> dict[str, Any]:
-        """Plain JSON values for the engine's database; a later version, which may have moved this class, reads them."""
+        """Plain JSON values for the engine's database, which a later version can read even if this class has moved."""
         return {"state": str(self.state), "reason": self.reason}
 
     @staticmethod
@@ -72,7 +72,7 @@ class PublishedState:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStatus:
-    """The delivery of a study's results to one destination: its state, and the reason if there is more to say."""
+    """The delivery of a study's results to one destination: its state, and the reason for it, if any."""
 
     state: DeliveryState
     reason: str | None = None

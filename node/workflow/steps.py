@@ -1,4 +1,4 @@
-"""What a workflow may do besides computing. ``engine.DurableSteps`` records it; ``DirectSteps`` does it at once."""
+"""The effects that a workflow may have. ``durable.DurableSteps`` records them; ``DirectSteps`` runs steps at once."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ T = TypeVar("T")
 
 
 class Steps(Protocol):
-    """A workflow's way to the engine. Outside its steps a workflow has no effects."""
+    """A workflow's interface to the engine. Outside its steps, a workflow has no effects."""
 
     @property
     def workflow_id(self) -> str:
-        """The id it was enqueued under."""
+        """The id under which the workflow was enqueued."""
 
     def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
-        """Call ``function``; its result is recorded and given back instead of calling again after a restart."""
+        """Call ``function`` and record its result; after a restart, return the recorded result instead."""
 
     def publish(self, state: str, reason: str | None = None) -> None:
-        """Publish how far the workflow is, for command line and status page; ``reason``: if there is more to say."""
+        """Publish the workflow's state for command line and status page; ``reason``: why it is in this state."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait; what remains of the wait survives a restart, and is never more than ``seconds`` if the clock jumped."""
+        """Wait; a restart continues the wait, which is never longer than ``seconds``, even if the clock jumped."""
 
     def receive(self, topic: str, timeout_seconds: float) -> Any | None:
         """The next message of ``topic`` that was sent to this workflow; None if none came in time."""
 
     def start(self, queue: str, workflow_id: WorkflowId, *arguments: Any, delay_seconds: float = 0.0) -> None:
-        """Start another workflow on ``queue``; once, however often this is called with one id."""
+        """Enqueue another workflow on ``queue``; calling again with the same id has no effect."""
 
 
 class DirectSteps:
@@ -43,14 +43,14 @@ class DirectSteps:
         return function(*arguments)
 
     def publish(self, state: str, reason: str | None = None) -> None:
-        """Nothing is published: no other process looks at this workflow."""
+        """Nothing is published: no other process reads the state of this workflow."""
 
     def sleep(self, seconds: float) -> None:
-        """Never needed: nothing is delivered."""
+        """Does not wait: only deliveries and notices do, and there are none."""
 
     def receive(self, topic: str, timeout_seconds: float) -> Any | None:
-        """Nobody sends."""
+        """No process sends messages to this workflow."""
         return None
 
     def start(self, queue: str, workflow_id: WorkflowId, *arguments: Any, delay_seconds: float = 0.0) -> None:
-        """Never needed: nothing is delivered."""
+        """Enqueues nothing: there is no queue."""

@@ -1,4 +1,4 @@
-"""The names of workflows. Only this file joins and parses them.
+"""The ids of workflows. Only this file builds and parses them.
 
 ::
 
@@ -21,7 +21,7 @@ _FORM = re.compile(
 
 
 class WorkflowKind(StrEnum):
-    """What a workflow does; its value is the name under which the engine knows the workflow's function."""
+    """The kind of a workflow; the value is the name under which its function is registered with the engine."""
 
     PROCESS = "process"
     DELIVER = "deliver"
@@ -30,12 +30,12 @@ class WorkflowKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkflowId:
-    """The id of one workflow, in its parts.
+    """The id of one workflow, as its parts.
 
     Attributes:
-        digest: of the processing request; it also names the results' folder.
-        attempt: which attempt at the request, from 1.
-        destination: name of the destination, of a delivery or of a notice about one; empty: none.
+        digest: digest of the processing request, which is also the name of the results' folder.
+        attempt: number of the attempt at the request, from 1.
+        destination: name of the destination, if the workflow is a delivery or a notice about a delivery; else empty.
         notice: the state that a notice is about; empty: the workflow is no notice.
     """
 
@@ -46,7 +46,7 @@ class WorkflowId:
 
     @staticmethod
     def parse(text: str) -> WorkflowId:
-        """What ``str`` gave.
+        """The id that ``str`` wrote as ``text``.
 
         Raises:
             ValueError: ``text`` is no workflow id.
@@ -65,7 +65,7 @@ class WorkflowId:
 
     @property
     def kind(self) -> WorkflowKind:
-        """What the workflow does."""
+        """The kind of the workflow."""
         if self.notice:
             return WorkflowKind.NOTICE
         return WorkflowKind.DELIVER if self.destination else WorkflowKind.PROCESS

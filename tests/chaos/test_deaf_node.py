@@ -56,7 +56,7 @@ def test_deaf_receiver_ends_its_process(tmp_path):
     command = [sys.executable, "-c", DEAF, str(write_config(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1, done.stderr
-    for event in ("receiver_deaf", "receiver_ended"):
+    for event in ("receiver_not_listening", "receiver_ended"):
         assert f'"event": "{event}"' in done.stderr
 
 

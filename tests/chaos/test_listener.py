@@ -76,7 +76,7 @@ def test_receiver_that_ends_unasked_says_so(run_node, monkeypatch):
         monkeypatch.setattr(node.receiver._server, "_on_tick", fail)
         wait_until(lambda: not node.receiver.is_alive)
         node.receiver.stop()
-    assert names(events) == ["receiver_deaf", "receiver_stopped"]
+    assert names(events) == ["receiver_not_listening", "receiver_stopped"]
     node.receiver.start()
     assert node.receiver.is_alive
     assert echo(node.destination, "SCANNER", SECONDS) is None

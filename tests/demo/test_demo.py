@@ -17,9 +17,7 @@ from node.demo.run import run_demo
 from node.errors import RefusedError
 from node.sr_writer.report import read_volumes
 
-pytestmark = [
-    pytest.mark.slow, pytest.mark.long(250), pytest.mark.timeout(2000), pytest.mark.xdist_group("whole cascade"),
-]  # fmt: skip
+pytestmark = [pytest.mark.slow, pytest.mark.long(250), pytest.mark.timeout(2000)]
 
 LABELS = ["Whole tumour", "Tumour core", "Enhancing tumour"]
 VOLUME_TOLERANCE = 0.35  # of the truth: the method's error on an exam that it was not made for

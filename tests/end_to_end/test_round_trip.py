@@ -46,10 +46,7 @@ TRUE_LABELS = {  # segment number to the labels it is made of, and the least Dic
 }
 PAGES = ("/", "/studies.json", "/health", "/metrics")
 
-pytestmark = [
-    pytest.mark.slow, pytest.mark.long(250), pytest.mark.timeout(2000), pytest.mark.xdist_group("whole cascade"),
-    needs("Orthanc", "storescu", "cc"),
-]  # fmt: skip
+pytestmark = [pytest.mark.slow, pytest.mark.long(250), pytest.mark.timeout(2000), needs("Orthanc", "storescu", "cc")]
 
 
 @dataclass(frozen=True, slots=True)

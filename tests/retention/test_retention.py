@@ -632,7 +632,7 @@ def test_a_leftover_that_the_disk_refuses_does_not_hold_up_others(
     monkeypatch.setattr(Path, "rename", rename)
     with structlog.testing.capture_logs() as events:
         assert clean(config, [], dry_run=False) == []
-    assert [event["event"] for event in events] == ["leftovers_not_settled"]
+    assert [event["event"] for event in events] == ["leftovers_not_removed"]
     assert spooled(config) == {f".deleting/1.2.0/{SERIES}/1.dcm", f"{STUDY}/{SERIES}/1.dcm"}
 
 

@@ -101,7 +101,6 @@ def test_enhancement_is_much_on_one_side_and_inside_the_head(found, is_enhanceme
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("real twins")
 @pytest.mark.parametrize("after_is_one", [True, False])
 def test_real_twins_are_told_apart(brainix, compare, after_is_one):
     """Of two real series alike in every header value, the one after contrast agent is found, in either order."""
@@ -115,7 +114,6 @@ def test_real_twins_are_told_apart(brainix, compare, after_is_one):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("real twins")
 def test_real_exam_without_any_mark_is_selected_by_its_images(data_folder, brainix, compare):
     """Bare of overlay, subtraction and further T1 series, the real exam is undecided; its images settle it."""
     series = tuple(one for number, one in brainix.items() if number in (301, 401, 601, 701))

@@ -23,13 +23,8 @@ from node.sr_writer.measurements import measure
 SMALL = Geometry(size=(48, 44, 20), spacing_between_slices_mm=3.0, centre_mm=(13, -11, 8))
 KINDS = ("classic", "enhanced", "enhanced, last frame first", "enhanced, geometry per frame")
 FAST = ("axial-classic", "double oblique-classic", "double oblique-enhanced")
-BY_NAME_AND_KIND = [  # one worker writes the SEG for all tests of it
-    pytest.param(
-        geometry,
-        kind,
-        id=f"{name}-{kind}",
-        marks=[pytest.mark.xdist_group(f"seg {name}-{kind}"), *[pytest.mark.slow] * (f"{name}-{kind}" not in FAST)],
-    )
+BY_NAME_AND_KIND = [
+    pytest.param(geometry, kind, id=f"{name}-{kind}", marks=[pytest.mark.slow] * (f"{name}-{kind}" not in FAST))
     for name, geometry in GEOMETRIES.items()
     for kind in KINDS
 ]
