@@ -73,7 +73,7 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
         leftovers = spool.begin()
         log.info("spool_opened", studies=len(spool.studies()), leftovers=leftovers)
         held = {study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()}
-        loop.start(held, partial(dispatcher.settled, held))
+        loop.start(held, partial(dispatcher.judged_before, held))
         receiver = Receiver(config.scp, handlers, metrics, config.tls, reports)
         with receiver, watching_workers(config) as worker_trouble:
             sources = Sources(client, metrics, lambda: loop.is_alive and receiver.is_alive, worker_trouble)

@@ -41,7 +41,7 @@ class Notices:
         pause, waited = section.first_retry_seconds, 0.0
         with study_context(study_instance_uid):
             while True:
-                trouble = steps.step("tell", self.tell, state, study_instance_uid, reason)
+                trouble = steps.step("tell", self.send, state, study_instance_uid, reason)
                 if trouble is None:
                     return {"state": str(NoticeState.TOLD), "reason": None}
                 if waited >= section.give_up_days * 86400:
@@ -52,16 +52,16 @@ class Notices:
                 waited += pause
                 pause = min(2 * pause, section.longest_retry_seconds)
 
-    def tell(self, state: str, study_instance_uid: str, reason: str) -> str | None:
+    def send(self, state: str, study_instance_uid: str, reason: str) -> str | None:
         """One attempt to send; None if every service accepted the notice, else the reason."""
         # apprise is imported only where a notice is sent
-        from node.notify.services import tell
+        from node.notify.services import send_notice
 
         config = self._config
         if config.log.hide_uids:
             study_instance_uid, reason = "(hidden)", shortened(reason)
         try:
-            tell(config.notify, state, study_instance_uid, reason, config.node.station_name)
+            send_notice(config.notify, state, study_instance_uid, reason, config.node.station_name)
         except NotifyError as error:
             return str(error)
         return None

@@ -40,7 +40,7 @@ def unknown_services(section: NotifySection) -> list[str]:
     return [_name(url) for url in section.urls if apprise.Apprise.instantiate(url) is None]
 
 
-def tell(section: NotifySection, state: str, study_instance_uid: str, reason: str, station_name: str) -> None:
+def send_notice(section: NotifySection, state: str, study_instance_uid: str, reason: str, station_name: str) -> None:
     """Send a notice without patient data to every service; to none if ``section`` does not list ``state``.
 
     Raises:

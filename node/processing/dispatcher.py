@@ -26,7 +26,7 @@ from node.processing.request_history import (
     request_attributes,
     workflows_of_study,
 )
-from node.scp.removal import is_out_of_the_way
+from node.scp.removal import is_moved_for_deletion
 from node.series.headers import read_study
 from node.series.unknown import collect
 from node.series.vocabulary import load_vocabulary
@@ -45,7 +45,7 @@ class StudyDispatcher:
         self._client = client
         self._metrics = metrics
 
-    def settled(self, studies: Iterable[str]) -> frozenset[str]:
+    def judged_before(self, studies: Iterable[str]) -> frozenset[str]:
         """The ``studies`` whose instances in the spool were all judged before; compares file names, reads no file.
 
         Raises:
@@ -73,7 +73,7 @@ class StudyDispatcher:
         """
         folder = self._config.spool_folder / study_instance_uid
         if not folder.is_dir():
-            if is_out_of_the_way(self._config.spool_folder, study_instance_uid) or folder.is_dir():
+            if is_moved_for_deletion(self._config.spool_folder, study_instance_uid) or folder.is_dir():
                 raise StorageError("the study is being looked at for deletion")
             return  # retention deleted the inputs, since every destination has the results
         request = self._request(RequestOptions(study_instance_uid, quiet_series))

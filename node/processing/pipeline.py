@@ -37,7 +37,7 @@ from node.notify.notices import notify_humans
 from node.processing.methods import cascade_card
 from node.processing.request import ProcessingRequest, RequestOptions, build_request
 from node.processing.request_history import later_request, request_after_comparison, workflows_of_study
-from node.processing.results import RESULT_FILES, made_results, rounded, write_refused, write_results
+from node.processing.results import RESULT_FILES, existing_results, rounded, write_refused, write_results
 from node.processing.step_errors import guarded
 from node.processing.step_records import FollowingWorkflow, ReportedResults, ResultsExist, Segmentation, StudyOutcome
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient, delivery_queue
@@ -211,7 +211,7 @@ class Pipeline:
         return ResultsExist(is_made=True) if is_made else guarded(self._segment, request, folder)
 
     def _existing_results(self, request: ProcessingRequest, folder: str) -> dict[str, Any] | None:
-        return None if self._force else made_results(request, Path(folder))
+        return None if self._force else existing_results(request, Path(folder))
 
     def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation:
         # torch is imported here, not above: the receiver never needs it

@@ -60,7 +60,7 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, segm
     return result
 
 
-def made_results(request: ProcessingRequest, folder: Path) -> dict[str, Any] | None:
+def existing_results(request: ProcessingRequest, folder: Path) -> dict[str, Any] | None:
     """The content of ``result.json`` if ``folder`` holds the complete results of ``request``; None: it does not.
 
     Existing results are not made again: their UIDs depend on the request alone, so another version or station name of

@@ -178,7 +178,7 @@ class AssemblyLoop:
         self._arrivals: queue.SimpleQueue[tuple[str, str, float]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._resumed: Mapping[str, Iterable[str]] = {}
-        self._settled: Callable[[], Collection[str]] = lambda: ()
+        self._judged: Callable[[], Collection[str]] = lambda: ()
         self._thread = threading.Thread(target=self._run, name="assembly")
 
     @property
@@ -187,13 +187,13 @@ class AssemblyLoop:
         return self._thread.is_alive()
 
     def start(
-        self, studies_with_series: Mapping[str, Iterable[str]], settled: Callable[[], Collection[str]] = lambda: ()
+        self, studies_with_series: Mapping[str, Iterable[str]], judged: Callable[[], Collection[str]] = lambda: ()
     ) -> None:
         """Start the thread with the studies in the spool.
 
-        ``settled`` returns those of the studies whose instances were all processed before: they are not handed over.
+        ``judged`` returns those of the studies whose instances were all processed before: they are not handed over.
         """
-        self._resumed, self._settled = studies_with_series, settled
+        self._resumed, self._judged = studies_with_series, judged
         self._thread.start()
 
     def stop(self) -> None:
@@ -207,12 +207,12 @@ class AssemblyLoop:
         self._arrivals.put((study_instance_uid, series_instance_uid, self._clock()))
 
     def _run(self) -> None:
-        settled, trouble = _tried(self._settled)
+        judged, trouble = _tried(self._judged)
         if trouble is not None:  # then every study is handed over
-            log.warning("settled_studies_unknown", reason=trouble)
-        open_studies = {study: series for study, series in self._resumed.items() if study not in (settled or ())}
+            log.warning("judged_studies_unknown", reason=trouble)
+        open_studies = {study: series for study, series in self._resumed.items() if study not in (judged or ())}
         self._assembly.resume(open_studies, self._clock())
-        log.info("studies_resumed", studies=len(open_studies), settled=len(self._resumed) - len(open_studies))
+        log.info("studies_resumed", studies=len(open_studies), judged=len(self._resumed) - len(open_studies))
         while not self._stopping.wait(_POLL_SECONDS):
             self._hand_over()
 

@@ -56,7 +56,7 @@ def is_held(spool_folder: Path, study_instance_uid: str) -> bool:
     return any(folder.exists() for folder in _folders(spool_folder, study_instance_uid))
 
 
-def is_out_of_the_way(spool_folder: Path, study_instance_uid: str) -> bool:
+def is_moved_for_deletion(spool_folder: Path, study_instance_uid: str) -> bool:
     """True while the study is moved away and checked before its deletion; it may be moved back."""
     return (spool_folder / DELETING / study_instance_uid).exists()
 

@@ -324,7 +324,7 @@ def test_restart_judges_nothing_twice(refusing: Refusing, tmp_path: Path) -> Non
     studies = Spool(folder / "var" / "spool").studies()
     with running_node(write_config(folder), role="receive") as node:
         node.wait_until(lambda: node.events("studies_resumed") != [])
-        settled = node.events("studies_resumed")[0]["settled"]
-        assert settled >= 1
-        node.wait_until(lambda: len(node.events("study_unchanged")) == len(studies) - settled)
+        judged = node.events("studies_resumed")[0]["judged"]
+        assert judged >= 1
+        node.wait_until(lambda: len(node.events("study_unchanged")) == len(studies) - judged)
         assert node.events("study_started") == []

@@ -90,16 +90,16 @@ def steps(config: Config) -> Iterator[MemorySteps]:
         yield found
 
 
-def when_told(steps: MemorySteps, state: str, act: Callable[[], object]) -> None:
-    """Call ``act`` the first time that the workflow tells ``state``."""
-    tell = steps.tell
+def when_published(steps: MemorySteps, state: str, act: Callable[[], object]) -> None:
+    """Call ``act`` the first time that the workflow publishes ``state``."""
+    publish = steps.publish
 
-    def tell_and_act(told: str) -> None:
-        if told == state and state not in steps.told:
+    def publish_and_act(published: str, reason: str | None = None) -> None:
+        if published == state and state not in steps.told:
             act()
-        tell(told)
+        publish(published, reason)
 
-    steps.tell = tell_and_act  # type: ignore[method-assign]
+    steps.publish = publish_and_act  # type: ignore[method-assign]
 
 
 def held(pacs: Orthanc, study: str) -> list[Dataset]:
@@ -130,7 +130,7 @@ def test_pacs_that_lost_an_instance_gets_it_again(
         (found,) = pacs.find(uid)
         pacs.delete(f"/instances/{found}")
 
-    when_told(steps, "committing", lose)
+    when_published(steps, "committing", lose)
     result = Delivery(config).deliver(steps, study, str(work), "pacs")
     assert (result["state"], result["reason"], result["attempts"]) == ("committed", None, 2)
     assert [each["attempts"] for each in result["instances"]] == [1, 2]

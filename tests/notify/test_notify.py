@@ -13,7 +13,7 @@ from node.config import Config, build_config
 from node.config_sections import NotifySection
 from node.errors import NotifyError
 from node.notify.notices import Notices
-from node.notify.services import tell, unknown_services
+from node.notify.services import send_notice, unknown_services
 
 
 class Mailbox:
@@ -31,7 +31,7 @@ class Mailbox:
 def test_web_hook_gets_the_notice() -> None:
     """A JSON web hook gets station, state, study and reason."""
     with web_hook() as (url, got):
-        tell(NotifySection(urls=(url,)), "refused", "1.2.3", "no FLAIR", "NODE7")
+        send_notice(NotifySection(urls=(url,)), "refused", "1.2.3", "no FLAIR", "NODE7")
     assert [(each["title"], each["message"]) for each in got] == [("NODE7: study refused", "Study 1.2.3: no FLAIR")]
 
 
@@ -42,7 +42,7 @@ def test_mail_gets_the_notice() -> None:
     server.start()
     try:
         url = f"mailto://127.0.0.1:{port}/?from=node@example.org&to=admin@example.org&smtp=127.0.0.1&mode=insecure"
-        tell(NotifySection(urls=(url,)), "failed", "1.2.3", "no model", "NODE7")
+        send_notice(NotifySection(urls=(url,)), "failed", "1.2.3", "no model", "NODE7")
     finally:
         server.stop()
     (mail,) = mailbox.mails
@@ -54,7 +54,7 @@ def test_service_that_fails_is_named_without_credentials() -> None:
     """A service that answers with an error is named by scheme and host; the others are told all the same."""
     with web_hook(500) as (bad, _), web_hook() as (good, got):
         with pytest.raises(NotifyError) as caught:
-            tell(NotifySection(urls=(bad, good)), "refused", "1.2.3", "why", "N")
+            send_notice(NotifySection(urls=(bad, good)), "refused", "1.2.3", "why", "N")
         assert str(caught.value) == "notify.urls: json://127.0.0.1 did not take the notice"
         assert len(got) == 1
 
@@ -62,7 +62,7 @@ def test_service_that_fails_is_named_without_credentials() -> None:
 def test_state_that_nobody_wants_is_not_told() -> None:
     """Only the states of notify.states are told."""
     with web_hook() as (url, got):
-        tell(NotifySection(urls=(url,), states=("failed",)), "refused", "1.2.3", "why", "N")
+        send_notice(NotifySection(urls=(url,), states=("failed",)), "refused", "1.2.3", "why", "N")
     assert got == []
 
 
@@ -79,7 +79,7 @@ def test_malformed_url_is_told_without_its_content(url: str, name: str) -> None:
     """Whatever is wrong with it, it may hold a password."""
     assert unknown_services(NotifySection(urls=(url,))) == [name]
     with pytest.raises(NotifyError, match=f"notify.urls: {name} did not take"):
-        tell(NotifySection(urls=(url,)), "failed", "1.2.3", "why", "N")
+        send_notice(NotifySection(urls=(url,)), "failed", "1.2.3", "why", "N")
 
 
 @pytest.mark.parametrize("url", ["tgram://1234secret", "discord://1234secret", "slack://1234secret/x"])

@@ -137,13 +137,13 @@ def test_what_was_judged_is_settled_by_its_names(
     study = make_small_study()
     late = study["T2"].pop()
     uid = store(config, study)
-    assert dispatcher.settled([uid]) == frozenset()
+    assert dispatcher.judged_before([uid]) == frozenset()
     dispatcher.start(uid)
     with monkeypatch.context() as patch:
         patch.setattr("node.processing.request.read_study", None)
-        assert dispatcher.settled([uid, "1.2.3"]) == {uid}
+        assert dispatcher.judged_before([uid, "1.2.3"]) == {uid}
     store(config, {"T2": [late]})
-    assert dispatcher.settled([uid]) == frozenset()
+    assert dispatcher.judged_before([uid]) == frozenset()
 
 
 def test_impossible_wish_is_told_at_once(config: Config, client: WorkflowClient, dispatcher: StudyDispatcher) -> None:

@@ -20,7 +20,7 @@ from node.dicom.uids import derived_uid
 from node.processing import results
 from node.processing.pipeline import Pipeline
 from node.processing.request import ProcessingRequest, build_request
-from node.processing.results import made_results
+from node.processing.results import existing_results
 from node.series.explain import selection_as_dict
 
 
@@ -103,9 +103,9 @@ def spoil(folder: Path, how: str) -> None:
 def test_results_that_are_not_whole_are_made_anew(tmp_path: Path, study_request: ProcessingRequest, how: str) -> None:
     """Only files that are read back, hold the order's UIDs and the bytes that were written are trusted."""
     folder = write_made(tmp_path / "work", study_request)
-    assert made_results(study_request, folder) is not None
+    assert existing_results(study_request, folder) is not None
     spoil(folder, how)
-    assert made_results(study_request, folder) is None
+    assert existing_results(study_request, folder) is None
 
 
 def test_results_that_cannot_be_read_now_are_not_made_anew(

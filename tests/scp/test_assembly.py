@@ -160,17 +160,17 @@ def test_failed_check_of_one_study_holds_up_no_other(error):
 
 
 @pytest.mark.parametrize("error", [None, OSError(5, "Input/output error")])
-def test_settled_studies_do_not_come_up_again(error):
+def test_judged_studies_do_not_come_up_again(error):
     """After a restart only studies not processed yet are handed over; if these are unknown, all studies are."""
     ready, section = [], AssemblySection(stable_seconds=0.2, series_stable_seconds=0.1, ceiling_seconds=600)
 
-    def settled():
+    def judged():
         if error:
             raise error
         return {"1.2"}
 
     loop = AssemblyLoop(Assembly(section, lambda _study, _quiet: False), lambda study, _series: ready.append(study))
-    loop.start({"1.2": ["a"], "1.3": ["b"]}, settled)
+    loop.start({"1.2": ["a"], "1.3": ["b"]}, judged)
     try:
         wait_until(lambda: ready == (["1.2", "1.3"] if error else ["1.3"]))
     finally:
