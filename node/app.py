@@ -25,7 +25,7 @@ from node.config import Config
 from node.errors import EngineError
 from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
-from node.processing.methods import require_methods
+from node.processing.pack_support import require_methods
 from node.processing.pipeline import Pipeline
 from node.series.vocabulary import load_vocabulary
 from node.workflow.engine import NOTICE_QUEUE, WorkflowClient
@@ -130,7 +130,7 @@ def _notify_of_crashes(config: Config, workflow_id: str, reason: str) -> None:
 
 def _hourly(config: Config) -> Callable[[], Any]:
     """The function that a worker calls once an hour."""
-    from node.retention.retention import retention_round
+    from node.retention.cleanup import retention_round
 
     # also if retention is off: an earlier worker's schedule stays in the database, and runs of a workflow that no
     # worker registers would pile up there

@@ -9,6 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+RESULT_FILES = ("seg.dcm", "sr.dcm")
+"""The files of a study's results that are sent to destinations."""
+
 
 class Contrast(StrEnum):
     """Contrast weighting of an MR series. (Modality, in this project, is only ever (0008,0060).)"""

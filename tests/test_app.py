@@ -27,11 +27,10 @@ from node.errors import EngineError
 from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
 from node.processing.request import ProcessingRequest, build_request
-from node.processing.results import RESULT_FILES
 from node.scp.assembly import Assembly, AssemblyLoop
 from node.scp.spool import Spool
 from node.scu.store import send_instances
-from node.study import Destination
+from node.study import RESULT_FILES, Destination
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
 
 RECEIVE = """

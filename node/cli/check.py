@@ -110,7 +110,7 @@ def _model(config: Config, key: str, name: str) -> Finding:
 
 
 def _t1c_only_model(config: Config) -> Finding:
-    from node.processing.methods import require_t1c_only_method
+    from node.processing.pack_support import require_t1c_only_method
 
     key = "segmentation.t1c_only_model"
     try:

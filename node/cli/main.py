@@ -116,7 +116,7 @@ def process(study_dir: Path, out: Path, model: str | None, device: str | None, c
 
     Writes seg.dcm, sr.dcm, label_map.nii.gz and result.json.
     """
-    from node.processing.methods import require_t1c_only_method
+    from node.processing.pack_support import require_t1c_only_method
     from node.processing.pipeline import Pipeline
     from node.processing.request import build_request, with_first_creation_time
     from node.workflow.steps import DirectSteps

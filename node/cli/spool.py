@@ -15,7 +15,7 @@ from node.cli.options import ConfigOption, JsonOption, configure
 from node.config import Config
 
 if TYPE_CHECKING:
-    from node.retention.retention import CleanupResult
+    from node.retention.cleanup import CleanupResult
     from node.retention.retention_status import RetentionStatus
 
 
@@ -29,14 +29,14 @@ def spool(as_json: bool, clean: bool, dry_run: bool, config_file: Path | None) -
 
     Also prints the free space. With --clean, deletes the inputs and results that may be deleted.
     """
-    from node.retention import retention
+    from node.retention import cleanup
     from node.scp.spool import Spool
 
     if dry_run and not clean:
         raise click.UsageError("--dry-run is for --clean")
     config = configure(config_file, quiet=True)
-    snapshot = retention.take_snapshot(config)
-    cleaned = retention.clean_all(config, snapshot, dry_run) if clean else retention.CleanupResult([], [], 0)
+    snapshot = cleanup.take_snapshot(config)
+    cleaned = cleanup.clean_all(config, snapshot, dry_run) if clean else cleanup.CleanupResult([], [], 0)
     free_bytes = Spool(config.spool_folder).free_bytes()
     if as_json:
         facts = {

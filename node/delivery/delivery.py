@@ -29,13 +29,13 @@ from node.log import study_context
 from node.notify.notices import notify_humans
 from node.scu.commitment import CommitmentOutcome, CommitmentState
 from node.scu.query import QueryOutcome, QueryState
+from node.study import RESULT_FILES
 from node.workflow.records import recorded_step
 from node.workflow.states import DeliveryState, StudyState
 from node.workflow.steps import Steps
 
 log = structlog.get_logger()
 
-RESULT_FILES = ("seg.dcm", "sr.dcm")
 COMMITMENT_TOPIC = "commitment"
 """The topic of the message that carries a report of storage commitment to the workflow that awaits it."""
 
@@ -100,7 +100,7 @@ class _Run:
             return progress.result(DeliveryState.DELIVERED, None)
         self._steps.publish(DeliveryState.DELIVERED)
         log.info("results_delivered", attempts=progress.attempts, reason=None)
-        progress.restart_pauses()
+        progress.pauses.restart()
         return self._commit()
 
     def _plan(self, files: list[str]) -> Plan:
@@ -150,10 +150,10 @@ class _Run:
             if not progress.uncommitted:
                 return DeliveryState.COMMITTED, note
             log.warning("commitment_failed", reason=reason)
-            if is_final or progress.is_over:
+            if is_final or progress.pauses.is_over:
                 raise DeliveryError(f"{self._name}: {', '.join(progress.uncommitted)} not committed: {reason}")
             steps.publish(DeliveryState.RETRYING, f"not committed: {reason}")
-            steps.sleep(progress.next_pause_seconds())
+            steps.sleep(progress.pauses.next_seconds())
             progress.send_uncommitted_again()
             self._send_all()
             steps.publish(DeliveryState.COMMITTING)
@@ -170,14 +170,14 @@ class _Run:
             if outcome.state == CommitmentState.UNSUPPORTED:
                 return {}, outcome.reason
             is_asked = outcome.state == CommitmentState.ASKED
-            wait = self._section.commitment_wait_seconds if is_asked else progress.next_pause_seconds()
+            wait = self._section.commitment_wait_seconds if is_asked else progress.pauses.next_seconds()
             report = self._awaited(transaction_uid, wait)
             if report is not None:
                 return dict(report.failed), None
             if is_asked:
-                progress.count_waited(wait)
+                progress.pauses.count(wait)
                 return {}, f"no report within {wait:g} s"
-            if progress.is_over:
+            if progress.pauses.is_over:
                 return {}, outcome.reason
 
     def _awaited(self, transaction_uid: str, wait: float) -> CommitmentReport | None:
@@ -193,6 +193,6 @@ class _Run:
         while True:
             uncommitted = self.progress.uncommitted
             outcome = recorded_step(self._steps, "query", QueryOutcome, self._requests.query, uncommitted)
-            if outcome.state != QueryState.UNANSWERED or self.progress.is_over:
+            if outcome.state != QueryState.UNANSWERED or self.progress.pauses.is_over:
                 return outcome
-            self._steps.sleep(self.progress.next_pause_seconds())
+            self._steps.sleep(self.progress.pauses.next_seconds())

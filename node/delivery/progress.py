@@ -11,18 +11,18 @@ import structlog
 from node.config_sections import DeliverySection
 from node.delivery.records import Answer, InstanceProgress, PlannedInstance
 from node.errors import DeliveryError
+from node.workflow.retry_pauses import RetryPauses
 from node.workflow.states import DeliveryState
 from node.workflow.steps import Steps
 
 log = structlog.get_logger()
-
-_DAY_SECONDS = 86400.0
 
 
 class DeliveryProgress:
     """The progress of one delivery, kept in memory: after a restart, the workflow's recorded steps restore it.
 
     Attributes:
+        pauses: between attempts, at sending and at commitment.
         attempts: how often instances were sent.
         refused: files of the instances that the destination refused for good.
     """
@@ -34,17 +34,12 @@ class DeliveryProgress:
         self._instances: list[InstanceProgress] = []
         self.refused: set[str] = set()
         self.attempts = 0
-        self.restart_pauses()
+        self.pauses = RetryPauses(section)
 
     def begin(self, instances: Sequence[PlannedInstance]) -> None:
         """Begin with the instances that are to be sent."""
         self._instances = [InstanceProgress(each.file, each.sop_instance_uid) for each in instances]
-        self.restart_pauses()
-
-    def restart_pauses(self) -> None:
-        """Start again with the shortest pause, and count the days until giving up from now."""
-        self._pause_seconds = self._section.first_retry_seconds
-        self._waited_seconds = 0.0
+        self.pauses.restart()
 
     @property
     def undelivered(self) -> list[str]:
@@ -87,26 +82,10 @@ class DeliveryProgress:
         Raises:
             DeliveryError: ``delivery.give_up_days`` are over.
         """
-        if self.is_over:
+        if self.pauses.is_over:
             raise DeliveryError(f"{self._name}: given up after {self._section.give_up_days:g} days: {reason}")
         self._steps.publish(DeliveryState.RETRYING, reason)
-        self._steps.sleep(self.next_pause_seconds())
-
-    @property
-    def is_over(self) -> bool:
-        """True if all waits add up to ``delivery.give_up_days``; the clock is not used, because it may jump."""
-        return self._waited_seconds >= self._section.give_up_days * _DAY_SECONDS
-
-    def count_waited(self, seconds: float) -> None:
-        """Add a wait that ended without a report."""
-        self._waited_seconds += seconds
-
-    def next_pause_seconds(self) -> float:
-        """The next pause, counted as waited; each is longer than the one before, up to the config's limit."""
-        pause = self._pause_seconds
-        self._pause_seconds = min(2 * pause, self._section.longest_retry_seconds)
-        self.count_waited(pause)
-        return pause
+        self._steps.sleep(self.pauses.next_seconds())
 
     def result(self, state: DeliveryState, reason: str | None) -> dict[str, Any]:
         """Publish the delivery's end; returns the workflow's result as plain JSON values."""

@@ -11,6 +11,7 @@ from node.dicom.uids import shortened
 from node.errors import NotifyError
 from node.log import study_context
 from node.workflow.engine import NOTICE_QUEUE
+from node.workflow.retry_pauses import RetryPauses
 from node.workflow.states import NoticeState
 from node.workflow.steps import Steps
 from node.workflow.workflow_id import WorkflowId
@@ -37,20 +38,17 @@ class Notices:
         Raises:
             NotifyError: ``delivery.give_up_days`` are over.
         """
-        section = self._config.delivery
-        pause, waited = section.first_retry_seconds, 0.0
+        pauses = RetryPauses(self._config.delivery)
         with study_context(study_instance_uid):
             while True:
                 trouble = steps.step("tell", self.send, state, study_instance_uid, reason)
                 if trouble is None:
                     return {"state": str(NoticeState.TOLD), "reason": None}
-                if waited >= section.give_up_days * 86400:
+                if pauses.is_over:
                     raise NotifyError(trouble)
                 log.warning("notice_failed", reason=trouble)
                 steps.publish(NoticeState.RETRYING, trouble)
-                steps.sleep(pause)
-                waited += pause
-                pause = min(2 * pause, section.longest_retry_seconds)
+                steps.sleep(pauses.next_seconds())
 
     def send(self, state: str, study_instance_uid: str, reason: str) -> str | None:
         """One attempt to send; None if every service accepted the notice, else the reason."""

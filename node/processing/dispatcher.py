@@ -17,7 +17,7 @@ from node.processing.request import (
     instances_by_name,
     with_first_creation_time,
 )
-from node.processing.request_history import (
+from node.processing.request_sequence import (
     cancel_waiting,
     digest_of,
     earlier_requests,

@@ -34,12 +34,13 @@ from node.errors import (
 )
 from node.log import study_context
 from node.notify.notices import notify_humans
-from node.processing.methods import cascade_card
+from node.processing.pack_support import cascade_card
 from node.processing.request import ProcessingRequest, RequestOptions, build_request
-from node.processing.request_history import later_request, request_after_comparison, workflows_of_study
-from node.processing.results import RESULT_FILES, existing_results, rounded, write_refused, write_results
+from node.processing.request_sequence import later_request, request_after_comparison, workflows_of_study
+from node.processing.result_files import existing_results, rounded, write_refused, write_results
 from node.processing.step_errors import guarded
 from node.processing.step_records import FollowingWorkflow, ReportedResults, ResultsExist, Segmentation, StudyOutcome
+from node.study import RESULT_FILES
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient, delivery_queue
 from node.workflow.records import recorded_step
 from node.workflow.states import StudyState

@@ -22,9 +22,8 @@ from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
 from node.series.explain import selection_as_dict, short_lines
 from node.series.values import DICOM_UNREADABLE
-from node.study import Contrast, ResultIdentity, Software
+from node.study import RESULT_FILES, Contrast, ResultIdentity, Software
 
-RESULT_FILES = ("seg.dcm", "sr.dcm")
 REFUSAL_FILE = "refusal.dcm"
 WORK_FILES = (*RESULT_FILES, REFUSAL_FILE, "label_map.nii.gz", "disagreement.nii.gz", "regions.npz")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from node.config import Config
-from node.processing.request_history import digest_of, judged, successor_id
+from node.processing.request_sequence import digest_of, judged, successor_id
 from node.scp.spool import Spool
 from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
-from node.workflow.states import DeliveryState, DeliveryStatus, PublishedState, StudyState
+from node.workflow.states import CRASHED_TOO_OFTEN, DeliveryState, DeliveryStatus, PublishedState, StudyState
 from node.workflow.workflow_id import WorkflowId
 
 
@@ -143,7 +143,7 @@ def _state(record: WorkflowRecord) -> PublishedState:
     if record.engine_status == "CANCELLED":
         return PublishedState(StudyState.CANCELLED)
     if record.engine_status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
-        return PublishedState(StudyState.FAILED, "the worker died at it too often (engine.max_recoveries)")
+        return PublishedState(StudyState.FAILED, CRASHED_TOO_OFTEN)
     return PublishedState(StudyState.FAILED, record.error or record.engine_status)
 
 

@@ -16,11 +16,10 @@ import sqlalchemy as sa
 import structlog
 
 from node.errors import EngineError
+from node.workflow.states import CRASHED_TOO_OFTEN
 from node.workflow.tables import UNDER_WAY
 
 log = structlog.get_logger()
-
-_TOO_OFTEN = "the worker died at it too often (engine.max_recoveries)"
 
 
 class CrashCounter:
@@ -74,8 +73,8 @@ class CrashCounter:
         try:
             if crashes >= self._most:
                 log.error("study_crashes_workers", workflow_id=workflow_id, crashes=crashes)
-                self._given_up(workflow_id, _TOO_OFTEN)
-                raise EngineError(_TOO_OFTEN)
+                self._given_up(workflow_id, CRASHED_TOO_OFTEN)
+                raise EngineError(CRASHED_TOO_OFTEN)
             yield
         finally:
             mine = sa.or_(UNDER_WAY.c.executor_id == self._identity, UNDER_WAY.c.executor_id.is_(None))

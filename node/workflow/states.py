@@ -50,6 +50,10 @@ class NoticeState(StrEnum):
     CANCELLED = "cancelled"
 
 
+CRASHED_TOO_OFTEN = "the worker died at it too often (engine.max_recoveries)"
+"""The reason of a study in whose processing workers crashed too often."""
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedState:
     """The state that a running workflow published, and the reason for it, if any."""

@@ -28,7 +28,7 @@ from node.dicom.uids import derived_uid
 from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
 from node.processing.study_status import StudyStatus, read_history, read_study_statuses
-from node.retention.retention import take_snapshot
+from node.retention.cleanup import take_snapshot
 from node.workflow.engine import WorkflowClient
 from node.workflow.states import DeliveryState
 

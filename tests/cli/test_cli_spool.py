@@ -40,7 +40,7 @@ def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 uid, uid, StudyState.DELIVERED, None, moment, delivery_statuses(pacs="delivered"), moment, None, uid
             )
         )
-    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: lines)
+    monkeypatch.setattr("node.retention.cleanup.read_study_statuses", lambda *_: lines)
     return file
 
 

@@ -28,7 +28,7 @@ from node.processing.request import (
     build_request,
     with_first_creation_time,
 )
-from node.processing.request_history import request_attributes
+from node.processing.request_sequence import request_attributes
 from node.study import Comparison, Contrast, Destination
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient
 from node.workflow.workflow_id import WorkflowId

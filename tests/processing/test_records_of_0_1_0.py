@@ -29,7 +29,7 @@ from threshold_worker import threshold_worker
 from node.config import Config, load_config
 from node.dicom.uids import derived_uid
 from node.processing.request import ProcessingRequest
-from node.processing.request_history import earlier_requests, judged_by_study, workflows_of_study
+from node.processing.request_sequence import earlier_requests, judged_by_study, workflows_of_study
 from node.processing.step_records import FollowingWorkflow
 from node.processing.study_status import read_history, read_study_statuses
 from node.workflow.engine import WorkflowClient

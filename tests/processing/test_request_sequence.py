@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.processing.request import ProcessingRequest
-from node.processing.request_history import (
+from node.processing.request_sequence import (
     earlier_requests,
     judged,
     later_request,

@@ -17,10 +17,10 @@ from small_study import make_small_study, write_small_study
 
 from node.config import Config, load_config
 from node.dicom.uids import derived_uid
-from node.processing import results
+from node.processing import result_files
 from node.processing.pipeline import Pipeline
 from node.processing.request import ProcessingRequest, build_request
-from node.processing.results import existing_results
+from node.processing.result_files import existing_results
 from node.series.explain import selection_as_dict
 
 
@@ -48,7 +48,7 @@ def write_made(folder: Path, request: ProcessingRequest, **more: Any) -> Path:
     facts = {"state": "reported", "workflow_id": request.workflow_id, "volumes_ml": {"x": 1.0}, "selection": chosen}
     facts |= {
         "created": "2024-01-02T03:04:05+00:00",
-        "sha256": {name: results._sha256(folder / name) for name in FILES},
+        "sha256": {name: result_files._sha256(folder / name) for name in FILES},
     }
     (folder / "result.json").write_text(json.dumps(facts | more), encoding="utf-8")
     return folder
@@ -63,7 +63,7 @@ def test_results_that_are_there_are_not_made_anew(
     """Another version, station name or a missing model changes no byte of them: they are delivered as they are."""
     folder = write_made(tmp_path / "work" / study_request.workflow_id, study_request)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    monkeypatch.setattr(results, "__version__", "99")
+    monkeypatch.setattr(result_files, "__version__", "99")
     steps = RecordingSteps(f"{study_request.workflow_id}.2")
     outcome = Pipeline(config).process(steps, study_request.as_json(), str(folder))
     assert outcome == {"state": "reported", "reason": None, "volumes_ml": {"x": 1.0}}
@@ -117,7 +117,7 @@ def test_results_that_cannot_be_read_now_are_not_made_anew(
     def stale(_: Path) -> None:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    monkeypatch.setattr(results.pydicom, "dcmread", stale)
+    monkeypatch.setattr(result_files.pydicom, "dcmread", stale)
     outcome = Pipeline(config).process(RecordingSteps(study_request.workflow_id), study_request.as_json(), str(folder))
     assert (outcome["state"], outcome["reason"]) == ("failed", "the disk: Stale file handle")
 
@@ -145,13 +145,13 @@ def test_report_names_the_latest_earlier_one(tmp_path: Path, study_request: Proc
     write_made(tmp_path / reported, replace(study_request, workflow_id=reported))
     write_made(tmp_path / refused, replace(study_request, workflow_id=refused), state="refused")
     study_request = replace(study_request, earlier=(cancelled, refused, reported))
-    found = results._replaced(tmp_path, study_request)
+    found = result_files._replaced(tmp_path, study_request)
     assert found is not None
     assert found["workflow_id"] == reported
-    (text,) = results._replacement(study_request, found)
+    (text,) = result_files._replacement(study_request, found)
     assert text.startswith(f"replaces the report of 2024-01-02 03:04 ({derived_uid(reported, 'sr')}): ")
     assert text.endswith("of the same series, made anew since")
-    (text,) = results._replacement(study_request, found | {"selection": {"chosen": {}}})
+    (text,) = result_files._replacement(study_request, found | {"selection": {"chosen": {}}})
     assert text.endswith("other series were chosen since")
-    assert results._replaced(tmp_path, replace(study_request, earlier=(cancelled, refused))) is None
-    assert results._replacement(study_request, None) == []
+    assert result_files._replaced(tmp_path, replace(study_request, earlier=(cancelled, refused))) is None
+    assert result_files._replacement(study_request, None) == []

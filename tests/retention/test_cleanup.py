@@ -21,7 +21,7 @@ from node.dicom.commitment import Commitments
 from node.errors import EngineError
 from node.processing.request import RequestOptions, build_request
 from node.processing.study_status import StudyStatus
-from node.retention.retention import (
+from node.retention.cleanup import (
     RetentionSnapshot,
     clean,
     clean_all,
@@ -375,7 +375,7 @@ def test_a_study_ordered_since_it_was_judged_stays(tmp_path: Path, monkeypatch: 
     config = make_config(tmp_path)
     put(config)
     before = spooled(config)
-    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: [study_status()])
+    monkeypatch.setattr("node.retention.cleanup.read_study_statuses", lambda *_: [study_status()])
     judged = take_snapshot(config)
     with closing(WorkflowClient(config)) as client:
         client.enqueue(STUDY_QUEUE, "process", f"{FOLDER}.2", "{}", attributes={"study_instance_uid": STUDY})
@@ -785,7 +785,7 @@ def test_a_round_does_nothing_if_retention_is_off(tmp_path: Path, monkeypatch: p
     """The schedule may be older than the setting."""
     config = make_config(tmp_path, enabled=False)
     put(config)
-    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: [study_status()])
+    monkeypatch.setattr("node.retention.cleanup.read_study_statuses", lambda *_: [study_status()])
     assert retention_round(config) == {}
     assert len(spooled(config)) == 1
 
@@ -795,7 +795,7 @@ def test_a_round_deletes_what_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
     config = make_config(tmp_path, input_days=0, result_days=0)
     put(config)
     folder = write_result(config)
-    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: [study_status()])
+    monkeypatch.setattr("node.retention.cleanup.read_study_statuses", lambda *_: [study_status()])
     counts = retention_round(config)
     assert (counts["studies"], counts["bytes"], counts["results"], counts["studies_held"]) == (1, 5, 1, 0)
     assert spooled(config) == set()

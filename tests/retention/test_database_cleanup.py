@@ -19,8 +19,8 @@ from node.config import Config, load_config
 from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
 from node.processing.study_status import StudyStatus, read_study_statuses
+from node.retention.cleanup import retention_round
 from node.retention.database_cleanup import delete_study_records
-from node.retention.retention import retention_round
 from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, delivery_queue
 from node.workflow.states import StudyState
 
@@ -126,7 +126,7 @@ def test_forgotten_study_runs_again_when_it_is_sent_again(config: Config, client
 
 def test_hourly_round_forgets(config: Config, client: WorkflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retention does it by itself."""
-    monkeypatch.setattr("node.retention.retention.read_study_statuses", lambda *_: [line()])
+    monkeypatch.setattr("node.retention.cleanup.read_study_statuses", lambda *_: [line()])
     config.spool_folder.mkdir(parents=True)
     retention_round(config)
     assert known(client) == {"v", "v-pacs", "notice-reported-v"}
