@@ -340,3 +340,10 @@ def test_receiver_does_not_import_torch():
     """What the receiver process imports leaves torch out, so that it starts fast and stays small."""
     parts = [module for module in MODULES if room(module) == "scp"]
     assert watched_import(*RECEIVER, *parts)["torch"] is False
+
+
+def test_step_report_does_not_import_torch():
+    """A worker that only writes SEG and report, after a restart say, needs no networks."""
+    writers = [module for module in MODULES if room(module) == "sr_writer"]
+    names = ("regions_file", "volume", "seg_writer")
+    assert watched_import(*writers, *(f"node.segmentation.{name}" for name in names))["torch"] is False

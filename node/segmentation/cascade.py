@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from node.errors import ContentRefused
 from node.segmentation.agreement import DOUBTFUL_DICE, Agreement, agreement_of, view_dice
+from node.segmentation.exam import CORE, ENHANCING, OEDEMA, REGIONS
 from node.segmentation.regions import Box, Mask, bounding_box, closing, keep_above, keep_inside, keep_two
 from node.segmentation.views import (
     Network,
@@ -46,15 +47,11 @@ Progress = Callable[[str, float], None]
 CHANNELS = (Contrast.FLAIR, Contrast.T1, Contrast.T1C, Contrast.T2)
 STAGES = ("wt", "tc", "en")
 VIEWS = ("axial", "sagittal", "coronal")
-REGIONS = ("whole_tumour", "tumour_core", "enhancing_tumour")
 
 PUBLISHED_LEAST_ENHANCING_VOXELS = 30
 LEAST_ENHANCING_VOXELS = 500
 """Half a millilitre, a sphere of 10 mm: below it enhancement is not measurable by RANO (Wen et al. 2010), and on
 tumours without enhancement the third stage regularly marks some hundred voxels (a rule of Isensee et al. 2018)."""
-
-OEDEMA, CORE, ENHANCING = 2, 1, 4
-"""BraTS labels of the label map."""
 
 _LEAST_WT = {"axial": (180, 160), "sagittal": (160, 180), "coronal": (160, 160)}
 _LEAST_INNER = (96, 96)

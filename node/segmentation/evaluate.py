@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from node.errors import InstanceRefused
 from node.segmentation.agreement import dice
-from node.segmentation.cascade import REGIONS, Cascade, region_of
+from node.segmentation.cascade import Cascade, region_of
+from node.segmentation.exam import REGIONS
 from node.segmentation.nifti_case import TRUTH_SUFFIX, read_case, read_truth
 
 Mask = NDArray[np.bool_]

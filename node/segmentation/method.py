@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from node.errors import GeometryRefused
 from node.segmentation import grid as grids
-from node.segmentation.agreement import Agreement
 from node.segmentation.align import align_rigid
 from node.segmentation.brain import brain_mask
-from node.segmentation.cascade import REGIONS, Cascade, CascadeResult
+from node.segmentation.cascade import Cascade, CascadeResult
+from node.segmentation.exam import REGIONS, ExamFacts, ExamSegmentation
 from node.segmentation.volume import SourceVolume, read_volume
 from node.study import Contrast, Selection
 
@@ -27,43 +27,6 @@ CAUTIOUS_COVERAGE = 0.97
 _VOXEL_ML = grids.SPACING_MM**3 / 1000
 
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ExamFacts:
-    """Measurements and cautions reported with the regions.
-
-    Attributes:
-        brain_ml: volume of the brain mask.
-        agreement: per region, how well the three views agree.
-        cautions: cautions about the result, in sentences for its reader.
-    """
-
-    brain_ml: float
-    agreement: dict[str, Agreement]
-    cautions: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ExamSegmentation:
-    """Regions on the grid of the T1c series.
-
-    Attributes:
-        source: the T1c series as an image; its grid is that of all arrays here.
-        masks_zyx: region name to mask, ``[z, y, x]``, nested.
-        spread_zyx: disagreement of the views, voxel by voxel (see ``cascade.CascadeResult``), on the source grid.
-        facts: measurements and cautions.
-    """
-
-    source: SourceVolume
-    masks_zyx: Mapping[str, NDArray[np.bool_]]
-    spread_zyx: NDArray[np.float32]
-    facts: ExamFacts
-
-    def volume_ml(self, region: str) -> float:
-        """Volume of a region: voxels times voxel size on the source grid."""
-        voxel_mm3 = float(np.prod(self.source.image.GetSpacing()))
-        return float(self.masks_zyx[region].sum()) * voxel_mm3 / 1000
 
 
 @dataclass(frozen=True, slots=True)

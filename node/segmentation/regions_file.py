@@ -10,8 +10,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from node.segmentation.cascade import CORE, ENHANCING, OEDEMA, REGIONS
-from node.segmentation.method import ExamSegmentation
+from node.segmentation.exam import CORE, ENHANCING, OEDEMA, REGIONS, ExamSegmentation
 
 REGIONS_FILE, LABEL_MAP_FILE, SPREAD_FILE = "regions.npz", "label_map.nii.gz", "disagreement.nii.gz"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

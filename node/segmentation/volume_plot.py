@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from node.segmentation.cascade import REGIONS
 from node.segmentation.evaluate import CaseScore
+from node.segmentation.exam import REGIONS
 from node.sr_writer.codes import SEGMENTS
 
 

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from node.errors import ContentRefused
 from node.segmentation.agreement import agreement_of, dice
-from node.segmentation.cascade import REGIONS, STAGES, VIEWS, Cascade, region_of
+from node.segmentation.cascade import STAGES, VIEWS, Cascade, region_of
+from node.segmentation.exam import REGIONS
 from node.segmentation.nifti_case import read_case, read_truth
 from node.segmentation.packs import load_networks, load_weights, read_card
 from node.segmentation.views import fast_noise, legacy_noise, published_view, slab_view

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from node.errors import InstanceRefused
-from node.segmentation.cascade import REGIONS
 from node.segmentation.evaluate import (
     CaseScore,
     hd95_mm,
@@ -20,6 +19,7 @@ from node.segmentation.evaluate import (
     write_json,
     write_markdown,
 )
+from node.segmentation.exam import REGIONS
 from node.segmentation.volume_plot import write_plot
 
 

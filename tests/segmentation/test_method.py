@@ -6,7 +6,8 @@ import pytest
 
 from node.errors import GeometryRefused
 from node.segmentation import method
-from node.segmentation.cascade import REGIONS, CascadeResult
+from node.segmentation.cascade import CascadeResult
+from node.segmentation.exam import REGIONS
 from node.segmentation.grid import common_grid
 from node.segmentation.volume import SourceVolume, image_from_affine
 from node.study import Contrast, Series

@@ -101,6 +101,6 @@ def write_instance(path: Path, **attributes) -> Dataset:
     return dataset
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write():
     return write_instance

@@ -107,13 +107,11 @@ def write_traps(write, folder):
 
 
 @pytest.fixture(scope="module")
-def selection(tmp_path_factory):
-    from conftest import write_instance
-
+def selection(write, tmp_path_factory):
     from node.series.vocabulary import load_vocabulary
 
     folder = tmp_path_factory.mktemp("traps")
-    write_traps(write_instance, folder)
+    write_traps(write, folder)
     return select(read_study(folder), load_vocabulary())
 
 
