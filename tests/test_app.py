@@ -81,6 +81,7 @@ def is_over(client: WorkflowClient, workflow_id: str) -> bool:
     return [each.engine_status for each in client.workflows("process", workflow_id)] == ["SUCCESS"]
 
 
+@pytest.mark.slow
 def test_receiver_leaves_torch_out(tmp_path: Path) -> None:
     """A receiver that listens, serves its page and judges a study has imported nothing that computes images."""
     folder = write_small_study(tmp_path / "study", make_small_study())
@@ -92,6 +93,7 @@ def test_receiver_leaves_torch_out(tmp_path: Path) -> None:
     assert (told["heavy"], told["refusal"]) == ([], None)
 
 
+@pytest.mark.slow
 def test_receiver_works_before_any_worker(tmp_path: Path) -> None:
     """On a fresh folder without a worker, the receiver takes a study, lists it, and starts its workflow."""
     study = make_small_study()
@@ -107,6 +109,7 @@ def test_receiver_works_before_any_worker(tmp_path: Path) -> None:
         assert node.worker_pids() == []
 
 
+@pytest.mark.slow
 def test_complete_study_does_not_wait_for_the_study_timer(tmp_path: Path) -> None:
     """Once its series are quiet, a complete study is started although the study's own timer has an hour to run."""
     folder = write_small_study(tmp_path / "study", make_small_study())
@@ -116,6 +119,7 @@ def test_complete_study_does_not_wait_for_the_study_timer(tmp_path: Path) -> Non
         node.wait_until(lambda: node.events("study_started"))
 
 
+@pytest.mark.slow
 def test_late_series_starts_another_workflow(tmp_path: Path) -> None:
     """A study refused for a missing series is judged anew when it arrives, and listed with its latest workflow."""
     study = make_small_study()
@@ -130,6 +134,7 @@ def test_late_series_starts_another_workflow(tmp_path: Path) -> None:
         assert node.study(study_instance_uid(study))["workflow_id"] == ids[1]
 
 
+@pytest.mark.slow
 def test_killed_receiver_finds_the_spool_again(tmp_path: Path) -> None:
     """A node killed before a study was stable hands it over after its restart; no instance is sent again."""
     study = make_small_study()
@@ -144,6 +149,7 @@ def test_killed_receiver_finds_the_spool_again(tmp_path: Path) -> None:
         assert node.study(study_instance_uid(study))["state"] == "stable"
 
 
+@pytest.mark.slow
 def test_sigterm_stops_everything(tmp_path: Path) -> None:
     """SIGTERM ends receiver and worker, an open connection notwithstanding; ports are free and no process is left."""
     with running_node(write_config(tmp_path)) as node:
@@ -152,6 +158,7 @@ def test_sigterm_stops_everything(tmp_path: Path) -> None:
     assert [len(node.events(name)) for name in ("worker_stopped", "receiver_stopped", "worker_died")] == [1, 1, 0]
 
 
+@pytest.mark.slow
 def test_killed_worker_is_started_again(tmp_path: Path) -> None:
     """A worker that dies by SIGKILL is told, replaced, and the new one works; the receiver stays the same process."""
     with running_node(write_config(tmp_path)) as node:
@@ -212,6 +219,7 @@ def health(node: NodeProcess) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
+@pytest.mark.slow
 def test_health_needs_a_living_worker_and_its_database(tmp_path: Path) -> None:
     """A receiver says that no worker lives, that one does, and that the database does not answer."""
     both = {"engine": {"heartbeat_seconds": 0.3, "dead_seconds": 2.0}, "node": {"folder": str(tmp_path / "shared")}}
@@ -230,6 +238,7 @@ def test_health_needs_a_living_worker_and_its_database(tmp_path: Path) -> None:
         database.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_worker_does_not_outlive_a_killed_node(tmp_path: Path) -> None:
     """When the node is killed by SIGKILL, its worker ends by itself, so that the next start finds its place free."""
     config_file = write_config(tmp_path)
@@ -244,6 +253,7 @@ def test_worker_does_not_outlive_a_killed_node(tmp_path: Path) -> None:
         assert node.events("worker_died") == []
 
 
+@pytest.mark.slow
 def test_worker_alone(tmp_path: Path) -> None:
     """A worker of its own works off what is in the database, and stops by SIGTERM."""
     with running_node(write_config(tmp_path), role="work") as node:
@@ -269,6 +279,7 @@ def test_humans_are_told_of_a_study_that_kills_workers(states: list[str], count:
     assert [each["args"] for each in inputs] == count * [("failed", "1.2.3", "it is deadly")]
 
 
+@pytest.mark.slow
 def test_second_node_on_one_folder_is_refused(tmp_path: Path) -> None:
     """A second node with other ports on the same folder does not get a worker: its worker ends with the reason."""
     with running_node(write_config(tmp_path), role="work") as node:
@@ -277,6 +288,7 @@ def test_second_node_on_one_folder_is_refused(tmp_path: Path) -> None:
     assert "node.folder: another worker runs here" in second.stderr
 
 
+@pytest.mark.slow
 def test_occupied_port_is_told(tmp_path: Path) -> None:
     """A node whose port is taken ends with status 2 and names the key, leaving no process."""
     with running_node(write_config(tmp_path / "first"), role="receive") as node:
@@ -310,6 +322,7 @@ def is_retrying(record: WorkflowRecord) -> bool:
     return record.state is not None and record.state.state == "retrying" and bool(record.state.reason)
 
 
+@pytest.mark.slow
 def test_delivery_survives_pacs_and_worker(tmp_path: Path) -> None:
     """While the PACS is down the delivery is retried, over a restart of the worker, and ends when the PACS is back."""
     pacs = FakePacs([0xA700], sop_classes=[MRImageStorage])
@@ -327,6 +340,7 @@ def test_delivery_survives_pacs_and_worker(tmp_path: Path) -> None:
     client.close()
 
 
+@pytest.mark.slow
 def test_delivery_to_a_removed_destination_ends(tmp_path: Path) -> None:
     """What waits for a destination that is no longer in the config, and never was at this worker, ends and says so."""
     config_file = write_config(tmp_path, [Destination("pacs", "PACS", "127.0.0.1", free_port())])
@@ -338,6 +352,7 @@ def test_delivery_to_a_removed_destination_ends(tmp_path: Path) -> None:
     client.close()
 
 
+@pytest.mark.slow
 def test_permanent_refusal_is_kept_with_its_reason(tmp_path: Path) -> None:
     """A result that the PACS will never take ends the delivery as an error that says who said what."""
     with FakePacs([0xC000], sop_classes=[MRImageStorage]) as pacs:
@@ -443,6 +458,7 @@ def test_desk_starts_a_study_once(tmp_path: Path) -> None:
     assert metrics.registry.get_sample_value("glionode_studies_started_total") == 1
 
 
+@pytest.mark.slow
 def test_dead_destination_does_not_hold_up_studies(tmp_path: Path) -> None:
     """While a delivery waits for its PACS, the worker goes on with the next study."""
     nobody = Destination("pacs", "PACS", "127.0.0.1", free_port())

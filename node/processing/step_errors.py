@@ -48,7 +48,7 @@ def _place(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     raised = frames[-1]
     place = f"{Path(raised.filename).name}:{raised.lineno}"
-    own = [each for each in frames if Path(each.filename).is_relative_to(_OWN_CODE)]
+    own = [each for each in frames if Path(each.filename).is_relative_to(_OWN_CODE) and each.filename != __file__]
     if not own or own[-1] is raised:
         return place
     return f"{place}, called from {Path(own[-1].filename).relative_to(_OWN_CODE).as_posix()}:{own[-1].lineno}"

@@ -237,6 +237,7 @@ def test_no_patient_data_in_log_or_metrics(harness):
     assert PATIENT_ID not in text
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @given(start=st.integers(HEAD_BYTES, len(GOOD)), noise=st.binary(max_size=40), cut=st.booleans())

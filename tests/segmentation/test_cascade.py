@@ -204,6 +204,7 @@ def test_the_plain_form_gives_the_same_answer(models_folder: Path) -> None:
         assert (PlainMSNet(weights).logits(x) - fast[name].logits(x)).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wt_axial", "en_coronal"])
 def test_operations_are_counted_as_torch_counts_them(name: str, models_folder: Path) -> None:
     """The benchmark's formula equals torch's own count over the plain form, to the last operation."""

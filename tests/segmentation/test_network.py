@@ -61,6 +61,7 @@ def test_two_evaluations_are_bit_identical(networks: dict[str, MSNet], fixture: 
     assert torch.equal(net.logits(x), net.logits(x))
 
 
+@pytest.mark.slow
 def test_bfloat16_operands_stay_close(models_folder: Path, fixture: dict[str, np.ndarray]) -> None:
     """Lower precision moves logits by tenths of their range of +-20, not by more, and the answer is float32."""
     nets = load_networks(read_card("anisotropic_nets_brats17"), models_folder, precision="bfloat16")

@@ -401,6 +401,7 @@ _FACTS = st.builds(
 _NAMES = st.none() | st.text(max_size=20) | st.sampled_from(["T1", "T1 KM", "T1 SE", "T2", "FLAIR", "T1 pre", "SUB"])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(_NAMES, _FACTS), max_size=7))
 def test_any_facts_give_a_selection_or_a_refusal(members):
     """No combination of header values does anything but select or refuse."""

@@ -187,6 +187,7 @@ def test_the_proposed_rule_holds_the_unknown_words(description, physics, rule):
     assert proposed_rule(UnknownDescription(description, 1, "", "", physics), VOCABULARY) == rule
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["haus", "garten7", "tra", "3d", "gd", "see", "水黒", "xy"]), min_size=1).map(" ".join))
 def test_a_proposed_rule_decides(description):
     """A proposed line, put into the config, makes the description what it says."""

@@ -129,6 +129,7 @@ def test_the_algorithm_is_named_with_its_version(objects: tuple[SourceVolume, Da
     assert [item.TextValue for item in named(report, "111002")] == ["mode=slab"] * 3
 
 
+@pytest.mark.slow
 def test_comments_tell_series_cautions_and_use(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
     """A reader finds which series was used, what to mind, and that it is no medical device."""
     _, _, report = objects

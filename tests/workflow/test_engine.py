@@ -73,6 +73,7 @@ def wait_for_end(client: WorkflowClient, name: str, workflow_id: str) -> Workflo
     return record_of(client, name, workflow_id)
 
 
+@pytest.mark.slow
 def test_same_id_runs_once(config: Config, client: WorkflowClient) -> None:
     """A workflow enqueued three times under one id, also after it ended, runs once."""
     folder = counting_folder(config, "once")
@@ -92,6 +93,7 @@ def test_same_id_runs_once(config: Config, client: WorkflowClient) -> None:
     }
 
 
+@pytest.mark.slow
 def test_killed_worker_computes_nothing_twice(config: Config, client: WorkflowClient) -> None:
     """After SIGKILL in the second step, the next worker keeps the first step's result and runs only the second."""
     folder = counting_folder(config, "killed")
@@ -113,6 +115,7 @@ def test_killed_worker_computes_nothing_twice(config: Config, client: WorkflowCl
     assert lines(folder / "child") == [str(second.pid)]
 
 
+@pytest.mark.slow
 def test_worker_on_a_full_disk_ends_and_finishes_later(tmp_path: Path) -> None:
     """A step whose result does not fit on the disk ends the worker; with room again it finishes the workflow."""
     with small_disk(tmp_path / "disk", "4m") as disk:
@@ -144,6 +147,7 @@ def test_worker_on_a_full_disk_ends_and_finishes_later(tmp_path: Path) -> None:
     assert len(lines(folder / "large")) == 2
 
 
+@pytest.mark.slow
 def test_workflow_whose_outcome_was_not_recorded_is_resumed(config: Config, client: WorkflowClient) -> None:
     """If the database refused a workflow's outcome, the same worker resumes it, and computes no step again."""
     folder = counting_folder(config, "forgotten")
@@ -153,6 +157,7 @@ def test_workflow_whose_outcome_was_not_recorded_is_resumed(config: Config, clie
     assert lines(folder / "second") == [str(only.pid)]
 
 
+@pytest.mark.slow
 def test_workflow_that_crashes_its_workers_ends_and_others_go_on(config: Config, client: WorkflowClient) -> None:
     """After engine.max_recoveries crashes the workflow is not begun again; a workflow that only waited goes on."""
     folder = counting_folder(config, "poison")
@@ -174,6 +179,7 @@ def test_workflow_that_crashes_its_workers_ends_and_others_go_on(config: Config,
     assert len(lines(folder / "second")) == 2
 
 
+@pytest.mark.slow
 def test_restarts_in_good_order_are_no_crashes(config: Config, client: WorkflowClient) -> None:
     """A workflow that ran during more restarts than engine.max_recoveries is finished."""
     folder = counting_folder(config, "restarted")
@@ -187,6 +193,7 @@ def test_restarts_in_good_order_are_no_crashes(config: Config, client: WorkflowC
         assert wait_for_end(client, "process", "restarted").output == {"first": 1, "second": 5}
 
 
+@pytest.mark.slow
 def test_waiting_deliveries_hold_up_no_study(tmp_path: Path) -> None:
     """While a hundred deliveries wait for one destination, another delivery to it and a study still run."""
     config = load_config(write_config(tmp_path, [Destination("pacs", "PACS", "127.0.0.1", 104)]))
@@ -217,6 +224,7 @@ def leave_work(config: Config, client: WorkflowClient) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_upgrade_finishes_begun_workflows(config: Config, client: WorkflowClient) -> None:
     """A later glionode of the same application version keeps the steps that were recorded, and does the rest."""
     folder = leave_work(config, client)
@@ -227,6 +235,7 @@ def test_upgrade_finishes_begun_workflows(config: Config, client: WorkflowClient
     assert len(lines(folder / "child")) == 1
 
 
+@pytest.mark.slow
 def test_begun_workflow_waits_for_a_worker_of_its_version(config: Config, client: WorkflowClient) -> None:
     """A worker of another application version runs workflows that no worker began; others wait for their version."""
     folder = leave_work(config, client)
@@ -238,6 +247,7 @@ def test_begun_workflow_waits_for_a_worker_of_its_version(config: Config, client
         assert wait_for_end(client, "process", "begun").output == {"first": 1, "second": 2}
 
 
+@pytest.mark.slow
 def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None:
     """A sleep that a kill interrupts ends at its first planned moment: not sooner, and not counted from the restart."""
     seconds = 15.0  # far more than the start of a worker takes
@@ -255,6 +265,7 @@ def test_sleep_is_not_begun_anew(config: Config, client: WorkflowClient) -> None
     assert before + seconds <= after < restart + seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("days", [-1, 0, 1], ids=["set forward", "right", "set back"])
 def test_wait_for_a_message_ends_in_time_whatever_the_clock_says(
     config: Config, client: WorkflowClient, days: int
@@ -274,6 +285,7 @@ def test_wait_for_a_message_ends_in_time_whatever_the_clock_says(
         assert wait_for_end(client, "receiving", "waits").output == (None, 1)
 
 
+@pytest.mark.slow
 def test_message_is_received_once_over_a_restart(config: Config, client: WorkflowClient) -> None:
     """A message sent while no worker runs is received by the next one; sent twice with one key it is received once."""
     folder = counting_folder(config, "told")
@@ -288,6 +300,7 @@ def test_message_is_received_once_over_a_restart(config: Config, client: Workflo
         assert wait_for_end(client, "receiving", "told").output == ({"committed": ["1.2"]}, 1)
 
 
+@pytest.mark.slow
 def test_second_worker_is_refused(config: Config) -> None:
     """A second worker of one host and device on one folder is refused, also at a second try, by naming the file."""
     refusal = r"node\.folder: another worker runs here \(.*-work-auto\.lock is locked\)"
@@ -299,6 +312,7 @@ def test_second_worker_is_refused(config: Config) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_programming_error_is_final(config: Config, client: WorkflowClient) -> None:
     """A workflow that a programming error ended is run once: restarts and look-outs for lost workflows leave it so."""
     folder = counting_folder(config, "defective")
@@ -313,6 +327,7 @@ def test_programming_error_is_final(config: Config, client: WorkflowClient) -> N
     assert len(lines(folder / "runs")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("is_ours", "error"), [(True, "pacs: 0xC000 cannot understand"), (False, "ValueError")], ids=["ours", "foreign"]
 )

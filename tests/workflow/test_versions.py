@@ -41,6 +41,7 @@ def is_over(client: WorkflowClient, workflow_id: str) -> bool:
     return [each.engine_status for each in client.workflows("process", workflow_id)] == ["SUCCESS"]
 
 
+@pytest.mark.slow
 def test_return_to_an_earlier_version_begins_new_workflows(
     config_file: Path, client: WorkflowClient, tmp_path: Path
 ) -> None:
@@ -55,6 +56,7 @@ def test_return_to_an_earlier_version_begins_new_workflows(
     assert config_file.with_name("worker.log").read_text("utf-8").count("current_version_replaced") == 1
 
 
+@pytest.mark.slow
 def test_begun_workflows_without_a_worker_of_their_version_are_reported(
     config_file: Path, client: WorkflowClient, tmp_path: Path
 ) -> None:
