@@ -80,13 +80,15 @@ def open_tables(config: Config) -> sa.Engine:
     try:
         _create_tables(engine)
     except sa.exc.SQLAlchemyError:
-        # another process may have made them between the look and the change; any other error is raised again
+        # another process may have made the same change at the same moment, as a whole; any other error is raised again
         _create_tables(engine)
     return engine
 
 
 def _create_tables(engine: sa.Engine) -> None:
-    _TABLES.create_all(engine)
+    with engine.begin() as connection:
+        for table in _TABLES.sorted_tables:
+            connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
     version = WORKERS.c.application_version
     if version.name not in {column["name"] for column in sa.inspect(engine).get_columns(WORKERS.name)}:
         column = sa.schema.CreateColumn(version).compile(dialect=engine.dialect)
