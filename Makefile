@@ -12,6 +12,9 @@ venv: $(VENV)/.installed-dev
 demo: $(VENV)/.installed
 	$(BIN)/glionode demo
 
+# tests start hundreds of processes: let them share compiled modules, whatever the environment says
+check test chaos: export PYTHONDONTWRITEBYTECODE =
+
 # several workers share the tests (tests/conftest.py says how many); a single test: .venv/bin/python -m pytest FILE
 check: lint
 	$(BIN)/python -m pytest -q -n auto -m "not slow"
