@@ -13,9 +13,6 @@ from xdist.scheduler import LoadScopeScheduling
 
 # before anything imports torch, as node.__main__ does: waiting threads sleep instead of spinning
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: more threads would only wait
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 from shared_run import Demo, SharedFolder, run_whole_demo, saved_patient, stored_patient
 
