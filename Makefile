@@ -12,7 +12,7 @@ venv: $(VENV)/.installed-dev
 demo: $(VENV)/.installed
 	$(BIN)/glionode demo
 
-# tests start hundreds of processes: let them share compiled modules, whatever the environment says
+# tests start many processes: let them share compiled modules, whatever the environment says
 check test chaos: export PYTHONDONTWRITEBYTECODE =
 
 # several workers share the tests (tests/conftest.py says how many); a single test: .venv/bin/python -m pytest FILE

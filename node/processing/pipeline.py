@@ -39,7 +39,14 @@ from node.processing.request import ProcessingRequest, RequestOptions, build_req
 from node.processing.request_sequence import later_request, request_after_comparison, workflows_of_study
 from node.processing.result_files import existing_results, rounded, write_refused, write_results
 from node.processing.step_errors import guarded
-from node.processing.step_records import FollowingWorkflow, ReportedResults, ResultsExist, Segmentation, StudyOutcome
+from node.processing.step_records import (
+    SEGMENTED,
+    FollowingWorkflow,
+    ReportedResults,
+    ResultsExist,
+    Segmentation,
+    StudyOutcome,
+)
 from node.study import RESULT_FILES
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient, delivery_queue
 from node.workflow.records import recorded_step
@@ -53,9 +60,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 Progress = Callable[[str, float], None]
-
-_SEGMENTED: Any = Segmentation | ResultsExist
-"""What the step ``segment`` returns."""
 
 
 class Pipeline:
@@ -115,7 +119,7 @@ class Pipeline:
         if request.selection is None:
             raise SelectionRefused(request.refusal or "no selection", request.considered)
         steps.publish(StudyState.SELECTED)
-        segmented = recorded_step(steps, "segment", _SEGMENTED, self.segment, request, folder)
+        segmented = recorded_step(steps, "segment", SEGMENTED, self.segment, request, folder)
         steps.publish(StudyState.SEGMENTED)
         results = recorded_step(steps, "report", ReportedResults, self.report, request, folder, segmented)
         steps.publish(StudyState.REPORTED)

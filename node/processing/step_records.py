@@ -49,6 +49,10 @@ class ResultsExist:
     is_made: Literal[True]
 
 
+SEGMENTED: Any = Segmentation | ResultsExist
+"""What the step ``segment`` returns."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReportedResults:
     """The results that the step ``report`` wrote or found: region name to volume."""

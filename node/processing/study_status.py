@@ -6,15 +6,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from node.config import Config
+from node.errors import EngineError
 from node.processing.request_sequence import digest_of, judged, successor_id
 from node.scp.spool import Spool
 from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
 from node.workflow.states import CRASHED_TOO_OFTEN, DeliveryState, DeliveryStatus, PublishedState, StudyState
 from node.workflow.workflow_id import WorkflowId
+
+S = TypeVar("S", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def _status(
     *earlier, record = [each for each in records if successor_id(each) not in ids] or records
     children = deliveries.get(WorkflowId.parse(record.workflow_id), {})
     published = _state(record)
-    state, reason = StudyState(published.state), published.reason
+    state, reason = _known(StudyState, published, record), published.reason
     if record.engine_status == "DELAYED" and earlier:
         state, reason = StudyState.WAITING, _state(earlier[-1]).reason
     statuses = {name: _delivery_status(child) for name, child in children.items()}
@@ -131,7 +135,20 @@ def _after_deliveries(statuses: list[DeliveryStatus]) -> tuple[StudyState, str |
 
 def _delivery_status(record: WorkflowRecord) -> DeliveryStatus:
     published = _state(record)
-    return DeliveryStatus(DeliveryState(published.state), published.reason)
+    return DeliveryStatus(_known(DeliveryState, published, record), published.reason)
+
+
+def _known(states: type[S], published: PublishedState, record: WorkflowRecord) -> S:
+    """The published state as one of ``states``.
+
+    Raises:
+        EngineError: this version knows no such state.
+    """
+    try:
+        return states(published.state)
+    except ValueError:
+        text = f"workflow {record.workflow_id} has the state '{published.state}', which this version does not know"
+        raise EngineError(f"engine.database: {text}") from None
 
 
 def _state(record: WorkflowRecord) -> PublishedState:

@@ -239,8 +239,9 @@ class WorkflowClient:
         if not ids:  # no ids would be all ids to the engine
             return []
         found = self._client.list_workflows(workflow_ids=ids, workflow_id_prefix=prefix, load_input=False)
-        found.sort(key=lambda each: ids.index(each.workflow_id))
-        return [each for each in found if attributes.items() <= (each.attributes or {}).items()]
+        by_id = {each.workflow_id: each for each in found}
+        ordered = [by_id[workflow_id] for workflow_id in ids if workflow_id in by_id]
+        return [each for each in ordered if attributes.items() <= (each.attributes or {}).items()]
 
     def steps(self, workflow_id: str) -> list[tuple[str, datetime]]:
         """The finished steps of a workflow in their order: name, and the moment when the step ended."""

@@ -75,10 +75,6 @@ class WorkflowId:
         """The processing workflow that this one belongs to."""
         return WorkflowId(self.digest, self.attempt)
 
-    def with_attempt(self, attempt: int) -> WorkflowId:
-        """Another attempt at the same request."""
-        return replace(self, attempt=attempt)
-
     def delivery(self, destination: str) -> WorkflowId:
         """The delivery of this attempt's results to ``destination``."""
         return replace(self, destination=destination)

@@ -377,9 +377,20 @@ def test_result_that_retention_deletes_meanwhile_is_none(
     tmp_path: Path, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``show`` does not end in an error if the result is gone in the moment that it is read."""
-    (load_config(config_file).spool_folder / "1.2.3").mkdir(parents=True)
-    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    config = load_config(config_file)
+    result, real = config.work_folder / "none" / "result.json", Path.read_text
+    for folder in (config.spool_folder / "1.2.3", result.parent):
+        folder.mkdir(parents=True)
+    result.write_text("{}", encoding="utf-8")
+
+    def read(self: Path, *arguments: str, **keywords: str) -> str:
+        if self == result:
+            self.unlink()
+        return real(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "read_text", read)
     assert json.loads(run_glionode("show", "1.2.3", "--config", config_file).stdout)["result"] is None
+    assert not result.exists()
 
 
 @pytest.mark.parametrize("role", ["receive", "work"])

@@ -14,7 +14,7 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from pydicom.uid import MRImageStorage
 from threshold_worker import threshold_worker
 
 from node.config import Config, load_config
+from node.delivery.records import Answer, Plan
 from node.dicom.uids import derived_uid
 from node.processing.request import ProcessingRequest
 from node.processing.request_sequence import earlier_requests, judged_by_study, workflows_of_study
-from node.processing.step_records import FollowingWorkflow
+from node.processing.step_records import SEGMENTED, FollowingWorkflow, ReportedResults, ResultsExist, Segmentation
 from node.processing.study_status import read_history, read_study_statuses
 from node.workflow.engine import WorkflowClient
 from node.workflow.records import recorded_step
@@ -87,6 +88,23 @@ def test_workflows_are_found_by_study(client: WorkflowClient, study: str) -> Non
     assert judged_by_study(client).keys() == EXPECTED["workflows"].keys()
 
 
+STEPS: dict[str, Any] = {
+    "segment": Segmentation, "report": ReportedResults, "plan": Plan, "send": list[Answer],
+}  # fmt: skip
+"""What the steps of today return, by the names that 0.1.0 recorded too."""
+
+
+class Recorded:
+    """Steps that give back what 0.1.0 recorded."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def step(self, *_: Any) -> Any:
+        """What was recorded, whatever the step would do now."""
+        return self._value
+
+
 def test_requests_are_read() -> None:
     """The key ``is_by_hand`` of a request of 0.1.0 is ``force`` today; keys that are unknown today are ignored."""
     text = '{"workflow_id":"a","study_instance_uid":"1.2","selection":null,"refusal":"no FLAIR","created":'
@@ -96,15 +114,30 @@ def test_requests_are_read() -> None:
 
 def test_steps_of_a_comparison_are_read() -> None:
     """The key ``order`` of the step ``succeed`` of 0.1.0 is ``request`` today."""
+    recorded = Recorded({"workflow_id": "b.2", "order": None, "folder": "results/b"})
+    found = recorded_step(recorded, "succeed", FollowingWorkflow, lambda: FollowingWorkflow("", None, ""))
+    assert found == FollowingWorkflow("b.2", None, "results/b")
 
-    class Recorded:
-        """Gives back what 0.1.0 recorded."""
 
-        def step(self, *_: Any) -> Any:
-            return {"workflow_id": "b.2", "order": None, "folder": "/work/b"}
+@pytest.mark.parametrize("name", STEPS)
+def test_recorded_steps_are_read(config: Config, name: str) -> None:
+    """Every result that 0.1.0 recorded for a step is read as what the step returns today."""
+    with closing(sqlite3.connect(config.folder / "glionode.sqlite")) as database:
+        query = "SELECT output FROM operation_outputs WHERE function_name = ?"
+        values = [pickle.loads(base64.b64decode(output)) for (output,) in database.execute(query, (name,))]
+    assert values
+    for value in values:
+        found = recorded_step(Recorded(value), name, STEPS[name], lambda: pytest.fail("the step must not run again"))
+        for one, recorded in zip(found, value, strict=True) if name == "send" else [(found, value)]:
+            kept = {key: each for key, each in asdict(one).items() if key in recorded}
+            assert kept
+            assert kept == {key: recorded[key] for key in kept}
 
-    found = recorded_step(Recorded(), "succeed", FollowingWorkflow, lambda: FollowingWorkflow("", None, ""))
-    assert found == FollowingWorkflow("b.2", None, "/work/b")
+
+def test_step_that_found_existing_results_is_read() -> None:
+    """What 0.1.0 recorded if the results were there, ``{"is_made": True}``, is no segmentation."""
+    found = recorded_step(Recorded({"is_made": True}), "segment", SEGMENTED, lambda: pytest.fail("it ran again"))
+    assert found == ResultsExist(is_made=True)
 
 
 def moved(serialized: str, folder: Path) -> str:

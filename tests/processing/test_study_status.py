@@ -13,6 +13,7 @@ from node_process import write_config
 from statuses import delivery_statuses
 
 from node.config import Config, load_config
+from node.errors import EngineError
 from node.processing.study_status import StudyStatus, read_history, read_study_statuses
 from node.scp.spool import Spool
 from node.workflow.engine import WorkflowClient, WorkflowRecord
@@ -245,6 +246,16 @@ def test_study_that_retention_deletes_meanwhile_is_not_listed(config: Config, mo
     """A study whose folder is listed and then gone is no study any more."""
     monkeypatch.setattr(Spool, "studies", lambda _: [STUDY])
     assert read_study_statuses(config, RecordedWorkflows()) == []
+
+
+@pytest.mark.parametrize("state", ["", "teleported", "Reported", "reported: 3"])
+def test_state_of_another_version_is_an_error_that_names_the_workflow(config: Config, state: str) -> None:
+    """A state that a later version recorded is never taken for another one: for the study and for a delivery."""
+    outcome = {"state": state, "reason": None}
+    odd = delivery("a", engine_status="SUCCESS", output=outcome)
+    for records in ([process("x", engine_status="SUCCESS", output=outcome)], [reported(), odd]):
+        with pytest.raises(EngineError, match=f"workflow (x|w-a) has the state '{state}'"):
+            only_line(config, *records)
 
 
 def test_own_client_is_opened_and_closed(config: Config) -> None:

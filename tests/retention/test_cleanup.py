@@ -285,6 +285,7 @@ def write_small(config: Config, *contrasts: str) -> tuple[str, str]:
     return uid, build_request(config.spool_folder / uid, config, RequestOptions(uid)).workflow_id
 
 
+@pytest.mark.slow
 def test_late_instances_that_change_nothing_do_not_hold_the_study(tmp_path: Path) -> None:
     """A study is ordered once it is complete, while other series may still arrive; the same order never runs again."""
     config = make_config(tmp_path, input_days=0)
@@ -565,6 +566,18 @@ def test_other_bytes_under_the_same_uid_are_kept_aside_when_a_study_goes_back(tm
     assert [aside.read_bytes(), kept.read_bytes()] == contents
 
 
+def refuse_to_rename(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk refuses to rename any file or folder called ``name``."""
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self.name == name:
+            raise PermissionError(13, "Permission denied")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+
 def test_a_disk_that_refuses_is_logged_and_the_others_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One study's trouble does not end the round."""
     config = make_config(tmp_path)
@@ -575,14 +588,7 @@ def test_a_disk_that_refuses_is_logged_and_the_others_go(tmp_path: Path, monkeyp
     for path in (stuck, stuck.parent):
         set_time(path, RECEIVED)
     held = retention_statuses(config, [study_status(), ledger_line_of("1.2.0")], NOW)
-    real = Path.rename
-
-    def rename(self: Path, target: Path) -> Path:
-        if self.name == "1.2.0":
-            raise PermissionError(13, "Permission denied")
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
+    refuse_to_rename("1.2.0", monkeypatch)
     assert clean(config, held, dry_run=False) == [STUDY]
     assert stuck.exists()
 
@@ -622,14 +628,7 @@ def test_a_leftover_that_the_disk_refuses_does_not_hold_up_others(
         file = config.spool_folder / ".deleting" / uid / SERIES / "1.dcm"
         file.parent.mkdir(parents=True)
         file.write_bytes(b"x")
-    real = Path.rename
-
-    def rename(self: Path, target: Path) -> Path:
-        if self.name == "1.2.0":
-            raise PermissionError(13, "Permission denied")
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
+    refuse_to_rename("1.2.0", monkeypatch)
     with structlog.testing.capture_logs() as events:
         assert clean(config, [], dry_run=False) == []
     assert [event["event"] for event in events] == ["leftovers_not_removed"]

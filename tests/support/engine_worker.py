@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy
 from dbos._sys_db import SystemDatabase
 from faults import wait_until
+from processes import stopped_in_the_end
 
 import node
 from node.app import stop_event
@@ -44,18 +45,9 @@ def start_worker(config_file: Path, *flags: str) -> subprocess.Popen[bytes]:
 def engine_worker(config_file: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process that is ready; stopped by SIGTERM in the end unless a test has killed it."""
     process = start_worker(config_file, *flags)
-    try:
+    with stopped_in_the_end(process, config_file.with_name("worker.log")):
         wait_until(config_file.with_name(f"ready-{process.pid}").exists, DEADLINE_SECONDS)
         yield process
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(DEADLINE_SECONDS) == 0
-    except BaseException as error:
-        error.add_note(f"the worker's log ends:\n{config_file.with_name('worker.log').read_text('utf-8')[-4000:]}")
-        raise
-    finally:
-        process.kill()
-        process.wait()
 
 
 def lines(file: Path) -> list[str]:

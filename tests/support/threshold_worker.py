@@ -5,7 +5,6 @@ A threshold stands where the cascade is, and where images are compared, the seri
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import wait_until
+from processes import stopped_in_the_end
 
 CHAOS = Path(__file__).parents[1] / "chaos"
 START_SECONDS = 120.0
@@ -29,18 +29,11 @@ def worker_process(script: str | Path, config_file: Path, *arguments: str | Path
     command = [sys.executable, str(script), str(config_file), *map(str, arguments)]
     with log_file.open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
+    with stopped_in_the_end(process, log_file):
         wait_until(lambda: "worker_ready" in log_file.read_text("utf-8") or process.poll() is not None, START_SECONDS)
         assert process.poll() is None
         yield log_file
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(START_SECONDS) == 0
-    except BaseException as error:
-        error.add_note(f"the worker's log ends:\n{log_file.read_text('utf-8')[-4000:]}")
-        raise
-    finally:
-        process.kill()
-        process.wait()
+        assert process.poll() is None
 
 
 def threshold_worker(config_file: Path) -> AbstractContextManager[Path]:

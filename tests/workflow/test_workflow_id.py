@@ -51,7 +51,7 @@ def test_other_texts_are_no_ids(text: str) -> None:
 
 def test_ids_of_the_workflows_around_a_study() -> None:
     """An attempt leads to its deliveries and notices, and each of them leads back to the attempt."""
-    attempt = WorkflowId(DIGEST).with_attempt(2)
+    attempt = WorkflowId(DIGEST, 2)
     delivery = attempt.delivery("pacs")
     assert str(delivery) == f"{DIGEST}.2-pacs"
     assert str(delivery.notice_of("failed")) == f"notice-failed-{DIGEST}.2-pacs"
