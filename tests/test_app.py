@@ -368,6 +368,7 @@ def test_permanent_refusal_is_kept_with_its_reason(tmp_path: Path) -> None:
 # ---- the study desk --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_study_is_offered_again_when_the_database_is_away(tmp_path: Path) -> None:
     """A study that the database did not take is offered again and then started, not lost."""
     study = make_small_study()
@@ -400,6 +401,7 @@ def test_study_is_offered_again_when_the_database_is_away(tmp_path: Path) -> Non
     assert [record.attributes["study_instance_uid"] for record in found] == [study_instance_uid(study)]
 
 
+@pytest.mark.slow
 def test_study_that_comes_to_two_receivers_is_ordered_whole(tmp_path: Path) -> None:
     """Neither receiver of one spool orders a study while the other still receives of it; then it is ordered once."""
     study = make_small_study()
@@ -442,6 +444,7 @@ def test_study_that_comes_to_two_receivers_is_ordered_whole(tmp_path: Path) -> N
     assert record.workflow_id == build_request(config.spool_folder / uid, config).workflow_id
 
 
+@pytest.mark.slow
 def test_desk_starts_a_study_once(tmp_path: Path) -> None:
     """However often a study is offered unchanged, one workflow is enqueued and counted."""
     study = without_flair("desk")

@@ -67,6 +67,7 @@ def process(node: ReceiverNode, config) -> Counter:
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in FAST)) for kind in KINDS])
 def test_broken_instances_harm_nobody(tmp_path, kind, capfd):
     """Each is stored or rejected by a status of the table, never by an exception; what is stored is read or refused."""
@@ -89,6 +90,7 @@ def test_broken_instances_harm_nobody(tmp_path, kind, capfd):
     assert not [event for event in events if event["log_level"] == "error"]
 
 
+@pytest.mark.slow
 def test_corpus_is_large_and_always_the_same():
     """At least 300 variants have flipped bytes, each variant has a name of its own, and all come out alike again."""
     first = [variant for kind in KINDS for variant in variants(kind)]
@@ -97,6 +99,7 @@ def test_corpus_is_large_and_always_the_same():
     assert first == [variant for kind in KINDS for variant in variants(kind)]
 
 
+@pytest.mark.slow
 def test_the_whole_instance_is_stored_and_read(tmp_path):
     """The instance that the corpus is made from, unbroken, is stored, selected and read: the corpus tests something."""
     node = ReceiverNode(tmp_path / "spool")

@@ -114,6 +114,7 @@ def test_leftover_that_cannot_be_deleted_ends_nothing(run_node, monkeypatch):
     assert names(events).count("incoming_not_deleted") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thread", ["pynetdicom.association.Association", "pynetdicom.dul.DULServiceProvider"])
 def test_connections_without_threads_are_put_away(run_node, monkeypatch, thread, capfd):
     """Connections for which no thread can be started are closed and leave nothing, however many; then all is well."""
@@ -242,6 +243,7 @@ def test_last_place_is_given_once(run_node):
     wait_until(lambda: echo(node.destination, "SCANNER", SECONDS) is None)
 
 
+@pytest.mark.slow
 def test_slow_disk_is_no_silent_peer(run_node, monkeypatch):
     """A disk that takes longer than the network time-out is answered for, and the association goes on."""
     node = run_node(network_timeout_seconds=0.3)

@@ -103,6 +103,7 @@ PROBES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("probe", PROBES)
 def test_probes_leave_nothing_behind(run_node, probe, is_reset):
@@ -131,6 +132,7 @@ HALF_WAY = {
 }
 
 
+@pytest.mark.slow
 @QUIET
 @pytest.mark.parametrize("content", HALF_WAY)
 def test_peers_that_fall_silent_leave_nothing_behind(run_node, content, capfd):
@@ -266,6 +268,7 @@ def test_instance_beyond_the_limit_is_refused_for_good(run_node):
     assert node.files() == [f"{STUDY}/{SERIES}/{sop_instance_uid(2)}.dcm"]
 
 
+@pytest.mark.slow
 def test_instance_without_end_is_cut_off(run_node):
     """A peer that does not stop sending is aborted, cut off after the time-out, and the disk holds nothing of it."""
     node = run_node(max_instance_mebibytes=1, network_timeout_seconds=0.5)
@@ -321,6 +324,7 @@ def test_listed_networks_are_served(run_node):
     assert echo(node.destination, "SCANNER", SECONDS) is None
 
 
+@pytest.mark.slow
 def test_connections_are_bounded(run_node):
     """However many connections are opened, only so many are held; when they end the node serves again."""
     node = run_node(max_associations=1)
@@ -449,6 +453,7 @@ def test_watermark_is_kept_and_left_by_itself(tmp_path):
             assert peer.store(sop_instance_uid(1), small_data_set(1)) == 0x0000
 
 
+@pytest.mark.slow
 def test_large_instance_goes_to_the_disk_as_it_arrives(run_node):
     """Of an Enhanced MR instance of 64 MiB nearly all lies in the spool before its last fragment was sent."""
     node = run_node()
@@ -474,6 +479,7 @@ def test_large_instance_goes_to_the_disk_as_it_arrives(run_node):
     assert node.stored == [(STUDY, SERIES)]
 
 
+@pytest.mark.slow
 def test_many_large_instances_keep_the_watermark(tmp_path):
     """Instances that arrive at once on a disk that fills overshoot the watermark by little; what fits is taken."""
     with small_disk(tmp_path / "disk", "64m") as disk:

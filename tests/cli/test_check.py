@@ -119,6 +119,7 @@ def test_disabled_page_needs_no_port(tmp_path: Path) -> None:
     assert "web.port" not in check(tmp_path, web={"enabled": False})[1]
 
 
+@pytest.mark.slow
 def test_dead_destination(tmp_path: Path) -> None:
     """Of several destinations the one that does not answer is named, with address and reason."""
     dead = Destination("dead", "DEAD", "127.0.0.1", free_port())

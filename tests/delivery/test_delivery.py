@@ -139,6 +139,7 @@ def test_gives_up_after_the_seconds_waited(tmp_path, folder):
     assert steps.pauses == [1.0, 2.0, 4.0, 4.0]
 
 
+@pytest.mark.slow
 def test_pacs_that_comes_back_gets_its_results(tmp_path, folder):
     """A PACS that was down for the first attempts gets both results once it is up."""
     pacs = FakePacs(sop_classes=[MRImageStorage])
@@ -165,6 +166,7 @@ def test_what_is_gone_fails_with_its_name(tmp_path, folder, trouble):
         deliver(config, MemorySteps(), folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["refused", "given up", "gone"])
 def test_humans_are_told_of_a_delivery_that_failed_for_good(tmp_path, folder, trouble):
     """Once, as of a failed study, with the destination's name in the reason; of one that succeeded nobody is told."""
@@ -205,6 +207,7 @@ class Disk:
 STALE = OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/spool/1.2.3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", range(1, 7), ids=["plan", "plan sr", "send", "send sr", "commit", "commit sr"])
 def test_trouble_of_the_disk_that_passes_is_waited_out(tmp_path, folder, monkeypatch, call):
     """A result that cannot be read for a moment is tried again after a pause, whichever step it happens in."""
@@ -221,6 +224,7 @@ def test_trouble_of_the_disk_that_passes_is_waited_out(tmp_path, folder, monkeyp
     assert len(steps.pauses) == len(retried) == (0 if call > 4 else 1)  # a commitment is waited for, not slept for
 
 
+@pytest.mark.slow
 def test_trouble_of_the_disk_while_querying_is_waited_out(tmp_path, folder, monkeypatch):
     """What could not be read when the PACS was to be asked what it holds is asked after a pause."""
     monkeypatch.setattr(destination_requests, "read_outgoing", Disk(destination_requests.read_outgoing, STALE, 7))
@@ -258,6 +262,7 @@ def test_trouble_of_the_disk_is_given_up_in_the_end(tmp_path, folder, monkeypatc
 # ---- restarts ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies_after", range(6), ids=["plan", "send", "sleep", "send again", "commit", "forget"])
 def test_restart_anywhere_loses_and_doubles_nothing(tmp_path, folder, dies_after):
     """Killed after any step's work and before its record, a delivery goes on and ends as if nothing had happened."""
@@ -289,6 +294,7 @@ def test_replay_does_nothing_again(tmp_path, folder):
 # ---- commitment ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_committed_by_a_report_on_its_own_association(tmp_path, folder):
     """The report that the PACS brings to the node's port commits the delivery; that it comes twice changes nothing."""
     steps = MemorySteps(patience_seconds=20.0)
@@ -331,6 +337,7 @@ def test_what_was_lost_is_sent_again(tmp_path, folder):
     assert "retrying: not committed: 0x0112 no such object instance" in steps.told
 
 
+@pytest.mark.slow
 def test_silence_is_answered_by_a_query(tmp_path, folder):
     """If no report comes in time, what the PACS lists counts as committed, and the result says how it is known."""
     steps = MemorySteps()
@@ -342,6 +349,7 @@ def test_silence_is_answered_by_a_query(tmp_path, folder):
     assert uids_of(pacs.received) == [SEG, SR]
 
 
+@pytest.mark.slow
 def test_what_a_query_does_not_list_is_sent_again(tmp_path, folder):
     """If no report comes and the PACS does not list an instance, it is sent and asked for again."""
     with FakeArchive(reactions=[Reaction("nowhere"), Reaction("same")], lost=[SEG]) as pacs:
@@ -351,6 +359,7 @@ def test_what_a_query_does_not_list_is_sent_again(tmp_path, folder):
     assert pacs.asked == [[SEG, SR], [SEG]]
 
 
+@pytest.mark.slow
 def test_late_report_on_an_earlier_transaction_counts(tmp_path, folder):
     """A report on the first transaction that comes while the second one is awaited commits what it names."""
     steps = MemorySteps()
@@ -366,6 +375,7 @@ def test_late_report_on_an_earlier_transaction_counts(tmp_path, folder):
     assert len(pacs.transactions) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [None, 0x0122])
 def test_pacs_that_does_not_commit_is_queried(tmp_path, folder, status):
     """A PACS that rejects the context or the action is asked at once what it holds."""
@@ -376,6 +386,7 @@ def test_pacs_that_does_not_commit_is_queried(tmp_path, folder, status):
     assert "storage commitment" in result["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("find_status", [None, 0xC000])
 def test_neither_commitment_nor_query_leaves_it_delivered(tmp_path, folder, find_status):
     """A PACS that neither commits nor answers queries has the results delivered, and the reason says both."""
@@ -395,6 +406,7 @@ def test_refused_commitment_is_checked_by_a_query(tmp_path, folder):
     assert result["reason"] == "found by query: 0x0122 referenced SOP class not supported"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("find_status", [0x0000, None])
 def test_refused_commitment_of_what_is_not_held_fails(tmp_path, folder, find_status):
     """A reason that sending again cannot mend fails the delivery if the PACS does not list the instance, either."""
@@ -423,6 +435,7 @@ def test_request_without_an_answer_is_repeated(tmp_path, folder):
     assert len(set(pacs.transactions)) == 1
 
 
+@pytest.mark.slow
 def test_commitment_is_given_up_after_the_seconds_waited(tmp_path, folder):
     """A PACS that never reports and never lists an instance fails the delivery in the end."""
     with FakeArchive(reactions=[Reaction("nowhere")] * 9, lost=[SEG] * 99) as pacs:

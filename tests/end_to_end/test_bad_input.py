@@ -128,6 +128,7 @@ def refused_result(folder: Path, out: Path, config_file: Path) -> str:
     return str(written["reason"])
 
 
+@pytest.mark.slow
 @BAD_STUDY
 def test_process_refuses(bad: BadStudy, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A study that cannot be processed ends in exit code 3 and a result.json, both with the reason."""

@@ -28,6 +28,7 @@ class Mailbox:
         return "250 OK"
 
 
+@pytest.mark.slow
 def test_web_hook_gets_the_notice() -> None:
     """A JSON web hook gets station, state, study and reason."""
     with web_hook() as (url, got):
@@ -50,6 +51,7 @@ def test_mail_gets_the_notice() -> None:
     assert "Study 1.2.3: no model" in mail
 
 
+@pytest.mark.slow
 def test_service_that_fails_is_named_without_credentials() -> None:
     """A service that answers with an error is named by scheme and host; the others are told all the same."""
     with web_hook(500) as (bad, _), web_hook() as (good, got):

@@ -24,6 +24,7 @@ def config_with(**segmentation: Any) -> Config:
     return build_config({"node": {"folder": "/nowhere"}, "segmentation": segmentation})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("segmentation", "digest"),
     [

@@ -207,6 +207,7 @@ def test_all_that_was_looked_at_is_remembered(
     assert len(line.judged) == 2
 
 
+@pytest.mark.slow
 def test_changed_rule_runs_nothing_again_by_itself(
     tmp_path: Path, client: WorkflowClient, dispatcher: StudyDispatcher
 ) -> None:
@@ -228,6 +229,7 @@ def test_changed_rule_runs_nothing_again_by_itself(
     assert taught.retry(uid, {}) != refused
 
 
+@pytest.mark.slow
 def test_comparison_ends_nothing_that_waits(
     config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
 ) -> None:
@@ -242,6 +244,7 @@ def test_comparison_ends_nothing_that_waits(
     assert [status for _, status in requests(client, uid)] == ["ENQUEUED", "ENQUEUED"]
 
 
+@pytest.mark.slow
 def test_complete_means_the_four_in_quiet_series(config: Config, dispatcher: StudyDispatcher) -> None:
     """A study is complete with its four quiet series, whatever else still arrives, and not with three."""
     study = make_small_study()

@@ -104,6 +104,7 @@ def test_study_of_which_something_is_left_is_known(config: Config, client: Workf
     assert forget(config, line()) == [STUDY]
 
 
+@pytest.mark.slow
 def test_forgotten_study_runs_again_when_it_is_sent_again(config: Config, client: WorkflowClient) -> None:
     """Under the same id, and with it the same UIDs; until then, the same input again does nothing."""
     study = make_small_study()

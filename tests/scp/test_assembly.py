@@ -139,6 +139,7 @@ def test_unknown_completeness_leaves_it_to_the_study_timer():
     assert assembly.due(60) == [("1.2", None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), FileNotFoundError(2, "gone"), KeyError("x")])
 def test_failed_check_of_one_study_holds_up_no_other(error):
     """If the check of one study raises any exception, other studies are handed over, and this one when stable."""

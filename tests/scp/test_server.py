@@ -238,6 +238,7 @@ def test_hostile_uid_in_the_request(node, tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_two_series_interleaved_over_two_associations(node):
     """Two series, each sent in turns over two associations, are stored complete and separate."""
     series = ("1.2.3.1", "1.2.3.2")

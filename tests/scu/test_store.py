@@ -49,6 +49,7 @@ def send(pacs: FakePacs, files: list[Path], timeout_seconds: float = LONG_SECOND
     return send_instances(pacs.destination, "GLIONODE", files, timeout_seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "transfer_syntax",
     [
@@ -129,6 +130,7 @@ def test_first_accepted_second_refused(files):
     assert (second.is_delivered, second.is_permanent, second.status) == (False, False, 0xA700)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault.ABORT, Fault.HALF_ANSWER, Fault.STALL])
 def test_no_answer_is_retryable(files, fault):
     """An abort, half a response or no response leaves the instance and those after it retryable."""
@@ -149,6 +151,7 @@ def test_sending_again_after_a_lost_answer(files):
     assert [received.sop_instance_uid for received in pacs.received] == [sop_instance_uid(1)] * 2
 
 
+@pytest.mark.slow
 def test_pacs_that_stops_reading_is_retryable(tmp_path):
     """A PACS that accepts the association and then stops reading does not block the sender for ever."""
     large = make_instance()
@@ -241,6 +244,7 @@ def stolen_responses(monkeypatch) -> list[object]:
     return taken_by_reactor
 
 
+@pytest.mark.slow
 def test_response_taken_by_the_reactor_is_not_lost(files, stolen_responses):
     """Every instance is delivered although pynetdicom's reactor, slow to pause, takes responses from the queue."""
     with FakePacs(sop_classes=[MRImageStorage]) as pacs:
@@ -249,6 +253,7 @@ def test_response_taken_by_the_reactor_is_not_lost(files, stolen_responses):
     assert stolen_responses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "state"), [("same", "reported"), ("nowhere", "asked")])
 def test_commitment_survives_the_reactor(files, stolen_responses, where, state):
     """An N-ACTION response that the reactor takes is not lost; a report on that association gets a response."""
@@ -278,6 +283,7 @@ def test_query_lists_only_what_was_asked_for(files):
     assert outcome.held == {sop_instance_uid(1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["down", "rejecting", "unsupported"])
 def test_commitment_and_query_say_what_is_wrong(files, trouble):
     """A PACS that is down or rejects the association is retryable; one without the service is unsupported."""
@@ -293,6 +299,7 @@ def test_commitment_and_query_say_what_is_wrong(files, trouble):
     assert query.reason
 
 
+@pytest.mark.slow
 def test_foreign_report_on_the_association_is_refused(files):
     """A report on another transaction, on the association of the request, is refused and changes nothing."""
     with FakeArchive(reactions=[Reaction("same")]) as pacs:

@@ -62,6 +62,7 @@ def case(shape: tuple[int, int, int] = (40, 44, 48)) -> dict[Contrast, np.ndarra
     return {contrast: array.astype(np.float32) for contrast, array in noisy.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["slab", "published"])
 def test_nested_regions_are_found_where_they_are(mode: str) -> None:
     """Each stage's answer lands in its place and label, in either mode; nothing is mirrored or shifted."""
@@ -101,6 +102,7 @@ def test_little_enhancement_is_not_reported_but_counted() -> None:
     assert 150 < result.dropped_enhancing_voxels <= 216
 
 
+@pytest.mark.slow
 def test_two_runs_are_bit_identical_and_seeds_differ() -> None:
     """Equal seeds give equal noise, hence equal probabilities; the noise differs between seeds."""
     runs = [Cascade(networks(case(), 150, 250, 350)).run(case(), seed) for seed in (3, 3)]
@@ -174,6 +176,7 @@ def test_unusable_input_is_refused_by_name(contrast: Contrast, change: str, text
         Cascade(networks(case(), 150, 250, 350)).run(spoiled(contrast, change))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(20, 60, 60), (64, 64, 64)])
 def test_small_volumes_run(shape: tuple[int, int, int]) -> None:
     """A volume of 60 x 60 x 20 voxels is segmented."""
@@ -195,6 +198,7 @@ def test_agreement_of_equal_and_of_disjoint_views() -> None:
     assert unsure.volume_cv == pytest.approx(np.std([32, 32, 0]) / np.mean([32, 32, 0]))
 
 
+@pytest.mark.slow
 def test_the_plain_form_gives_the_same_answer(models_folder: Path) -> None:
     """An independent implementation with 3-D convolutions agrees on all nine networks."""
     card = read_card(PACK)

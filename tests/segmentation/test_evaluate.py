@@ -81,6 +81,7 @@ def test_cases_without_truth_are_reported_apart(scores: list[CaseScore]) -> None
     assert (means["truth_empty"], means["truth_empty_answered_empty"]) == (2, 1)
 
 
+@pytest.mark.slow
 def test_reports_hold_every_case(scores: list[CaseScore], tmp_path: Path) -> None:
     """JSON for scripts, Markdown and a picture for people."""
     settings = {"mode": "slab"}

@@ -50,6 +50,7 @@ def test_common_grid_of_an_axial_one_millimetre_series_is_its_own_grid():
     np.testing.assert_allclose(back, sitk.GetArrayFromImage(reference), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", BY_NAME)
 def test_regions_come_back_where_they_are(read, segmented, geometry):
     """Centroid within 0.5 mm, volume within a few per cent, left is left: on the source grid in any orientation."""

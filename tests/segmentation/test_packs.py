@@ -45,6 +45,7 @@ def test_an_installed_pack_verifies(models_folder: Path) -> None:
     verify(NAME, models_folder)
 
 
+@pytest.mark.slow
 def test_a_mirror_folder_may_hold_the_pack_itself_or_a_folder_of_packs(models_folder: Path, tmp_path: Path) -> None:
     """Both layouts are found, and nothing is fetched from the network."""
     for number, mirror in enumerate((models_folder, models_folder / NAME)):
@@ -52,6 +53,7 @@ def test_a_mirror_folder_may_hold_the_pack_itself_or_a_folder_of_packs(models_fo
         assert is_installed(NAME, tmp_path / str(number))
 
 
+@pytest.mark.slow
 def test_a_mirror_may_be_a_url(models_folder: Path, tmp_path: Path) -> None:
     """A plain web server that holds the files serves as a mirror."""
 

@@ -115,6 +115,7 @@ def read_with_highdicom(file):
         yield concept.region, points, len(index) * abs(np.linalg.det(volume.affine[:3, :3])) / 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("geometry", "kind"), BY_NAME_AND_KIND)
 def test_regions_lie_where_they_are_by_highdicoms_reading(written, geometry, kind):
     """Any orientation, classic or multi-frame: centroid within 0.5 mm, left is left, volume that of the ellipsoid."""
@@ -148,6 +149,7 @@ def test_good_seg_passes_its_check_and_gives_its_masks_back(written, geometry, k
         np.testing.assert_array_equal(back[region], mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_frame_references_the_plane_it_lies_on(read, segmented, kind):
     """The SOP instance (and frame) referenced has the position of the SEG's frame, and is the only one."""
@@ -185,6 +187,7 @@ def test_identity_is_that_of_the_source(small):
     assert seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing == header.PixelSpacing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keyword", TYPE_2)
 def test_identity_that_an_anonymiser_removed_is_empty(read, save, keyword):
     """A type 2 attribute that the source lacks is present and empty in the SEG; nothing is made up."""
@@ -198,6 +201,7 @@ def test_identity_that_an_anonymiser_removed_is_empty(read, save, keyword):
     assert not pydicom.dcmread(file)[keyword].value
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Invalid value for VR", "ignore:Incorrect value for Specific Character Set")
 @pytest.mark.parametrize(
     ("values", "expected"),
@@ -240,6 +244,7 @@ def test_odd_values_of_the_source_do_not_stop_a_seg(read, save, values, expected
     assert {keyword: str(seg[keyword].value) for keyword in expected} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", ["-9", "0", "1.5", "", None])
 @pytest.mark.parametrize("thickness", ["", None, "5"])
 def test_voxel_volume_follows_the_planes_whatever_the_header_says(read, spacing, thickness):
@@ -418,6 +423,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("break_it", BROKEN.values(), ids=BROKEN)
 def test_broken_seg_is_never_sent(small, save, break_it):
     """A SEG that is not what was meant fails its check, whatever is wrong with it."""

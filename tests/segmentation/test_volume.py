@@ -53,12 +53,14 @@ def test_affine_of_a_sagittal_series_is_the_standards(read):
     np.testing.assert_allclose(read(instances).affine_lps, expected, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", BY_NAME)
 def test_classic_series_of_any_orientation_is_read_exactly(read, geometry):
     """Affine and voxels are those of the phantom, whatever its orientation."""
     check_placed(read(phantoms.classic(geometry)), geometry)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", BY_NAME)
 def test_enhanced_instance_of_any_orientation_is_read_exactly(read, geometry):
     """A multi-frame instance gives the same affine and voxels as the classic series."""

@@ -112,12 +112,14 @@ def test_other_techniques_and_body_parts_in_many_languages(description):
     assert label(description) == "other"
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(_WORDS), max_size=6), st.sampled_from(" _-/.,:"), st.sampled_from(" _-/.,:"))
 def test_separators_do_not_change_the_verdict(words, one, other):
     """The same words between other separators get the same label."""
     assert label(one.join(words)) == label(other.join(words))
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(_WORDS), max_size=6).map(" ".join))
 def test_case_and_accents_do_not_change_the_verdict(description):
     """Upper case and combining accents change nothing."""

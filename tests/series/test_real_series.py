@@ -8,6 +8,7 @@ from node.series.select import select
 from node.study import Contrast
 
 
+@pytest.mark.slow
 def test_brainix(data_folder, vocabulary):
     """A real examination whose twins differ in name by nothing: the four right series, explained."""
     selection = select(read_study(data_folder / "brainix"), vocabulary)

@@ -81,6 +81,7 @@ def shifted(instances, move):
     return instances
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "move",
     [

@@ -115,12 +115,14 @@ def selection(write, tmp_path_factory):
     return select(read_study(folder), load_vocabulary())
 
 
+@pytest.mark.slow
 def test_the_right_four_are_chosen(selection):
     """Plain T1 before contrast, the thin 3-D T1c, the enhanced multi-frame T2 and the scanner's FLAIR."""
     chosen = {contrast: series.series_number for contrast, series in selection.chosen.items()}
     assert chosen == {Contrast.T1: 4, Contrast.T1C: 6, Contrast.T2: 2, Contrast.FLAIR: 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "contrast", "texts"),
     [

@@ -39,6 +39,7 @@ def seg_of(folder: Path, instances: list[Dataset], masks: dict[str, NDArray[np.b
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classic", "enhanced"])
 @pytest.mark.parametrize("geometry", [ODD, phantoms.GEOMETRIES["double oblique"]], ids=["odd", "double oblique"])
 def test_every_voxel_is_counted(tmp_path: Path, kind: str, geometry: phantoms.Geometry) -> None:

@@ -156,6 +156,7 @@ def test_comments_hold_no_patient_data(objects: tuple[SourceVolume, Dataset, Dat
     assert str(header.PatientID) not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("character_set", "name", "description"),
     [
@@ -183,6 +184,7 @@ def test_letters_of_the_source_survive(tmp_path: Path, character_set: str, name:
     assert any(description in item.TextValue for item in named(report, "121106"))
 
 
+@pytest.mark.slow
 def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     """Nothing random and no clock in it: made again, the report is equal byte by byte."""
     for name in ("one", "two"):
@@ -233,6 +235,7 @@ def test_a_right_report_passes_its_check(objects: tuple[SourceVolume, Dataset, D
     verify_report(tmp_path / "sr.dcm", seg, pydicom.dcmread(source.sources[0][0], stop_before_pixels=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "break_it", [set_volume, reference_another_seg, give_to_another_patient, move_to_another_study, drop_a_group]
 )

@@ -61,6 +61,7 @@ class Mailbox(DurableSteps):
         return "message" if self.looks == self._comes_at else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 3600.0], ids=["right", "set back since"])
 def test_silence_lasts_as_long_as_asked(shift: float) -> None:
     """Without a message the wait lasts exactly as long as asked, and the last look comes after it."""

@@ -82,6 +82,7 @@ def plan(config: Config, statement: str, parameters: Any) -> str:
     return "\n".join(str(row[-1]) for row in rows)
 
 
+@pytest.mark.slow
 def test_history_is_not_read(either_config: Config, client: WorkflowClient) -> None:
     """Among thousands of workflows of other studies, every statement for a study's workflows uses an index."""
     add_history(client)
@@ -97,6 +98,7 @@ def test_history_is_not_read(either_config: Config, client: WorkflowClient) -> N
         assert reads_all not in plan_text
 
 
+@pytest.mark.slow
 def test_study_is_found_exactly(client: WorkflowClient) -> None:
     """Only workflows of this study, of the asked name, with the asked prefix and attributes are found, oldest first."""
     for workflow_id in ("b", "a", "c"):
