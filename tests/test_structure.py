@@ -230,6 +230,17 @@ def test_files_are_short_and_named_for_a_duty():
     assert not [name for name in lengths if Path(name).stem.startswith(without_duty)]
 
 
+def test_associations_are_requested_in_one_place():
+    """Only scu/association.py requests associations, since it keeps responses that pynetdicom would drop."""
+    requested = {
+        place(file)
+        for file in [*SOURCES, *BENCH]
+        for each in ast.walk(parse(file))
+        if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr == "associate"
+    }
+    assert requested == {"scu/association.py"}
+
+
 def test_no_state_is_global_and_nothing_is_printed():
     """node/ has no ``global`` statement and never calls ``print``."""
     wrong = []

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-import pydicom
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification
 
 from node.errors import DeliveryError
+from node.scu.store import send_instances
 from node.study import Destination
 
 HOST = "127.0.0.1"
 _SUCCESS, _CANNOT_UNDERSTAND = 0x0000, 0xC000
+_ANSWER_SECONDS = 30.0
 
 
 class EmbeddedPacs:
@@ -65,20 +66,7 @@ class EmbeddedPacs:
         Raises:
             DeliveryError: the node does not accept the association, or refuses an instance.
         """
-        ae = AE(self.destination.ae_title)
-        syntaxes = sorted({pydicom.filereader.read_file_meta_info(file).TransferSyntaxUID for file in files})
-        for sop_class in sorted(
-            {pydicom.filereader.read_file_meta_info(file).MediaStorageSOPClassUID for file in files}
-        ):
-            ae.add_requested_context(sop_class, syntaxes)
-        association = ae.associate(node.host, node.port, ae_title=node.ae_title)
-        if not association.is_established:
-            raise DeliveryError(f"{node.ae_title} at {node.host}:{node.port} takes no association")
-        try:
-            for file in files:
-                status = association.send_c_store(file)
-                if "Status" not in status or status.Status != _SUCCESS:
-                    raise DeliveryError(f"the node did not take {file.name}")
-        finally:
-            association.release()
+        for delivery in send_instances(node, self.destination.ae_title, files, _ANSWER_SECONDS):
+            if not delivery.is_delivered:
+                raise DeliveryError(f"the node did not take {delivery.sop_instance_uid}: {delivery.reason}")
         return len(files)

@@ -74,7 +74,7 @@ def _tls_reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _put_dropped_responses_back(association: Association) -> None:
+def keep_responses(association: Association) -> None:
     """Work around a race of pynetdicom 3.0.4, which `pyproject.toml` pins for this reason.
 
     Its reactor thread reports that it is paused too early: it may still take one message from the queue, and drops a
@@ -142,7 +142,7 @@ def associate(
     try:
         if tls and tls.failure_reason:
             raise DeliveryError(f"{_address(destination)}: {tls.failure_reason}")
-        _put_dropped_responses_back(association)
+        keep_responses(association)
         yield association
     finally:
         if association.is_established:

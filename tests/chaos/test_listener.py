@@ -30,6 +30,7 @@ from receiver_node import SECONDS, ReceiverNode, nothing_left
 from node.scp.arrival import StreamingProvider
 from node.scp.handlers import STORAGE_SOP_CLASSES
 from node.scp.listener import ConnectionFilter
+from node.scu.association import keep_responses
 from node.scu.store import echo, send_instances
 from node.study import Destination
 
@@ -346,6 +347,7 @@ def test_largest_pdu_is_announced(run_node, max_pdu_bytes):
     ae = AE("SCANNER")
     context = build_context(MRImageStorage, ExplicitVRLittleEndian)
     association = ae.associate(node.section.host, node.section.port, [context], ae_title=node.section.ae_title)
+    keep_responses(association)
     assert association.acceptor.maximum_length == max_pdu_bytes
     assert association.send_c_store(instance).Status == 0x0000
     association.release()

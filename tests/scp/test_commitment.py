@@ -29,6 +29,7 @@ from node.scp.commitment import CommitmentHandler
 from node.scp.handlers import StorageHandlers
 from node.scp.server import Receiver
 from node.scp.spool import Spool
+from node.scu.association import keep_responses
 
 TRANSACTION, UNKNOWN = "2.25.4711", "2.25.4712"
 SEG, SR = sop_instance_uid(1), sop_instance_uid(2)
@@ -136,6 +137,7 @@ def test_other_instance_of_the_class_is_refused(port, recorder):
     """A report on another SOP instance than the well-known one gets status 0x0112."""
     ae = AE("PACS")
     association = ae.associate("127.0.0.1", port, [build_context(StorageCommitmentPushModel)], "GLIONODE")
+    keep_responses(association)
     information = report_data_set(TRANSACTION, [SEG], {})
     answer, _ = association.send_n_event_report(information, 1, StorageCommitmentPushModel, "1.2.3")
     association.release()
@@ -147,6 +149,7 @@ def test_other_instance_of_the_class_is_refused(port, recorder):
 def test_other_class_is_refused(port, recorder):
     """An event of another SOP class, in a presentation context that is not for reports, gets status 0x0118."""
     association = AE("PACS").associate("127.0.0.1", port, [build_context(MRImageStorage)], "GLIONODE")
+    keep_responses(association)
     information = report_data_set(TRANSACTION, [SEG], {})
     answer, _ = association.send_n_event_report(information, 1, MRImageStorage, "1.2.3")
     assert answer.Status == 0x0118
@@ -160,6 +163,7 @@ def test_node_itself_commits_to_nothing(port):
     """A storage commitment request to the node does not get Success."""
     ae = AE("PACS")
     association = ae.associate("127.0.0.1", port, [build_context(StorageCommitmentPushModel)], "GLIONODE")
+    keep_responses(association)
     information = Dataset()
     information.TransactionUID = UNKNOWN
     answer, _ = association.send_n_action(

@@ -38,6 +38,7 @@ from pynetdicom.sop_class import Verification
 from receiver_node import SECONDS, ReceiverNode
 
 from node.errors import ConfigError
+from node.scu.association import keep_responses
 from node.scu.store import echo, send_instances
 
 
@@ -77,6 +78,7 @@ def associate(node, *contexts, handlers=()):
         ae_title=node.section.ae_title,
         evt_handlers=list(handlers),
     )
+    keep_responses(association)
     try:
         yield association
     finally:

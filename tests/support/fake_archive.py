@@ -19,6 +19,8 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
 )
 
+from node.scu.association import keep_responses
+
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
@@ -67,6 +69,7 @@ def send_report(port: int, called: str, information: Dataset, *, has_role: bool 
 
 
 def _report(association: Association, information: Dataset, event_type: int = 0) -> int:
+    keep_responses(association)
     event_type = event_type or (2 if "FailedSOPSequence" in information else 1)
     answer, _ = association.send_n_event_report(
         information, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
