@@ -24,16 +24,20 @@ class Contrast(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One SOP instance on disk, as received."""
+    """One SOP instance on disk, as received; ``frames``: the numbers of the frames that count, empty for all."""
 
     path: Path
     sop_instance_uid: str
     sop_class_uid: str
+    frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series: its identity, the texts of its header, and its instances (sorted by SOP Instance UID)."""
+    """One series: its identity, the texts of its header, and its instances (sorted by SOP Instance UID).
+
+    ``part``: which of its images these are (``echo time 90 ms``) if the series holds several volumes; empty for all.
+    """
 
     series_instance_uid: str
     study_instance_uid: str
@@ -42,12 +46,19 @@ class Series:
     series_number: int | None
     frame_of_reference_uid: str | None
     instances: tuple[Instance, ...]
+    part: str = ""
 
     @property
     def label(self) -> str:
-        """The name of this series for humans: number and description (no patient data)."""
+        """The name of this series for humans: number, description and part (no patient data)."""
         number = "?" if self.series_number is None else str(self.series_number)
-        return f"series {number} '{self.series_description or ''}'"
+        part = f", {self.part}" if self.part else ""
+        return f"series {number} '{self.series_description or ''}'{part}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Tells this series, or this part of one, from all others of the study."""
+        return self.series_instance_uid, self.part
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ class Verdict:
     """The contrast that one series was judged to have, the evidence, and whether the series was chosen.
 
     ``contrast`` is None for a series that has none of the four. ``evidence`` holds short sentences, strongest first.
-    ``note`` says why the series was chosen or passed over.
+    ``note`` says why the series was chosen or passed over. ``part``: as in `Series`.
     """
 
     series_instance_uid: str
@@ -78,6 +89,12 @@ class Verdict:
     evidence: tuple[str, ...]
     chosen: bool
     note: str
+    part: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """As `Series.key`."""
+        return self.series_instance_uid, self.part
 
 
 @dataclass(frozen=True, slots=True)

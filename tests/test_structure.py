@@ -32,7 +32,7 @@ ROOMS = {  # the rooms that each room may import from; those of the first lines 
     "scu": {"dicom"},
     "series": {"dicom"},
     "sr_writer": {"dicom"},
-    "segmentation": {"dicom", "sr_writer"},
+    "segmentation": {"dicom", "series", "sr_writer"},
     "workflow": {"config"},
     "notify": {"config", "log", "dicom", "workflow"},
     "delivery": {"config", "log", "dicom", "scu", "workflow", "notify"},
@@ -50,6 +50,7 @@ ROOMS = {  # the rooms that each room may import from; those of the first lines 
 
 PUBLIC_FILES = {  # where one room may import only some files of another
     ("segmentation", "sr_writer"): {"node.sr_writer.codes"},
+    ("segmentation", "series"): {"node.series.stack"},
     ("processing", "scp"): {"node.scp.spool", "node.scp.removal"},
     ("retention", "scp"): {"node.scp.removal"},
     ("web", "scp"): {"node.scp.spool"},
@@ -79,10 +80,13 @@ LIBRARIES = {  # library: where it may be imported
         for name in ("network", "layers", "feature_map_offload", "views", "packs", "brain", "device")
     ),
     "SimpleITK": (
-        *(f"segmentation/{name}.py" for name in ("volume", "align", "grid", "brain", "method", "enhancement")),
+        *(
+            f"segmentation/{name}.py"
+            for name in ("volume", "second_reader", "align", "grid", "brain", "method", "enhancement")
+        ),
         "demo/overlay.py",
     ),
-    "dicom2nifti": ("segmentation/volume.py",),
+    "dicom2nifti": ("segmentation/converter.py",),
     "highdicom": ("segmentation/volume.py", "segmentation/seg_writer.py", "sr_writer/"),
     "dbos": ("workflow/",),
     "sqlalchemy": ("workflow/",),

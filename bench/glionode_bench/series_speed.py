@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 from node.series.classify import classify_text
-from node.series.headers import read_facts, read_study
+from node.series.fact_reader import read_facts
+from node.series.headers import read_study
 from node.series.select import select_by_facts
 from node.series.vocabulary import load_vocabulary
 

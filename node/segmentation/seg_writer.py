@@ -17,7 +17,8 @@ from pydicom.valuerep import DSfloat
 from node.dicom.identity import stamp, with_valid_identity
 from node.dicom.uids import derived_uid
 from node.errors import VerificationError
-from node.segmentation.volume import POSITION_TOLERANCE_MM, SourceVolume
+from node.segmentation.volume import SourceVolume
+from node.series.stack import POSITION_TOLERANCE_MM
 from node.sr_writer.codes import ARTIFICIAL_INTELLIGENCE, BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS, SegmentConcept
 from node.study import ResultIdentity
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from node.errors import InstanceRefused
 from node.series.classify import classify_description
+from node.series.fact_reader import read_facts
 from node.series.facts import SeriesFacts
-from node.series.headers import read_facts, read_studies
+from node.series.headers import read_studies
 from node.series.vocabulary import OTHER, Vocabulary
 from node.study import Series
 

@@ -1,4 +1,4 @@
-"""Headers of a folder of DICOM files: :func:`read_study` finds the series, :func:`read_facts` reads one series' facts.
+"""The series of a folder of DICOM files.
 
 Headers only; pixel data is never read, only its length is compared with the file's.
 """
@@ -7,51 +7,35 @@ from __future__ import annotations
 
 import filecmp
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydicom import Dataset
-from pydicom.filereader import dcmread, read_partial
+from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
 from node.dicom.uids import is_valid_uid
 from node.errors import InstanceRefused, SelectionRefused, StorageError
-from node.series.facts import SeriesFacts
-from node.series.functional import frame_lookups, instance_lookup, mixture_of_frames
-from node.series.moments import acquired, bolus_start
-from node.series.origin import made_by_software
-from node.series.overlay import OVERLAY_DATA, has_overlay
 from node.series.patient import IDENTITY_TAGS, identity_of, masked
 from node.series.pixels import truncation
-from node.series.stack import Lookup, describe_stack
-from node.series.values import DICOM_UNREADABLE, coordinates, integer, number, text, texts
+from node.series.values import DICOM_UNREADABLE, integer, text
 from node.study import Instance, Series, Study
 
-ENHANCED_MR = frozenset(["1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3", "1.2.840.10008.5.1.4.1.1.4.4"])
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _RAW_DATA = frozenset(["1.2.840.10008.5.1.4.1.1.66", "1.3.46.670589.11.0.0.12.1", "1.3.46.670589.11.0.0.12.2"])
-# read from every instance in one pass, since a study has thousands: identity, position and time of its image
-_STUDY_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
+STUDY_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
     "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "StudyInstanceUID", "SeriesInstanceUID",
-    "SeriesNumber", "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
+    "SeriesNumber", "FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows",
+    "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "ImagePositionPatient", "ImageOrientationPatient",
     "PixelSpacing",
 )] + IDENTITY_TAGS  # fmt: skip
+"""Read from every instance in one pass, since a study has thousands: identity, position and time of its image."""
+
 _LAST_STUDY_TAG = 0x00280103
 _IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
-_FACT_TAGS = [Tag(tag) for tag in (
-    "SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName", "ScanningSequence", "EchoPulseSequence",
-    "EchoPlanarPulseSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime",
-    "InversionTime", "FlipAngle", "ImageType", "ComplexImageComponent", "VolumeBasedCalculationTechnique",
-    "ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusStartTime", "DiffusionBValue", "StudyDate",
-    "SeriesDate", "SeriesTime", "ContentDate", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime",
-    "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImageOrientationPatient", "ImagePositionPatient",
-    "BodyPartExamined", "Manufacturer", "ManufacturerModelName", "FrameOfReferenceUID", "SyntheticData",
-    "ContributingEquipmentSequence", "DerivationCodeSequence", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-)] + [Tag(tag) for tag in OVERLAY_DATA]  # fmt: skip
 
 
 def read_study(folder: Path) -> Study:
@@ -124,7 +108,7 @@ def _read_identity(path: Path) -> Dataset | None:
                 raise ValueError("not a DICOM Part 10 file: no DICM prefix (PS3.10 7.1)")
             return None
         file.seek(0)
-        dataset = read_partial(file, _is_past_study_tags, specific_tags=_STUDY_TAGS)
+        dataset = read_partial(file, is_past_study_tags, specific_tags=STUDY_TAGS)
         storage_class = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
         if storage_class == _DIRECTORY or dataset.get("SOPClassUID") in _RAW_DATA:
             return None
@@ -138,7 +122,8 @@ def _read_identity(path: Path) -> Dataset | None:
     return dataset
 
 
-def _is_past_study_tags(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+def is_past_study_tags(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    """True behind the last of `STUDY_TAGS`, where reading may stop."""
     return int(tag) > _LAST_STUDY_TAG
 
 
@@ -174,122 +159,3 @@ def _value(dataset: Dataset, keyword: str, convert: Callable[[Any], Any]) -> Any
             return convert(dataset.get(keyword))
         except DICOM_UNREADABLE:
             return None
-
-
-def read_facts(series: Series, planes: Mapping[str, Any] | None = None) -> SeriesFacts:
-    """The header facts of one series: position and time of every instance, all other attributes of the first one.
-
-    ``planes``: ``Study.planes`` as `read_study` filled it; the header of an instance missing there is read from disk.
-
-    Raises:
-        InstanceRefused: an instance can no longer be read.
-    """
-    instances, known = series.instances, planes or {}
-    first = instances[0]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = dcmread(first.path, stop_before_pixels=True, specific_tags=_FACT_TAGS)
-            is_multiframe = first.sop_class_uid in ENHANCED_MR
-            lookup = instance_lookup(dataset) if is_multiframe else dataset.get
-            places = frame_lookups(dataset) if is_multiframe else [_plane(one, known) for one in instances]
-            is_overlaid = has_overlay(dataset, instances)
-            facts = _facts(_lenient(lookup), [_lenient(place) for place in places])
-            software = made_by_software(_lenient(lookup), first.sop_class_uid)
-            mixture = _mixture(instances, is_multiframe)
-            if is_multiframe and mixture is None and (facts.irregularity or (facts.images_per_position or 1.0) > 1.0):
-                mixture = mixture_of_frames(dataset)
-    except DICOM_UNREADABLE as error:
-        raise InstanceRefused(f"{first.path.name} of {series.label} cannot be read: {type(error).__name__}") from None
-    return replace(
-        facts,
-        is_multiframe=is_multiframe,
-        has_overlay=is_overlaid,
-        made_by_software=software,
-        mixture=mixture,
-    )
-
-
-def read_first_facts(series: Series) -> SeriesFacts:
-    """The header facts of a series' first instance alone, which suffice to classify its words and timing.
-
-    Raises:
-        InstanceRefused: the instance can no longer be read.
-    """
-    return read_facts(replace(series, instances=series.instances[:1]))
-
-
-def _mixture(instances: tuple[Instance, ...], is_multiframe: bool) -> str | None:
-    """Why ``instances`` cannot be one volume, whatever their planes; else None."""
-    if len({one.sop_class_uid for one in instances}) > 1:
-        return "holds instances of different SOP Classes"
-    if is_multiframe and len(instances) > 1:
-        return f"holds {len(instances)} multi-frame instances"
-    return None
-
-
-def _plane(instance: Instance, known: Mapping[str, Any]) -> Lookup:
-    dataset = known.get(instance.sop_instance_uid)
-    if dataset is None:
-        with instance.path.open("rb") as file:
-            dataset = read_partial(file, _is_past_study_tags, specific_tags=_STUDY_TAGS)
-    return cast(Lookup, dataset.get)
-
-
-def _lenient(lookup: Lookup) -> Lookup:
-    """``lookup`` that returns None for a value that does not conform to its value representation."""
-
-    def find(keyword: str) -> Any:
-        try:
-            return lookup(keyword)
-        except DICOM_UNREADABLE:
-            return None
-
-    return find
-
-
-def _facts(lookup: Lookup, planes: list[Lookup]) -> SeriesFacts:
-    def get(keyword: str, convert: Callable[[Any], Any]) -> Any:
-        try:
-            return convert(lookup(keyword))
-        except DICOM_UNREADABLE:
-            return None
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        orientation = get("ImageOrientationPatient", lambda value: coordinates(value, 6))
-        moment = acquired(lookup, planes)
-        stack = describe_stack(orientation, planes)
-        return SeriesFacts(
-            description=get("SeriesDescription", text),
-            protocol_name=get("ProtocolName", text),
-            sequence_name=get("SequenceName", text),
-            scanning_sequence=get("ScanningSequence", texts) or (),
-            sequence_variant=get("SequenceVariant", texts) or (),
-            scan_options=get("ScanOptions", texts) or (),
-            mr_acquisition_type=get("MRAcquisitionType", text),
-            echo_time_ms=get("EchoTime", number),
-            repetition_time_ms=get("RepetitionTime", number),
-            inversion_time_ms=get("InversionTime", number),
-            flip_angle=get("FlipAngle", number),
-            image_type=get("ImageType", texts) or (),
-            image_component=get("ComplexImageComponent", text),
-            calculation_technique=get("VolumeBasedCalculationTechnique", text),
-            contrast_bolus_agent=get("ContrastBolusAgent", text),
-            contrast_bolus_start=bolus_start(lookup, moment),
-            diffusion_b_value=get("DiffusionBValue", number),
-            acquisition_datetime=moment,
-            pixel_spacing_mm=get("PixelSpacing", lambda value: coordinates(value, 2)),
-            slice_thickness_mm=get("SliceThickness", number),
-            spacing_between_slices_mm=get("SpacingBetweenSlices", number),
-            slice_count=stack.slice_count,
-            slice_step_mm=stack.slice_step_mm,
-            coverage_mm=stack.coverage_mm,
-            box_mm=stack.box_mm,
-            images_per_position=stack.images_per_position,
-            image_orientation_patient=orientation,
-            body_part_examined=get("BodyPartExamined", text),
-            manufacturer=get("Manufacturer", text),
-            frame_of_reference_uid=get("FrameOfReferenceUID", text),
-            irregularity=stack.irregularity,
-        )

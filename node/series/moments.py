@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 
-from node.series.stack import Lookup
+from node.dicom.frames import Lookup
 from node.series.values import date_time, earliest
 
 _OTHER_DATES = ("SeriesDate", "ContentDate", "StudyDate")  # used if de-identification removed Acquisition Date

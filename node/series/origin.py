@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pydicom import Dataset
 from pydicom.uid import UID
 
-from node.series.stack import Lookup
+from node.dicom.frames import Lookup
 from node.series.values import text
 
 OWN_NAME = "glionode"

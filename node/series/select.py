@@ -12,8 +12,8 @@ from node.series.by_hand import EVIDENCE, assign_by_hand
 from node.series.by_images import Compare
 from node.series.candidate import Candidate, make_candidate, verdict
 from node.series.cautions import cautions_on
+from node.series.fact_reader import read_facts
 from node.series.facts import SeriesFacts
-from node.series.headers import read_facts
 from node.series.injection import resolve
 from node.series.missing import T1_FAMILY, images_may_decide, missing_text
 from node.series.ranking import Entry, first_difference, rank, shortfall_of

@@ -1,21 +1,20 @@
 """How the planes of one series are stacked: steps, coverage, and why they form no regular volume.
 
-The limits are those of ``segmentation/volume.py`` and highdicom, so that the selection passes over a series that these
-would refuse, and takes a usable runner-up.
+``segmentation/volume.py`` applies the same rules before it reads pixels, so that the selection passes over a series
+that it would refuse, and takes a usable runner-up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
 from statistics import median
-from typing import Any
 
+from node.dicom.frames import Lookup
 from node.series.values import coordinates, integer, text
 
-Lookup = Callable[[str], Any]
 Vector = tuple[float, ...]
 
 POSITION_TOLERANCE_MM = 0.1
@@ -36,6 +35,11 @@ _ATTRIBUTES = (
     ("ImagePositionPatient", 3, "Image Position (Patient) (0020,0032)"),
     ("ImageOrientationPatient", 6, "Image Orientation (Patient) (0020,0037)"),
     ("PixelSpacing", 2, "Pixel Spacing (0028,0030)"),
+)
+_SAME = (
+    ("Rows", "Rows (0028,0010)"),
+    ("Columns", "Columns (0028,0011)"),
+    ("FrameOfReferenceUID", "Frame of Reference UID (0020,0052)"),
 )
 
 
@@ -59,7 +63,7 @@ def describe_stack(orientation: Vector | None, planes: Sequence[Lookup]) -> Stac
     points = [coordinates(plane("ImagePositionPatient"), 3) for plane in planes]
     known = [point for point in points if point]
     if orientation is None or not known:
-        return Stack(len(planes) or None, irregularity=_irregularity(planes, orientation))
+        return Stack(len(planes) or None, irregularity=irregularity(planes))
     normal = _normal(orientation)
     distances = sorted(_dot(normal, point) for point in known)
     gaps = [upper - lower for lower, upper in pairwise(distances) if upper - lower > _SAME_PLACE_MM]
@@ -67,7 +71,7 @@ def describe_stack(orientation: Vector | None, planes: Sequence[Lookup]) -> Stac
     coverage = round(distances[-1] - distances[0] + step, 1) if step else None
     count = len(gaps) + 1
     box = _box(orientation, known, planes[0])
-    return Stack(count, step, coverage, len(distances) / count, _irregularity(planes, orientation), box)
+    return Stack(count, step, coverage, len(distances) / count, irregularity(planes), box)
 
 
 def _box(orientation: Vector, points: Sequence[Vector], plane: Lookup) -> tuple[Vector, Vector] | None:
@@ -85,7 +89,7 @@ def _box(orientation: Vector, points: Sequence[Vector], plane: Lookup) -> tuple[
     return tuple(low for low, _ in ranges), tuple(high for _, high in ranges)
 
 
-def _irregularity(planes: Sequence[Lookup], orientation: Vector | None) -> str | None:
+def irregularity(planes: Sequence[Lookup]) -> str | None:
     """The first reason found why ``planes`` are not a regular volume, or None."""
     if not planes:
         return "holds no frame"
@@ -99,9 +103,15 @@ def _irregularity(planes: Sequence[Lookup], orientation: Vector | None) -> str |
     for keyword, _, name in _ATTRIBUTES[1:]:
         if any(abs(a - b) > _ROUNDING for row in rows[keyword] for a, b in zip(row, rows[keyword][0], strict=True)):
             return f"{name} differs between its images"
-    for keyword in ("Rows", "Columns", "FrameOfReferenceUID"):
-        if len({text(plane(keyword)) for plane in planes}) > 1:
-            return f"{keyword} differs between its images"
+    for keyword, name in _SAME:
+        values = [text(plane(keyword)) for plane in planes]
+        missing = values.count(None)
+        if 0 < missing < len(planes) or (missing and keyword != "FrameOfReferenceUID"):  # optional, but for all alike
+            return f"{name} is missing in {missing} of {len(planes)} images"
+        if len(set(values)) > 1:
+            return f"{name} differs between its images"
+    if min(rows["PixelSpacing"][0]) <= 0:
+        return "Pixel Spacing (0028,0030) is not positive"
     if not _is_orthonormal(rows["ImageOrientationPatient"][0]):
         return "Image Orientation (Patient) is not a pair of orthogonal unit vectors"
     normal = _normal(rows["ImageOrientationPatient"][0])

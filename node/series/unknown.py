@@ -21,8 +21,8 @@ import structlog
 from node.errors import ConfigError, InstanceRefused
 from node.series.body_part import is_other_body_part
 from node.series.classify import is_unknown
+from node.series.fact_reader import read_first_facts
 from node.series.facts import SeriesFacts
-from node.series.headers import read_first_facts
 from node.series.patient import holds_patient_data, read_patient_values
 from node.series.physics import contrast_by_physics
 from node.series.vocabulary import Vocabulary, tokens

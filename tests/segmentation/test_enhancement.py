@@ -14,7 +14,8 @@ from node.errors import ContentRefused, SelectionUndecided
 from node.segmentation import enhancement
 from node.segmentation.enhancement import Brightening, brightening, compare_enhancement
 from node.segmentation.volume import image_from_affine, read_volume
-from node.series.headers import read_facts, read_study
+from node.series.fact_reader import read_facts
+from node.series.headers import read_study
 from node.series.select import select_by_facts
 from node.series.vocabulary import load_vocabulary
 from node.study import Contrast

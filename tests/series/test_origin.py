@@ -4,7 +4,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from node.series.classify import classify_description
-from node.series.headers import read_facts, read_study
+from node.series.fact_reader import read_facts
+from node.series.headers import read_study
 from node.series.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary()

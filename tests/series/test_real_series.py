@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from node.errors import SelectionRefused
-from node.series.headers import read_facts, read_study
+from node.series.fact_reader import read_facts
+from node.series.headers import read_study
 from node.series.select import select
 from node.study import Contrast
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from node.errors import RefusedError
 from node.segmentation import volume
 from node.series import stack
-from node.series.headers import read_facts, read_study
+from node.series.fact_reader import read_facts
+from node.series.headers import read_study
 from node.series.stack import describe_stack
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -19,7 +20,8 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 def planes(points, orientation=AXIAL, **attributes):
     """One lookup per image."""
-    common = {"ImageOrientationPatient": list(orientation), "PixelSpacing": [1, 1], **attributes}
+    size = {"Rows": 10, "Columns": 10}
+    common = {"ImageOrientationPatient": list(orientation), "PixelSpacing": [1, 1], **size, **attributes}
     return [{**common, "ImagePositionPatient": list(point)}.get for point in points]
 
 

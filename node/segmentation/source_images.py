@@ -1,0 +1,107 @@
+"""The images of a series, one for each plane, read and decoded from their files."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from node.dicom.frames import ENHANCED_MR, Lookup, image_lookups
+from node.dicom.pixel_description import without_unused_bits
+from node.errors import InstanceRefused
+from node.study import Series
+
+# errors that pydicom, its decoders and the two converters raise on a data set that violates the standard
+MALFORMED = (
+    ValueError, TypeError, LookupError, AttributeError, NotImplementedError, RuntimeError, ArithmeticError, OSError,
+    EOFError, BytesLengthException, struct.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceImage:
+    """One plane: its file and frame number (1 for a classic instance), and its attributes by keyword."""
+
+    path: Path
+    frame: int
+    dataset: pydicom.Dataset
+    lookup: Lookup
+
+
+def read_images(series: Series) -> list[SourceImage]:
+    """The images of ``series``, in the order of its instances and frames.
+
+    Raises:
+        InstanceRefused: a file cannot be read as DICOM.
+    """
+    images: list[SourceImage] = []
+    for instance in series.instances:
+        dataset = _read(instance.path)
+        try:
+            lookups = image_lookups(dataset, instance.frames)
+        except MALFORMED as error:
+            raise InstanceRefused(f"{series.label}: an attribute cannot be read ({type(error).__name__})") from None
+        numbers = instance.frames or range(1, len(lookups) + 1)
+        images += [
+            SourceImage(instance.path, number, dataset, lookup)
+            for number, lookup in zip(numbers, lookups, strict=False)
+        ]
+    return images
+
+
+def _read(path: Path) -> pydicom.Dataset:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # malformed values are checked later; pydicom's warnings add nothing
+            return pydicom.dcmread(path)
+    except (InvalidDicomError, *MALFORMED) as error:
+        raise InstanceRefused(f"{path.name}: cannot be read as DICOM ({type(error).__name__})") from None
+
+
+def stored_values(series: Series, images: Sequence[SourceImage]) -> list[NDArray[Any]]:
+    """The stored values [row, column] of each image, as pydicom decodes them.
+
+    Raises:
+        InstanceRefused: the pixel data of an instance cannot be decoded, or has not the frames that its header says.
+    """
+    return [_image_of(series, image, _decoded(series, image.dataset)) for image in images]
+
+
+def _decoded(series: Series, dataset: pydicom.Dataset) -> NDArray[Any]:
+    """[frame, row, column]; pydicom caches the array of a data set."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = dataset.pixel_array
+            return array if array.ndim == 3 else array[np.newaxis]
+    except MALFORMED as error:
+        raise _undecodable(series, dataset, type(error).__name__) from None
+
+
+def _image_of(series: Series, image: SourceImage, frames: NDArray[Any]) -> NDArray[Any]:
+    is_enhanced = str(image.dataset.SOPClassUID) in ENHANCED_MR
+    if image.frame > len(frames) or (len(frames) > 1 and not is_enhanced):
+        raise _undecodable(series, image.dataset, f"it holds {len(frames)} frames")
+    stored: NDArray[Any] = frames[image.frame - 1]
+    if image.dataset.file_meta.TransferSyntaxUID.is_encapsulated:  # a decoder fills the unused bits
+        return stored
+    return without_unused_bits(stored, int(image.dataset.BitsStored))
+
+
+def _undecodable(series: Series, dataset: pydicom.Dataset, what: str) -> InstanceRefused:
+    return InstanceRefused(
+        f"{series.label}: pixel data of instance {dataset.SOPInstanceUID} cannot be decoded ({what})"
+    )
+
+
+def files_of(images: Iterable[SourceImage]) -> tuple[tuple[Path, int], ...]:
+    """File and frame number of each image."""
+    return tuple((image.path, image.frame) for image in images)
