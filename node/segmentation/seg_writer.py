@@ -12,11 +12,11 @@ import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom.pixels.utils import unpack_bits
-from pydicom.valuerep import DSfloat
 
 from node.dicom.identity import stamp, with_valid_identity
 from node.dicom.uids import derived_uid
 from node.errors import VerificationError
+from node.segmentation.seg_sources import image_references, restore_references, source_images
 from node.segmentation.volume import SourceVolume
 from node.series.stack import POSITION_TOLERANCE_MM
 from node.sr_writer.codes import ARTIFICIAL_INTELLIGENCE, BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS, SegmentConcept
@@ -38,12 +38,13 @@ def write_seg(
     Returns:
         the SEG, in which each frame references its source instance. Equal inputs give an equal data set.
     """
-    datasets, pixels = _ordered(source, masks_zyx)
+    stacked = np.stack([masks_zyx[concept.region] for concept in SEGMENTS], axis=-1).astype(np.uint8)
+    datasets, order = source_images(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom repeats pydicom's warnings about values of the source
         seg: pydicom.Dataset = Segmentation(
             source_images=datasets,
-            pixel_array=pixels,
+            pixel_array=stacked[order],
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[_description(concept, source, identity) for concept in SEGMENTS],
             series_instance_uid=derived_uid(identity.workflow_id, "seg series"),
@@ -59,53 +60,9 @@ def write_seg(
             omit_empty_frames=True,
             series_description="Glioma segmentation (automatic)",
         )
+    restore_references(seg, source)
     _make_deterministic(seg, identity)
     return seg
-
-
-def _ordered(
-    source: SourceVolume, masks_zyx: Mapping[str, NDArray[np.bool_]]
-) -> tuple[list[pydicom.Dataset], NDArray[np.uint8]]:
-    """Source data sets and [plane, row, column, segment] in the same order (frame order if multi-frame)."""
-    stacked = np.stack([masks_zyx[concept.region] for concept in SEGMENTS], axis=-1).astype(np.uint8)
-    files = [path for path, _ in source.sources]
-    if len(set(files)) < len(files):
-        dataset = with_valid_identity(pydicom.dcmread(files[0], stop_before_pixels=True))
-        _share_geometry(dataset, source)
-        return [dataset], stacked[np.argsort([frame for _, frame in source.sources])]
-    datasets = [with_valid_identity(pydicom.dcmread(path, stop_before_pixels=True)) for path in files]
-    for dataset in datasets:
-        # some scanners round them differently per instance, but highdicom requires them to be identical
-        dataset.ImageOrientationPatient = datasets[0].ImageOrientationPatient
-        _correct_measures(dataset, source)
-    return datasets, stacked
-
-
-def _share_geometry(dataset: pydicom.Dataset, source: SourceVolume) -> None:
-    """Copy the geometry of a multi-frame source, in place, to its shared functional groups, where highdicom reads it.
-
-    Some scanners (e.g. Philips) repeat it in each frame. All frames have the same geometry, or `read_volume` would have
-    refused the series.
-    """
-    if not dataset.get("SharedFunctionalGroupsSequence"):
-        dataset.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
-    shared = dataset.SharedFunctionalGroupsSequence[0]
-    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
-        if keyword not in shared:
-            shared[keyword] = dataset.PerFrameFunctionalGroupsSequence[0][keyword]
-    _correct_measures(shared.PixelMeasuresSequence[0], source)
-
-
-def _correct_measures(measures: pydicom.Dataset, source: SourceVolume) -> None:
-    """Set Spacing Between Slices, in place, to the distance of the planes; the header's value is optional and often
-    another one.
-
-    If the source has no Slice Thickness, it is set to the same distance.
-    """
-    spacing_between_slices = DSfloat(source.image.GetSpacing()[2], auto_format=True)
-    measures.SpacingBetweenSlices = spacing_between_slices
-    if not measures.get("SliceThickness"):
-        measures.SliceThickness = spacing_between_slices
 
 
 def _description(concept: SegmentConcept, source: SourceVolume, identity: ResultIdentity) -> SegmentDescription:
@@ -186,11 +143,9 @@ def _check_reference(number: int, group: pydicom.Dataset, source: SourceVolume) 
     """Check that the frame references exactly one source image: the plane on which it lies."""
     position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
     z = _nearest_index(position[None], source)[0, 2]
-    path, frame = source.sources[z]
-    uids = {instance.path: instance.sop_instance_uid for instance in source.series.instances}
+    image = image_references(source)[z]
     found = [reference for item in group.get("DerivationImageSequence", ()) for reference in item.SourceImageSequence]
-    is_multi_frame = len(uids) < len(source.sources)
-    meant = (uids[path], frame if is_multi_frame else None)
+    meant = (image.sop_instance_uid, image.frame)
     if [(reference.ReferencedSOPInstanceUID, reference.get("ReferencedFrameNumber")) for reference in found] != [meant]:
         raise VerificationError(f"SEG frame {number} does not reference the source plane that it lies on")
 

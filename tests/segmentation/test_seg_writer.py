@@ -12,7 +12,9 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from phantoms import GEOMETRIES, IDENTITY, Geometry
+from pydicom.uid import EnhancedMRImageStorage
 
+from node.dicom.uids import derived_uid
 from node.errors import VerificationError
 from node.segmentation.seg_writer import read_masks, tracking_uid, verify_seg, write_seg
 from node.segmentation.volume import read_volume
@@ -21,6 +23,7 @@ from node.sr_writer.codes import BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS
 from node.sr_writer.measurements import measure
 
 SMALL = Geometry(size=(48, 44, 20), spacing_between_slices_mm=3.0, centre_mm=(13, -11, 8))
+IN_SEVERAL = ("one frame per instance", "two concatenated")
 KINDS = ("classic", "enhanced", "enhanced, last frame first", "enhanced, geometry per frame")
 FAST = ("axial-classic", "double oblique-classic", "double oblique-enhanced")
 BY_NAME_AND_KIND = [
@@ -42,9 +45,22 @@ def per_frame(instance):
     return instance
 
 
+def another(instance, number):
+    """``instance`` under another SOP Instance UID."""
+    instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = derived_uid("part", str(number))
+    return instance
+
+
 def instances_of(kind, geometry):
+    """The phantom as instances of that kind."""
     if kind == "classic":
         return phantoms.classic(geometry)
+    count = geometry.size[2]
+    if kind == "one frame per instance":
+        return [another(phantoms.enhanced(geometry, frame_order=[index]), index) for index in range(count)]
+    if kind == "two concatenated":
+        halves = (range(count // 2), range(count // 2, count))
+        return [another(phantoms.enhanced(geometry, frame_order=half), half[0]) for half in halves]
     if kind == "enhanced, geometry per frame":
         return [per_frame(phantoms.enhanced(geometry))]
     order = range(geometry.size[2])
@@ -150,7 +166,7 @@ def test_good_seg_passes_its_check_and_gives_its_masks_back(written, geometry, k
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *IN_SEVERAL])
 def test_each_frame_references_the_plane_it_lies_on(read, segmented, kind):
     """The SOP instance (and frame) referenced has the position of the SEG's frame, and is the only one."""
     geometry = GEOMETRIES["double oblique"]
@@ -161,7 +177,7 @@ def test_each_frame_references_the_plane_it_lies_on(read, segmented, kind):
         groups = instance.get("PerFrameFunctionalGroupsSequence")
         positions = [g.PlanePositionSequence[0].ImagePositionPatient for g in groups or ()]
         for frame, position in enumerate(positions, start=1):
-            place[(instance.SOPInstanceUID, frame)] = position
+            place[(instance.SOPInstanceUID, frame if len(positions) > 1 else None)] = position
         if not positions:
             place[(instance.SOPInstanceUID, None)] = instance.ImagePositionPatient
     seg = write_seg(source, segmented(source), IDENTITY)
@@ -173,6 +189,8 @@ def test_each_frame_references_the_plane_it_lies_on(read, segmented, kind):
         np.testing.assert_allclose(np.array(position, float), meant, atol=1e-6)
     series = {item.SeriesInstanceUID for item in seg.ReferencedSeriesSequence}
     assert series == {source.series.series_instance_uid}
+    held = [item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence]
+    assert sorted(held) == sorted(instance.SOPInstanceUID for instance in instances)
 
 
 def test_identity_is_that_of_the_source(small):
@@ -454,7 +472,20 @@ def test_mirrored_mask_is_seen_even_if_its_centroid_stays(small, save):
         verify_seg(file, source, meant)
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", IN_SEVERAL)
+def test_volume_of_several_enhanced_instances_has_a_true_seg(read, segmented, save, kind):
+    """The SEG passes its check, gives its masks back, and references the true SOP class."""
+    source = read(instances_of(kind, SMALL))
+    masks = segmented(source)
+    file = save(write_seg(source, masks, IDENTITY))
+    verify_seg(file, source, masks)
+    back = read_masks(file, source)
+    assert all(np.array_equal(back[region], mask) for region, mask in masks.items())
+    reference = frame(pydicom.dcmread(file), 2).DerivationImageSequence[0].SourceImageSequence[0]
+    assert reference.ReferencedSOPClassUID == EnhancedMRImageStorage
+
+
+@pytest.mark.parametrize("kind", [*KINDS[1:], "two concatenated"])
 def test_reference_to_another_frame_is_seen(read, segmented, save, kind):
     """In a multi-frame source, the frame number counts."""
     source = read(instances_of(kind, SMALL))
@@ -471,7 +502,7 @@ def test_reference_to_another_frame_is_seen(read, segmented, save, kind):
 
 @pytest.mark.slow
 @lab.needs("dciodvfy")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *IN_SEVERAL])
 @pytest.mark.parametrize("is_empty", [False, True], ids=["tumour", "no tumour"])
 def test_validator_finds_no_error(read, segmented, save, kind, is_empty):
     """dciodvfy says nothing against the SEG, of a classic or multi-frame source, with tumour or without."""
