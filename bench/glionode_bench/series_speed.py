@@ -76,7 +76,7 @@ def _by_substring(text: str) -> str:
 
 def _select(folder: str) -> None:
     study = read_study(Path(folder))
-    facts = {series.series_instance_uid: read_facts(series, study.planes) for series in study.series}
+    facts = {series.key: read_facts(series, study.planes) for series in study.series}
     select_by_facts(study, facts, load_vocabulary())
 
 

@@ -126,7 +126,7 @@ def build_request(
         refused = replace(refused, is_undecided=is_undecided, use=dict(options.use), considered=considered)
         return replace(refused, instances=looked_at)
     inputs = [
-        f"{contrast} {instance.sop_instance_uid}"
+        " ".join((str(contrast), instance.sop_instance_uid, *map(str, instance.frames)))
         for contrast in Contrast
         if contrast in selection.chosen
         for instance in selection.chosen[contrast].instances

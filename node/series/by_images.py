@@ -41,8 +41,8 @@ def decide_by_images(group: Sequence[T1Series], compare: Compare) -> None:
 
 def _contradiction(group: Sequence[T1Series], pairs: Sequence[tuple[T1Series, T1Series, str]]) -> str | None:
     """Why the comparisons decide nothing (an empty string if no pair was decided), or None if they are consistent."""
-    after = {one.series.series_instance_uid for one, _, _ in pairs}
-    before = {other.series.series_instance_uid for _, other, _ in pairs}
+    after = {one.series.key for one, _, _ in pairs}
+    before = {other.series.key for _, other, _ in pairs}
     if not pairs:
         return ""
     if after & before or len(after | before) < len(group) or len(pairs) < len(after) * len(before):

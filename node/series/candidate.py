@@ -74,6 +74,7 @@ def verdict(one: Candidate, *, is_chosen: bool) -> Verdict:
         evidence=tuple(one.evidence),
         chosen=is_chosen,
         note=note,
+        part=one.series.part,
     )
 
 
@@ -83,6 +84,8 @@ def _exclusion(facts: SeriesFacts, found: Classification) -> str | None:
         return None
     if found.elsewhere:
         return found.elsewhere
+    if facts.is_phase and found.contrast in (Contrast.T1, Contrast.T1C):
+        return "one phase of a dynamic series, in which the contrast agent arrives"
     if found.confidence < DECIDED:
         return found.contradicted or found.evidence[-1]
     reason = volume_problem(facts)

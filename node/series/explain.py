@@ -28,6 +28,7 @@ def selection_as_dict(selection: Selection) -> dict[str, Any]:
                 "series_instance_uid": verdict.series_instance_uid,
                 "series_number": verdict.series_number,
                 "series_description": verdict.series_description,
+                "part": verdict.part or None,
                 "contrast": str(verdict.contrast) if verdict.contrast else None,
                 "chosen": verdict.chosen,
                 "evidence": list(verdict.evidence),
@@ -52,7 +53,7 @@ def selection_table(selection: Selection) -> Table:
     for verdict in selection.verdicts:
         table.add_row(
             Text("?" if verdict.series_number is None else str(verdict.series_number)),
-            Text(verdict.series_description or ""),
+            Text("\n".join(filter(None, (verdict.series_description, verdict.part)))),
             Text(str(verdict.contrast) if verdict.contrast else "other"),
             Text("\n".join(verdict.evidence)),
             Text(verdict.note),
@@ -66,10 +67,10 @@ def short_lines(selection: Selection) -> tuple[str, ...]:
 
     For example ``T1c: series 801 'T1 3D C': 'C' says after contrast; chosen of 2 (3-D with 1.5 mm slices)``.
     """
-    by_uid = {verdict.series_instance_uid: verdict for verdict in selection.verdicts}
+    by_key = {verdict.key: verdict for verdict in selection.verdicts}
     lines = []
     for contrast, series in selection.chosen.items():
-        verdict = by_uid[series.series_instance_uid]
+        verdict = by_key[series.key]
         reasons = dict.fromkeys((_main_evidence(verdict, contrast), _choice_reason(verdict)))
         lines.append(f"{contrast}: {series.label}: {'; '.join(reasons)}")
     return tuple(lines)

@@ -16,6 +16,7 @@ from node.errors import InstanceRefused
 from node.series.facts import SeriesFacts
 from node.series.functional import instance_lookup, mixture_of_frames
 from node.series.headers import STUDY_TAGS, is_past_study_tags
+from node.series.images import lenient
 from node.series.moments import acquired, bolus_start
 from node.series.origin import made_by_software
 from node.series.overlay import OVERLAY_DATA, has_overlay
@@ -55,11 +56,11 @@ def read_facts(series: Series, planes: Mapping[str, Any] | None = None) -> Serie
             lookup = instance_lookup(dataset, first.frames) if is_multiframe else dataset.get
             places = [place for one in instances for place in _places(one, known)]
             is_overlaid = has_overlay(dataset, instances)
-            facts = _facts(_lenient(lookup), [_lenient(place) for place in places])
-            software = made_by_software(_lenient(lookup), first.sop_class_uid)
+            facts = _facts(lenient(lookup), [lenient(place) for place in places])
+            software = made_by_software(lenient(lookup), first.sop_class_uid)
             mixture = _mixture(instances)
             if is_multiframe and mixture is None and (facts.irregularity or (facts.images_per_position or 1.0) > 1.0):
-                mixture = mixture_of_frames([_lenient(place) for place in places])
+                mixture = mixture_of_frames([lenient(place) for place in places])
     except DICOM_UNREADABLE as error:
         raise InstanceRefused(f"{first.path.name} of {series.label} cannot be read: {type(error).__name__}") from None
     return replace(
@@ -101,18 +102,6 @@ def _plane(instance: Instance, known: Mapping[str, Any]) -> Lookup:
         with instance.path.open("rb") as file:
             dataset = read_partial(file, is_past_study_tags, specific_tags=STUDY_TAGS)
     return cast(Lookup, dataset.get)
-
-
-def _lenient(lookup: Lookup) -> Lookup:
-    """``lookup`` that returns None for a value that does not conform to its value representation."""
-
-    def find(keyword: str) -> Any:
-        try:
-            return lookup(keyword)
-        except DICOM_UNREADABLE:
-            return None
-
-    return find
 
 
 def _facts(lookup: Lookup, planes: list[Lookup]) -> SeriesFacts:

@@ -19,8 +19,9 @@ class SeriesFacts:
     images at each. ``slice_step_mm`` is the median distance between positions, ``coverage_mm`` their extent plus one
     step; ``box_mm`` bounds the planes. ``has_overlay`` is True when a graphic overlay plane (60xx,3000) with at least
     one set bit lies over the first, middle or last image. ``irregularity`` says why the planes form no regular volume;
-    ``mixture`` says why the images cannot belong to one volume (different SOP Classes, several multi-frame instances,
-    frame types or stacks); ``made_by_software`` is (kind, evidence) if the images are not as acquired.
+    ``mixture`` says why the images cannot belong to one volume (different SOP Classes, frame types or stacks);
+    ``is_phase``: they are one phase of a dynamic series; ``made_by_software`` is (kind, evidence) if the images are not
+    as acquired.
     """
 
     description: str | None = None
@@ -53,6 +54,7 @@ class SeriesFacts:
     body_part_examined: str | None = None
     manufacturer: str | None = None
     frame_of_reference_uid: str | None = None
+    is_phase: bool = False
     is_multiframe: bool = False
     has_overlay: bool = False
     irregularity: str | None = None

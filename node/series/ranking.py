@@ -60,9 +60,9 @@ def _criteria(entry: Entry) -> list[tuple[float, str]]:
     ]
 
 
-def rank(entry: Entry) -> tuple[tuple[float, ...], str]:
+def rank(entry: Entry) -> tuple[tuple[float, ...], tuple[str, str]]:
     """Sort key: the best series has the greatest key. The UID makes the order total."""
-    return tuple(value for value, _ in _criteria(entry)), entry.series.series_instance_uid
+    return tuple(value for value, _ in _criteria(entry)), entry.series.key
 
 
 def first_difference(best: Entry, other: Entry) -> tuple[str, str]:

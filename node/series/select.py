@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from node.errors import InstanceRefused, SelectionRefused, SelectionUndecided
 from node.series.body_part import lies_elsewhere
 from node.series.by_hand import EVIDENCE, assign_by_hand
 from node.series.by_images import Compare
-from node.series.candidate import Candidate, make_candidate, verdict
+from node.series.candidate import Candidate, make_candidate, verdict, volume_problem
 from node.series.cautions import cautions_on
+from node.series.classify import classify_description
 from node.series.fact_reader import read_facts
 from node.series.facts import SeriesFacts
 from node.series.injection import resolve
 from node.series.missing import T1_FAMILY, images_may_decide, missing_text
 from node.series.ranking import Entry, first_difference, rank, shortfall_of
 from node.series.signs import OtherSeries
+from node.series.substacks import parts_of
 from node.series.twins import SESSION, T1Series, are_twins, comparable, in_one_session
 from node.series.vocabulary import Vocabulary
-from node.study import Contrast, Selection, Study
+from node.study import Contrast, Selection, Series, Study
+
+FactsByKey = Mapping[tuple[str, str], SeriesFacts]
+"""Facts by `Series.key`."""
+
+_MAY_HOLD_A_CONTRAST = (None, "proton density")
+"""Kinds of a series that is worth splitting: a dual echo is called proton density, and its second echo is a T2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +65,42 @@ def select(
         name, reason = study.unreadable[0]
         more = f" (and {len(study.unreadable) - 1} more)" if len(study.unreadable) > 1 else ""
         raise InstanceRefused(f"file {name} cannot be read: {reason}{more}; the study cannot be known to be complete")
-    members = [series for series in study.series if series.modality == "MR"]
-    facts = {series.series_instance_uid: read_facts(series, study.planes) for series in members}
-    return select_by_facts(study, facts, vocabulary, choice, compare)
+    members: list[Series] = []
+    facts: dict[tuple[str, str], SeriesFacts] = {}
+    for series in study.series:
+        for part, found in read_parts(series, study, vocabulary):
+            members.append(part)
+            if found is not None:
+                facts[part.key] = found
+    return select_by_facts(replace(study, series=tuple(members)), facts, vocabulary, choice, compare)
+
+
+def read_parts(series: Series, study: Study, vocabulary: Vocabulary) -> list[tuple[Series, SeriesFacts | None]]:
+    """``series`` with its facts, or the parts into which it is split because it holds several volumes.
+
+    Only a series that may be one of the four contrasts is split, by words or, where these name nothing, by its parts.
+    Facts are None if the modality is not MR.
+    """
+    if series.modality != "MR":
+        return [(series, None)]
+    facts = read_facts(series, study.planes)
+    kind = classify_description(series.series_description, facts, vocabulary).kind
+    if volume_problem(facts) is None or kind not in _MAY_HOLD_A_CONTRAST:
+        return [(series, facts)]
+    parts = parts_of(series)
+    if not parts:
+        return [(series, facts)]
+    return [(one.series, replace(read_facts(one.series, study.planes), is_phase=one.is_phase)) for one in parts]
 
 
 def select_by_facts(
     study: Study,
-    facts: Mapping[str, SeriesFacts],
+    facts: FactsByKey,
     vocabulary: Vocabulary,
     choice: Choice | None = None,
     compare: Compare | None = None,
 ) -> Selection:
-    """As :func:`select`, with the facts of every MR series given (by Series Instance UID). No input or output."""
+    """As :func:`select`, with the facts of every MR series given (by `Series.key`). No input or output."""
     try:
         return _selection(study, facts, vocabulary, choice or Choice(), None)
     except SelectionUndecided:
@@ -79,9 +110,13 @@ def select_by_facts(
 
 
 def _selection(
-    study: Study, facts: Mapping[str, SeriesFacts], vocabulary: Vocabulary, choice: Choice, compare: Compare | None
+    study: Study,
+    facts: FactsByKey,
+    vocabulary: Vocabulary,
+    choice: Choice,
+    compare: Compare | None,
 ) -> Selection:
-    candidates = [make_candidate(series, facts.get(series.series_instance_uid), vocabulary) for series in study.series]
+    candidates = [make_candidate(series, facts.get(series.key), vocabulary) for series in study.series]
     try:
         return _decide(study, candidates, choice, compare)
     except SelectionRefused as error:
@@ -150,9 +185,7 @@ def _exclude_short(candidates: Sequence[Candidate]) -> None:
 def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | None) -> tuple[str, ...]:
     """Distinguish T1 from T1c; a T1 series that is like a twin and stays undecided is excluded. Returns cautions."""
     members = {
-        one.series.series_instance_uid: T1Series(
-            one.series, one.facts, one.classification, is_usable=one.excluded is None
-        )
+        one.series.key: T1Series(one.series, one.facts, one.classification, is_usable=one.excluded is None)
         for one in candidates
         if one.facts and one.contrast in T1_FAMILY
     }
@@ -160,7 +193,7 @@ def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | N
     others = [OtherSeries(one.series, one.facts, one.classification.kind) for one in candidates if one.facts]
     cautions = resolve(family, others, compare)
     for one in candidates:
-        member = members.get(one.series.series_instance_uid)
+        member = members.get(one.series.key)
         if member is None:
             continue
         twins = [other for other in family if are_twins(member, other) and in_one_session(member, other)]

@@ -28,7 +28,7 @@ class StudyBuilder:
 
     def __init__(self) -> None:
         self.series: list[Series] = []
-        self.facts: dict[str, SeriesFacts] = {}
+        self.facts: dict[tuple[str, str], SeriesFacts] = {}
         self.unreadable: tuple[tuple[str, str], ...] = ()
 
     def add(self, number: int, description: str | None, minute: int | None = None, *, modality: str = "MR", **facts):
@@ -46,7 +46,7 @@ class StudyBuilder:
             }
             moment = facts.pop("acquisition_datetime", None if minute is None else datetime(2020, 1, 1, 14, minute))
             values.pop("acquisition_datetime", None)
-            self.facts[uid] = SeriesFacts(
+            self.facts[uid, ""] = SeriesFacts(
                 description=description, frame_of_reference_uid=frame, acquisition_datetime=moment, **values
             )
         return self

@@ -192,7 +192,7 @@ def test_a_common_frame_of_reference_goes_before_originality(builder):
     """A distortion-corrected copy in the frame of the others is used where the original cannot be compared."""
     with_others(builder).add(3, "T1", 10).add(4, "T1 KM", 20)
     builder.add(5, "T2 TSE", 2, frame_of_reference_uid="1.9")
-    builder.facts["1.2.3.1"] = replace(builder.facts["1.2.3.1"], image_type=("DERIVED", "PRIMARY", "DIS2D"))
+    builder.facts["1.2.3.1", ""] = replace(builder.facts["1.2.3.1", ""], image_type=("DERIVED", "PRIMARY", "DIS2D"))
     assert numbers(builder)[2] == 1
     assert any("T2 (series 1 'T2 TSE') is a derived image" in text for text in run(builder).cautions)
 
@@ -409,7 +409,7 @@ def test_any_facts_give_a_selection_or_a_refusal(members):
         Series(f"1.2.{index}", "1.2", "MR", name, index, "1.9", (Instance(index, "1", "1"),))
         for index, (name, _) in enumerate(members)
     )
-    facts = {one.series_instance_uid: fact for one, (_, fact) in zip(series, members, strict=True)}
+    facts = {one.key: fact for one, (_, fact) in zip(series, members, strict=True)}
     try:
         selection = select_by_facts(Study("1.2", series), facts, VOCABULARY)
     except RefusedError:
