@@ -124,10 +124,14 @@ def process(study_dir: Path, out: Path, model: str | None, device: str | None, c
     config = configure(config_file, quiet=True).with_segmentation(model=model, device=device)
     require_t1c_only_method(config.segmentation)
     from node.segmentation.enhancement import compare_enhancement
+    from node.segmentation.exam_reader import ExamReader
 
-    request = with_first_creation_time(build_request(study_dir, config, compare=compare_enhancement), out)
+    reader = ExamReader()
+    compare = compare_enhancement if config.series.compare_images else None
+    request = build_request(study_dir, config, compare=compare, why_unusable=reader.why_unusable)
+    request = with_first_creation_time(request, out)
     with progress_bar() as progress:
-        pipeline = Pipeline(config.without_destinations(), progress, force=True)
+        pipeline = Pipeline(config.without_destinations(), progress, force=True, reader=reader)
         outcome = pipeline.process(DirectSteps(), request.as_json(), str(out))
     if outcome["state"] == "refused":
         raise RefusedError(outcome["reason"])

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,6 @@ import structlog
 from node.config import Config
 from node.errors import (
     DefectError,
-    EngineError,
     GlionodeError,
     RefusedError,
     RetryableError,
@@ -35,9 +33,9 @@ from node.errors import (
 from node.log import study_context
 from node.notify.notices import notify_humans
 from node.processing.pack_support import cascade_card
-from node.processing.request import ProcessingRequest, RequestOptions, build_request
-from node.processing.request_sequence import later_request, request_after_comparison, workflows_of_study
+from node.processing.request import ProcessingRequest
 from node.processing.result_files import existing_results, rounded, write_refused, write_results
+from node.processing.selection_steps import decided_request, following_workflow, later_workflow
 from node.processing.step_errors import guarded
 from node.processing.step_records import (
     SEGMENTED,
@@ -46,9 +44,10 @@ from node.processing.step_records import (
     ResultsExist,
     Segmentation,
     StudyOutcome,
+    UnusableSeries,
 )
 from node.study import RESULT_FILES
-from node.workflow.engine import STUDY_QUEUE, WorkflowClient, delivery_queue
+from node.workflow.engine import STUDY_QUEUE, delivery_queue
 from node.workflow.records import recorded_step
 from node.workflow.states import StudyState
 from node.workflow.steps import Steps
@@ -56,6 +55,7 @@ from node.workflow.workflow_id import WorkflowId
 
 if TYPE_CHECKING:
     from node.segmentation.cascade import Cascade
+    from node.segmentation.exam_reader import ExamReader
 
 log = structlog.get_logger()
 
@@ -68,12 +68,16 @@ class Pipeline:
     Args:
         progress: called with the current work and the fraction done.
         force: run the method even if the results exist already.
+        reader: holds volumes of the study that are read already.
     """
 
-    def __init__(self, config: Config, progress: Progress | None = None, force: bool = False) -> None:
+    def __init__(
+        self, config: Config, progress: Progress | None = None, force: bool = False, reader: ExamReader | None = None
+    ) -> None:
         self._config = config
         self._force = force
         self._progress = progress
+        self._exam_reader = reader
         self._cascade: Cascade | None = None
         self._model = ""
         self._device = "cpu"
@@ -105,21 +109,33 @@ class Pipeline:
             return None
         steps.publish(StudyState.COMPARING)
         decided = ProcessingRequest.from_json(steps.step("compare", self.compare, request))
-        work_folder = str(Path(folder).parent)
-        following = recorded_step(
-            steps, "succeed", FollowingWorkflow, self.following_workflow, decided, steps.workflow_id, work_folder
-        )
+        following_id = self._start_following(steps, decided, folder)
+        log.info("study_compared", follows=str(following_id))
+        return StudyOutcome(StudyState.COMPARED, follows=following_id)
+
+    def _reselected(self, steps: Steps, request: ProcessingRequest, folder: str, reason: str) -> StudyOutcome:
+        """Start the workflow of the selection without the series whose pixels cannot become a volume."""
+        decided = ProcessingRequest.from_json(steps.step("reselect", self.reselect, request))
+        following_id = self._start_following(steps, decided, folder)
+        log.warning("study_reselected", reason=reason, follows=str(following_id))
+        return StudyOutcome(StudyState.RESELECTED, reason, follows=following_id)
+
+    def _start_following(self, steps: Steps, decided: ProcessingRequest, folder: str) -> WorkflowId:
+        """Start the workflow that processes ``decided``, unless it exists already; returns its id."""
+        given = (self._config, decided, steps.workflow_id, str(Path(folder).parent))
+        following = recorded_step(steps, "succeed", FollowingWorkflow, following_workflow, *given)
         following_id = WorkflowId.parse(following.workflow_id)
         if following.request is not None:
             steps.start(STUDY_QUEUE, following_id, following.request, following.folder)
-        log.info("study_compared", follows=following.workflow_id)
-        return StudyOutcome(StudyState.COMPARED, follows=following_id)
+        return following_id
 
     def _reported(self, steps: Steps, request: ProcessingRequest, folder: str) -> StudyOutcome:
         if request.selection is None:
             raise SelectionRefused(request.refusal or "no selection", request.considered)
         steps.publish(StudyState.SELECTED)
         segmented = recorded_step(steps, "segment", SEGMENTED, self.segment, request, folder)
+        if isinstance(segmented, UnusableSeries):
+            return self._reselected(steps, request, folder, segmented.unusable_reason)
         steps.publish(StudyState.SEGMENTED)
         results = recorded_step(steps, "report", ReportedResults, self.report, request, folder, segmented)
         steps.publish(StudyState.REPORTED)
@@ -147,7 +163,7 @@ class Pipeline:
         section = self._config.engine
         attempt = WorkflowId.parse(steps.workflow_id).attempt if steps.workflow_id else 1
         outcome = StudyOutcome(StudyState.FAILED, str(error), kind=type(error).__name__)
-        later = steps.step("later", self.later, request, steps.workflow_id)
+        later = steps.step("later", later_workflow, self._config, request, steps.workflow_id)
         if later is not None:  # an older request's results must not reach destinations after newer ones
             log.warning("study_superseded", reason=str(error), later=later)
             return replace(outcome, reason=f"{error}; not tried again, for a later order of the study exists")
@@ -181,36 +197,17 @@ class Pipeline:
         Raises:
             RefusedError: the images do not decide it.
         """
-        return guarded(self._compare, request)
+        return guarded(decided_request, self._config, request)
 
-    def _compare(self, request: ProcessingRequest) -> str:
-        from node.segmentation.enhancement import compare_enhancement
+    def reselect(self, request: ProcessingRequest) -> str:
+        """The request (as JSON) with a selection of series all of which become volumes.
 
-        options = RequestOptions(request.study_instance_uid, use=request.use)
-        decided = build_request(request.folder, self._config, options, compare_enhancement)
-        if decided.refusal is not None:
-            raise SelectionRefused(decided.refusal, decided.considered)
-        return replace(decided, created=request.created, earlier=request.earlier, force=request.force).as_json()
+        Raises:
+            RefusedError: there is none.
+        """
+        return guarded(decided_request, self._config, request, self._reader.why_unusable)
 
-    def following_workflow(self, request: ProcessingRequest, workflow_id: str, work_folder: str) -> FollowingWorkflow:
-        """The workflow that processes ``request``, which the comparison ``workflow_id`` decided."""
-        with closing(WorkflowClient(self._config)) as client:
-            following, enqueued = request_after_comparison(client, request, workflow_id, Path(work_folder))
-        folder = str(Path(work_folder) / request.workflow_id)
-        return FollowingWorkflow(str(following), None if enqueued is None else enqueued.as_json(), folder)
-
-    def later(self, request: ProcessingRequest, workflow_id: str) -> str | None:
-        """The id of the study's latest workflow, if it processes another request enqueued after ``workflow_id``."""
-        if not workflow_id:  # without an engine there is no other workflow
-            return None
-        try:
-            with closing(WorkflowClient(self._config)) as client:
-                found = later_request(workflows_of_study(client, request.study_instance_uid), workflow_id)
-        except EngineError:
-            return None  # an unneeded attempt does less harm than a missing one
-        return None if found is None else found.workflow_id
-
-    def segment(self, request: ProcessingRequest, folder: str) -> Segmentation | ResultsExist:
+    def segment(self, request: ProcessingRequest, folder: str) -> Segmentation | ResultsExist | UnusableSeries:
         """Volumes, grid, brain mask, cascade; writes the regions on the T1c grid. Existing results are kept."""
         is_made = guarded(self._existing_results, request, folder) is not None
         return ResultsExist(is_made=True) if is_made else guarded(self._segment, request, folder)
@@ -218,16 +215,21 @@ class Pipeline:
     def _existing_results(self, request: ProcessingRequest, folder: str) -> dict[str, Any] | None:
         return None if self._force else existing_results(request, Path(folder))
 
-    def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation:
+    def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation | UnusableSeries:
         # torch is imported here, not above: the receiver never needs it
         from node.segmentation.method import segment_exam
         from node.segmentation.regions_file import write_regions
 
         assert request.selection is not None
         begun = time.monotonic()
+        for series in request.selection.chosen.values():
+            reason = self._reader.why_unusable(series)
+            if reason is not None:
+                return UnusableSeries(f"{series.label}: {reason}")
+        volumes = self._reader.take(request.selection)
         cascade = self._loaded_cascade(request.model)
         seed = int(request.workflow_id[:8], 16)
-        exam = segment_exam(request.selection, cascade, seed, self._device, self._progress)
+        exam = segment_exam(volumes, cascade, seed, self._device, self._progress)
         write_regions(exam, Path(folder))
         return Segmentation(
             brain_ml=round(exam.facts.brain_ml, 1),
@@ -257,6 +259,14 @@ class Pipeline:
         return guarded(write_refused, self._config, request, Path(folder), reason)
 
     # ---- what the steps share ----------------------------------------------------------------------------------
+
+    @property
+    def _reader(self) -> ExamReader:
+        if self._exam_reader is None:
+            from node.segmentation.exam_reader import ExamReader
+
+            self._exam_reader = ExamReader()
+        return self._exam_reader
 
     def _loaded_cascade(self, model: str) -> Cascade:
         if self._cascade is None or self._model != model:

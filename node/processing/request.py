@@ -20,6 +20,8 @@ from node.series.vocabulary import load_vocabulary
 from node.study import Comparison, Contrast, Selection, Series, Study
 
 Compare = Callable[[Series, Series], Comparison]
+WhyUnusable = Callable[[Series], str | None]
+"""Why a series cannot become a volume, as its pixels show; None if it can."""
 
 METHOD_VERSION = "1"
 """Increased when the method gives other results; an upgrade that leaves it unchanged processes no study again."""
@@ -88,7 +90,11 @@ class RequestOptions:
 
 
 def build_request(
-    study_folder: Path, config: Config, options: RequestOptions | None = None, compare: Compare | None = None
+    study_folder: Path,
+    config: Config,
+    options: RequestOptions | None = None,
+    compare: Compare | None = None,
+    why_unusable: WhyUnusable | None = None,
 ) -> ProcessingRequest:
     """Select the series of the study in ``study_folder``; equal input always gives an equal ``workflow_id``.
 
@@ -96,6 +102,8 @@ def build_request(
 
     Args:
         compare: decides by images which of two series is after contrast; None: such a study stays undecided.
+        why_unusable: reads the pixels of each chosen series; one that it refuses is replaced by the runner-up. None:
+            headers alone decide.
     """
     options = options or RequestOptions()
     created = datetime.now(UTC).astimezone()  # dates in SEG and SR are local time, like those of the study
@@ -115,7 +123,7 @@ def build_request(
     looked_at = _digest_of_instances((*every, *names))
     by_hand = [f"{contrast}={options.use[contrast]}" for contrast in Contrast if contrast in options.use]
     try:
-        selection, model = _selected(study, config, options, compare)
+        selection, model = _usable_selection(study, config, options, compare, why_unusable)
     except RefusedError as error:
         digest = uids.digest(("refused", study.study_instance_uid, *every, *names, *by_hand))
         refused = ProcessingRequest(
@@ -134,7 +142,7 @@ def build_request(
     settings = (model, config.segmentation.mode, config.segmentation.precision, METHOD_VERSION)
     digest = uids.digest((*inputs, *settings))
     request = ProcessingRequest(digest[:32], study.study_instance_uid, selection, None, created, model, study_folder)
-    return replace(request, instances=looked_at)
+    return replace(request, instances=looked_at, use=dict(options.use))
 
 
 def instances_by_name(study_folder: Path) -> str:
@@ -156,10 +164,34 @@ def _only(study: Study, series: frozenset[str] | None) -> Study:
     return replace(study, series=tuple(each for each in study.series if each.series_instance_uid in series))
 
 
-def _selected(study: Study, config: Config, options: RequestOptions, compare: Compare | None) -> tuple[Selection, str]:
+def _usable_selection(
+    study: Study,
+    config: Config,
+    options: RequestOptions,
+    compare: Compare | None,
+    why_unusable: WhyUnusable | None,
+) -> tuple[Selection, str]:
+    """`_selected`, again without the series that ``why_unusable`` refuses, until it refuses none."""
+    unusable: dict[tuple[str, str], str] = {}
+    while True:
+        selection, model = _selected(study, config, options, compare, unusable)
+        reasons = {series.key: why_unusable(series) for series in selection.chosen.values()} if why_unusable else {}
+        refused = {key: reason for key, reason in reasons.items() if reason is not None}
+        if not refused:
+            return selection, model
+        unusable |= refused
+
+
+def _selected(
+    study: Study,
+    config: Config,
+    options: RequestOptions,
+    compare: Compare | None,
+    unusable: Mapping[tuple[str, str], str],
+) -> tuple[Selection, str]:
     """The selection and the model pack for it: the one for all four contrasts, else the one that needs T1c only."""
     section, vocabulary = config.series, load_vocabulary(dict(config.series.rules))
-    choice = Choice(use=options.use, shortfall=section.shortfall)
+    choice = Choice(use=options.use, shortfall=section.shortfall, unusable=unusable)
     try:
         return select(study, vocabulary, choice, compare), config.segmentation.model
     except SelectionUndecided as error:

@@ -50,9 +50,9 @@ def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
 
 
 def successor_id(record: WorkflowRecord) -> str | None:
-    """The id of the workflow that follows the comparison ``record``; None if ``record`` is no finished comparison."""
+    """The id of the workflow that goes on with the selection to which ``record`` led; None if it led to none."""
     output = record.output if isinstance(record.output, dict) else {}
-    return str(output["follows"]) if output.get("state") == StudyState.COMPARED else None
+    return str(output["follows"]) if output.get("state") in (StudyState.COMPARED, StudyState.RESELECTED) else None
 
 
 def digest_of(record: WorkflowRecord) -> str:

@@ -13,7 +13,7 @@ from node.workflow.workflow_id import WorkflowId
 
 @dataclass(frozen=True, slots=True)
 class FollowingWorkflow:
-    """The workflow that follows a comparison of images (step ``succeed``).
+    """The workflow that follows a comparison of images, or another selection (step ``succeed``).
 
     Attributes:
         workflow_id: its id.
@@ -49,7 +49,14 @@ class ResultsExist:
     is_made: Literal[True]
 
 
-SEGMENTED: Any = Segmentation | ResultsExist
+@dataclass(frozen=True, slots=True)
+class UnusableSeries:
+    """The step ``segment`` did nothing, since a chosen series cannot become a volume, as its pixels showed."""
+
+    unusable_reason: str
+
+
+SEGMENTED: Any = Segmentation | ResultsExist | UnusableSeries
 """What the step ``segment`` returns."""
 
 
@@ -67,7 +74,7 @@ class StudyOutcome:
     Attributes:
         reason: why there are no results.
         kind: class name of the error whose text is the reason.
-        follows: if this workflow was a comparison of images, the workflow that follows it.
+        follows: if this workflow led to another selection, the workflow that processes that one.
     """
 
     state: StudyState

@@ -15,8 +15,8 @@ from node.segmentation.align import align_rigid
 from node.segmentation.brain import brain_mask
 from node.segmentation.cascade import Cascade, CascadeResult
 from node.segmentation.exam import REGIONS, ExamFacts, ExamSegmentation
-from node.segmentation.volume import SourceVolume, read_volume
-from node.study import Contrast, Selection
+from node.segmentation.volume import SourceVolume
+from node.study import Contrast
 
 LEAST_COVERAGE = 0.80
 """A series that covers a smaller share of the brain is refused."""
@@ -40,11 +40,16 @@ class _Prepared:
 
 
 def segment_exam(
-    selection: Selection, cascade: Cascade, seed: int, device: str = "cpu", progress: Progress | None = None
+    volumes: Mapping[Contrast, SourceVolume],
+    cascade: Cascade,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress | None = None,
 ) -> ExamSegmentation:
-    """Segment one exam: read volumes, register on one 1 mm grid, mask the brain, run the cascade, map to the T1c grid.
+    """Segment one exam: register on one 1 mm grid, mask the brain, run the cascade, map to the T1c grid.
 
     Args:
+        volumes: the exam's series as `exam_reader.ExamReader` reads them.
         seed: seed of the cascade's noise (see ``cascade.Cascade.run``).
         progress: called with the current step and the fraction done.
 
@@ -52,10 +57,6 @@ def segment_exam(
         RefusedError: geometry or content of a series do not allow a segmentation; the text names series and reason.
     """
     report = progress or (lambda _text, _fraction: None)
-    volumes = {}
-    for number, (contrast, series) in enumerate(selection.chosen.items()):
-        report(f"reading {contrast}", 0.02 * number)
-        volumes[contrast] = read_volume(series)
     prepared = _prepare(volumes, device, report)
     result = cascade.run(prepared.volumes_zyx, seed)
     report("back to the source grid", 0.97)

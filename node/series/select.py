@@ -39,11 +39,13 @@ class Choice:
         needed: contrasts that the selection must contain; others are chosen if the study has them.
         use: contrast to Series Instance UID, or series number as text; this choice of a user overrides all evidence.
         shortfall: for a series below the method's data requirements: "caution" adds a caution, "refuse" excludes it.
+        unusable: by `Series.key`, why a series cannot become a volume, as its pixels showed.
     """
 
     needed: tuple[Contrast, ...] = tuple(Contrast)
     use: Mapping[Contrast, str] = field(default_factory=dict)
     shortfall: Literal["caution", "refuse"] = "caution"
+    unusable: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def select(
@@ -116,13 +118,20 @@ def _selection(
     choice: Choice,
     compare: Compare | None,
 ) -> Selection:
-    candidates = [make_candidate(series, facts.get(series.key), vocabulary) for series in study.series]
+    candidates = [make_candidate(series, _known(series, facts, choice), vocabulary) for series in study.series]
     try:
         return _decide(study, candidates, choice, compare)
     except SelectionRefused as error:
         verdicts = tuple(verdict(one, is_chosen=False) for one in candidates)
         error.considered = Selection(study.study_instance_uid, {}, verdicts)
         raise
+
+
+def _known(series: Series, facts: FactsByKey, choice: Choice) -> SeriesFacts | None:
+    """The facts of ``series``; what its pixels showed counts as irregularity."""
+    found = facts.get(series.key)
+    reason = choice.unusable.get(series.key)
+    return found if found is None or reason is None else replace(found, irregularity=reason)
 
 
 def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compare: Compare | None) -> Selection:

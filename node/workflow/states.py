@@ -15,6 +15,8 @@ class StudyState(StrEnum):
     STABLE = "stable"
     COMPARING = "comparing"
     COMPARED = "compared"
+    RESELECTED = "reselected"
+    """A chosen series cannot become a volume: the study goes on with another selection."""
     SELECTED = "selected"
     SEGMENTED = "segmented"
     REPORTED = "reported"

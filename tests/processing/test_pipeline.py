@@ -16,10 +16,14 @@ import pydicom
 import pytest
 from instances import make_instance, write_instance_file
 from node_process import write_config
+from pydicom import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLosslessSV1
 from recording_steps import RecordingSteps
-from small_study import all_instances, make_small_study, study_instance_uid, write_small_study
+from small_study import all_instances, make_series, make_small_study, study_instance_uid, write_small_study
 
 from node.config import Config, load_config
+from node.dicom.uids import derived_uid
 from node.errors import ContentRefused, ModelPackError
 from node.processing.pipeline import Pipeline
 from node.processing.request import (
@@ -29,6 +33,7 @@ from node.processing.request import (
     with_first_creation_time,
 )
 from node.processing.request_sequence import request_attributes
+from node.processing.selection_steps import later_workflow
 from node.study import Comparison, Contrast, Destination
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient
 from node.workflow.workflow_id import WorkflowId
@@ -247,13 +252,12 @@ def test_superseded_study_is_not_tried_again(tmp_path: Path, study_request: Proc
 
 def test_later_order_is_found_in_the_database(tmp_path: Path, config: Config, study_request: ProcessingRequest) -> None:
     """One of another selection that was enqueued after this one; without an engine there is none."""
-    pipeline = Pipeline(config)
-    assert pipeline.later(study_request, "") is None
+    assert later_workflow(config, study_request, "") is None
     with closing(WorkflowClient(config)) as client:
         for each in (study_request, replace(study_request, workflow_id="b" * 32)):
             client.enqueue(STUDY_QUEUE, "process", each.workflow_id, "", "", attributes=request_attributes(each))
-    assert pipeline.later(study_request, study_request.workflow_id) == "b" * 32
-    assert pipeline.later(study_request, "b" * 32) is None
+    assert later_workflow(config, study_request, study_request.workflow_id) == "b" * 32
+    assert later_workflow(config, study_request, "b" * 32) is None
 
 
 @pytest.mark.parametrize("step", ["compare", "refuse"])
@@ -262,10 +266,8 @@ def test_disk_trouble_anywhere_orders_another_attempt(
 ) -> None:
     """Also while images are compared, or a refusal is written down."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(
-        "node.processing.pipeline.build_request" if step == "compare" else "node.processing.pipeline.write_refused",
-        raising(full),
-    )
+    broken = {"compare": "selection_steps.build_request", "refuse": "pipeline.write_refused"}
+    monkeypatch.setattr(f"node.processing.{broken[step]}", raising(full))
     study_request = replace(study_request, selection=None, refusal="no FLAIR", is_undecided=step == "compare")
     steps = RecordingSteps(study_request.workflow_id)
     outcome = process(config, steps, study_request, tmp_path / "work")
@@ -301,6 +303,76 @@ def test_what_images_decided_goes_on_in_a_workflow_of_its_own(
     assert ProcessingRequest.from_json(Pipeline(config).compare(again)).workflow_id == decided.workflow_id
 
 
+def with_second_t2(study: dict[str, list[Dataset]]) -> dict[str, list[Dataset]]:
+    """A T2 of a later number, which is passed over unless the first cannot be used."""
+    again = make_series("T2")
+    for instance in again:
+        instance.SeriesInstanceUID, instance.SeriesNumber = derived_uid("test", "second T2"), 9
+        instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = derived_uid(instance.SOPInstanceUID)
+        instance.PixelSpacing = [2.0, 2.0]
+    return {**study, "second T2": again}
+
+
+def undecodable(instance: Dataset) -> None:
+    """A compressed image that is none: headers do not show it."""
+    instance.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    instance.PixelData = encapsulate([b"\xff\xd8 no image \xff\xd9"])
+    instance["PixelData"].VR = "OB"
+
+
+def chosen_t2(request: ProcessingRequest) -> int | None:
+    """Series Number of the T2."""
+    assert request.selection is not None
+    return request.selection.chosen[Contrast.T2].series_number
+
+
+def test_series_whose_pixels_make_no_volume_gives_way_to_the_runner_up(tmp_path: Path, config: Config) -> None:
+    """Before any network runs, the study goes on with the next best series, and the verdict says why."""
+    study = with_second_t2(make_small_study())
+    best = chosen_t2(build_request(write_small_study(tmp_path / "whole", study), config))
+    name = {3: "T2", 9: "second T2"}[best or 0]
+    undecodable(study[name][5])
+    folder = write_small_study(tmp_path / "study", study)
+    request = build_request(folder, config)
+    assert chosen_t2(request) == best  # headers do not show it
+    steps = RecordingSteps(request.workflow_id)
+    outcome = process(config, steps, request, tmp_path / "work" / request.workflow_id)
+    ((queue, workflow, following, text, work),) = steps.started
+    decided = ProcessingRequest.from_json(text)
+    assert (steps.names, outcome["state"], outcome["follows"]) == (
+        ["segment", "reselect", "succeed"], "reselected", following,
+    )  # fmt: skip
+    assert (queue, workflow, following) == ("gpu", "process", decided.workflow_id)
+    assert work == str(tmp_path / "work" / decided.workflow_id)
+    assert chosen_t2(decided) == 12 - (best or 0)
+    assert decided.selection is not None
+    (verdict,) = [each for each in decided.selection.verdicts if each.series_number == best]
+    assert verdict.note.startswith("not usable: pixel data of instance")
+    assert "cannot be decoded" in outcome["reason"]
+
+
+def test_study_without_a_runner_up_is_refused_with_the_reason_of_the_pixels(tmp_path: Path, config: Config) -> None:
+    """The refusal names the series and what is wrong with it, and it is final."""
+    study = make_small_study()
+    undecodable(study["FLAIR"][5])
+    request = build_request(write_small_study(tmp_path / "study", study), config)
+    outcome = process(config, RecordingSteps(request.workflow_id), request, tmp_path / "work" / "w")
+    assert (outcome["state"], outcome["kind"]) == ("refused", "SelectionRefused")
+    assert "no FLAIR" in outcome["reason"]
+    assert f"pixel data of instance {study['FLAIR'][5].SOPInstanceUID} cannot be decoded" in outcome["reason"]
+
+
+def test_series_chosen_by_hand_is_not_replaced(tmp_path: Path, config: Config) -> None:
+    """If the pixels of a series that a user chose make no volume, the study is refused; nothing else is taken."""
+    study = with_second_t2(make_small_study())
+    undecodable(study["T2"][5])
+    options = RequestOptions(use={Contrast.T2: "3"})
+    request = build_request(write_small_study(tmp_path / "study", study), config, options)
+    outcome = process(config, RecordingSteps(request.workflow_id), request, tmp_path / "work" / "w")
+    assert outcome["state"] == "refused"
+    assert "T2 series 3 'T2 TSE tra', chosen by hand, cannot be used: pixel data of instance" in outcome["reason"]
+
+
 def add_localizer(folder: Path, study: str) -> None:
     """A late series that changes nothing."""
     localizer = make_instance(99, study_instance_uid=study, series_instance_uid="1.2.3.99")
@@ -321,15 +393,17 @@ def test_ids_of_notices_are_those_of_no_delivery(tmp_path: Path, study_request: 
     "error",
     [TypeError, KeyError, AttributeError, ValueError, ZeroDivisionError, NotImplementedError, RecursionError],
 )
-@pytest.mark.parametrize("step", ["_segment", "_report", "_compare"])
+@pytest.mark.parametrize("step", ["_segment", "_report", "compare"])
 def test_programming_error_ends_the_study_at_once(
     tmp_path: Path, study_request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch, error: type, step: str
 ) -> None:
     """It has one attempt: the study has failed, humans are told its kind and place, and no header's value leaks."""
     config = config_with(tmp_path, notify={"urls": ["json://127.0.0.1:1/"], "states": ["failed"]})
-    monkeypatch.setattr(Pipeline, step, raising(error("DOE^JOHN")))
-    if step == "_compare":
+    if step == "compare":
+        monkeypatch.setattr("node.processing.pipeline.decided_request", raising(error("DOE^JOHN")))
         study_request = replace(study_request, selection=None, refusal="undecided", is_undecided=True)
+    else:
+        monkeypatch.setattr(Pipeline, step, raising(error("DOE^JOHN")))
     steps = RecordingSteps(**({"segment": lambda *_: SEGMENTED} if step == "_report" else {}))
     outcome = process(config, steps, study_request, tmp_path / "work")
     assert (outcome["state"], outcome["kind"]) == ("failed", "DefectError")
