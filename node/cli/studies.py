@@ -101,7 +101,12 @@ def _use(_context: click.Context, _parameter: click.Parameter, values: tuple[str
 
 @click.command()
 @StudyUid
-@click.option("--use", multiple=True, callback=_use, help="CONTRAST=SERIES (UID or number): use this series.")
+@click.option(
+    "--use",
+    multiple=True,
+    callback=_use,
+    help="CONTRAST=SERIES (UID or number): use this series; 4/2: its second part.",
+)
 @ConfigOption
 def retry(study_instance_uid: str, use: dict[Contrast, str], config_file: Path | None) -> None:
     """Process a study again.

@@ -43,16 +43,23 @@ def assign_by_hand(candidates: Sequence[Candidate], use: Mapping[Contrast, str])
 
 
 def _named(candidates: Sequence[Candidate], contrast: Contrast, name: str) -> Candidate:
-    found = [one for one in candidates if name == one.series.series_instance_uid]
-    found = found or [one for one in candidates if name == str(one.series.series_number)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        uids = ", ".join(one.series.series_instance_uid for one in found)
+    """The candidate that ``name`` names: a UID or a number; followed by ``/2``, the second part of a split series."""
+    whole, _, part = name.partition("/")
+    found = [one for one in candidates if whole == one.series.series_instance_uid]
+    found = found or [one for one in candidates if whole == str(one.series.series_number)]
+    uids = list(dict.fromkeys(one.series.series_instance_uid for one in found))
+    if len(uids) > 1:
         raise SelectionRefused(
-            f"{contrast} by hand: {len(found)} series have the number {name}; name one by UID: {uids}"
+            f"{contrast} by hand: {len(uids)} series have the number {whole}; name one by UID: {', '.join(uids)}"
         )
-    numbers = ", ".join(str(one.series.series_number) for one in candidates if one.facts)
+    if len(found) == 1 and not part:
+        return found[0]
+    if part.isdecimal() and 1 <= int(part) <= len(found):
+        return found[int(part) - 1]
+    if found:
+        parts = ", ".join(f"{whole}/{place} is {one.series.part}" for place, one in enumerate(found, start=1))
+        raise SelectionRefused(f"{contrast} by hand: series {whole} holds {len(found)} parts; name one: {parts}")
+    numbers = ", ".join(dict.fromkeys(str(one.series.series_number) for one in candidates if one.facts))
     raise SelectionRefused(f"{contrast} by hand: the study holds no series '{name[:64]}'; MR series are {numbers}")
 
 

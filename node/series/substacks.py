@@ -63,7 +63,9 @@ class Part:
 
 
 def parts_of(series: Series) -> tuple[Part, ...]:
-    """The volumes that ``series`` holds, in a fixed order, then its other images as one part; empty if none is found.
+    """The volumes that ``series`` holds, in a fixed order, then its other images as one part.
+
+    Empty if it is one volume, or none is found.
 
     Raises:
         InstanceRefused: an instance can no longer be read.
@@ -71,7 +73,7 @@ def parts_of(series: Series) -> tuple[Part, ...]:
     images = read_images(series)
     groups = _split(_Group((), without_repeats(images)), _ATTRIBUTES)
     volumes = [group for group in groups if group.is_volume]
-    if not volumes:
+    if not volumes or len(volumes[0].images) == len(images):
         return ()
     parts = [Part(_series_of(series, group.images, _name(group)), group.is_phase) for group in volumes]
     used = {(image.instance.path, image.frame) for group in volumes for image in group.images}
