@@ -85,6 +85,15 @@ means that the instance is on disk and survives a power cut. The same instance a
 once. An instance with a known SOP Instance UID but other bytes is answered with Success and kept aside; the first
 instance stays in use.
 
+**UIDs with leading zeros.** Old archives hold instances whose UIDs have components such as `02`, which PS3.5 9.1
+forbids. `scp.uid_repair = "refuse"` (the default) answers them with 0xC011. `"map"` receives them if leading zeros are
+all that is wrong with their Study, Series and SOP Instance UIDs: each such UID is mapped to itself. No element changes;
+the UIDs, only digits and dots, name folders and files, and the study in lists, logs and commands. `1.02.3` and `1.2.3`
+are two UIDs, as in the archive. Results refer to study, series, images and frame of reference by the archive's UIDs,
+because the archive would not find its images under any others. Validators therefore report the leading zeros in these
+references as errors, and a second destination may refuse them. UIDs that the node makes are valid. Frame of Reference
+UIDs and references within an instance are kept as they are with either setting.
+
 ### Statuses answered to C-STORE
 
 {scp_statuses}
