@@ -192,7 +192,7 @@ def test_pacs_that_needs_one_association_per_context_gets_all_in_one_attempt(res
     assert len(pacs.received) == 2
 
 
-@pytest.mark.parametrize("takes", Takes)
+@pytest.mark.parametrize("takes", [Takes.ALL, Takes.FIRST, Takes.ONE, Takes.ONE_OR_ABORT])
 def test_pacs_without_seg_gets_the_report(results, takes):
     """The SR is delivered; the SEG is refused for good, and the reason names its SOP class and transfer syntaxes."""
     with FakePacs(sop_classes=[Comprehensive3DSRStorage], takes=takes) as pacs:
@@ -205,9 +205,10 @@ def test_pacs_without_seg_gets_the_report(results, takes):
     assert pacs.association_requests <= 5
 
 
-def test_unknown_ae_title_is_not_tried_with_fewer_contexts(results):
-    """A rejection that has nothing to do with the contexts is not answered with more associations."""
-    with FakePacs(sop_classes=BOTH, is_rejecting=True) as pacs:
+@pytest.mark.parametrize("rejection", [{"is_rejecting": True}, {"takes": Takes.NONE_NOW}])
+def test_other_rejections_are_not_tried_with_fewer_contexts(results, rejection):
+    """After a rejection because of the AE title, or a transient one, no more associations are requested at once."""
+    with FakePacs(sop_classes=BOTH, **rejection) as pacs:
         deliveries = send(pacs, results)
     assert [(each.is_delivered, each.is_permanent) for each in deliveries] == [(False, False)] * 2
     assert pacs.association_requests == 1

@@ -41,6 +41,7 @@ class Takes(StrEnum):
     FIRST = auto()  # only the first one proposed
     ONE = auto()  # every one, but it rejects an association that proposes more than one
     ONE_OR_ABORT = auto()  # the same, but with an A-ABORT
+    NONE_NOW = auto()  # it rejects each association for now, since it has too many
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +182,9 @@ class FakePacs:
                 for each in supported
                 if first.transfer_syntax[0] in each.transfer_syntax
             ]
-        elif self._takes is Takes.ONE and len(proposed) > 1:
-            event.assoc.acse.send_reject(0x01, 0x01, 0x01)  # permanent, by the service user, no reason given
+        elif self._takes is Takes.NONE_NOW or (self._takes is Takes.ONE and len(proposed) > 1):
+            # transient, local limit exceeded; or permanent, by the service user, no reason given
+            event.assoc.acse.send_reject(*((2, 3, 2) if self._takes is Takes.NONE_NOW else (1, 1, 1)))
             event.assoc.is_rejected = True
             event.assoc.kill()
         elif self._takes is Takes.ONE_OR_ABORT and len(proposed) > 1:
