@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, SegmentationStorage
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import (
@@ -85,6 +85,15 @@ means that the instance is on disk and survives a power cut. The same instance a
 once. An instance with a known SOP Instance UID but other bytes is answered with Success and kept aside; the first
 instance stays in use.
 
+**UIDs with leading zeros.** Old archives hold instances whose UIDs have components such as `02`, which PS3.5 9.1
+forbids. `scp.uid_repair = "refuse"` (the default) answers them with 0xC011. `"map"` receives them if leading zeros are
+all that is wrong with their Study, Series and SOP Instance UIDs: each such UID is mapped to itself. No element changes;
+the UIDs, only digits and dots, name folders and files, and the study in lists, logs and commands. `1.02.3` and `1.2.3`
+are two UIDs, as in the archive. Results refer to study, series, images and frame of reference by the archive's UIDs,
+because the archive would not find its images under any others. Validators therefore report the leading zeros in these
+references as errors, and a second destination may refuse them. UIDs that the node makes are valid. Frame of Reference
+UIDs and references within an instance are kept as they are with either setting.
+
 ### Statuses answered to C-STORE
 
 {scp_statuses}
@@ -93,8 +102,16 @@ C-ECHO is answered with 0x0000.
 
 ## 3. Associations that glionode opens
 
-One association per attempt: the SEG first, then the SR. One presentation context for each SOP class, in the transfer
-syntax of the file, {explicit} ({explicit_uid}).
+One association per attempt: the SEG first, then the SR. Two presentation contexts for each SOP class, in this order:
+the transfer syntax of the file, {explicit} ({explicit_uid}), and the default transfer
+syntax, {implicit} ({implicit_uid}, PS3.5 10.1). A destination that accepts both gets the bytes
+of the file. One that accepts only the second gets the same elements and values, encoded anew; the file stays.
+
+If the destination rejects both presentation contexts of an SOP class, or if it rejects the whole association for good
+or aborts it instead of answering, the same attempt goes on with associations of one presentation context each, since
+some peers take only the first context, or one SOP class per association. A rejection because of an AE title, and one
+that is transient, is not followed by further associations.
+
 The calling AE title is `scp.ae_title`. `glionode check` opens one association with Verification to each destination.
 Requests for storage commitment and queries use separate associations. Destinations do not wait for one another.
 
@@ -105,8 +122,9 @@ Requests for storage commitment and queries use separate associations. Destinati
 | failed try | repeated after `delivery.first_retry_seconds`, default {delivery.first_retry_seconds:.0f} s, then after \
 pauses that double up to `delivery.longest_retry_seconds`, default {delivery.longest_retry_seconds:.0f} s, for \
 `delivery.give_up_days`, default {delivery.give_up_days:.0f} days: the sum of the pauses counts, not the clock |
-| repeated instances | only those not yet delivered; byte-identical, same SOP Instance UID |
-| rejected presentation context | final: not repeated |
+| repeated instances | only those not yet delivered; from the same file, same SOP Instance UID |
+| rejected presentation contexts | both of an SOP class, also on an association of their own: final, not repeated; the other result is delivered, and the delivery fails with the SOP class in its reason |
+| PDUs | as long as the destination says (PS3.8 D.1) |
 | transport security | `destination.tls`: TLS 1.2 or newer (PS3.15 B, BCP 195); the peer's certificate is checked \
 against `tls.ca_file` (without it, the system's authorities), its name against `destination.host`; the node shows \
 `tls.certificate_file` |
@@ -225,6 +243,8 @@ def statement() -> str:
         permanent_http=", ".join(str(int(code)) for code in sorted(PERMANENT)),
         explicit=ExplicitVRLittleEndian.name,
         explicit_uid=f"`{ExplicitVRLittleEndian}`",
+        implicit=ImplicitVRLittleEndian.name,
+        implicit_uid=f"`{ImplicitVRLittleEndian}`",
     )
 
 

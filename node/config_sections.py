@@ -60,6 +60,7 @@ class ScpSection(Section):
     max_study_mebibytes: Annotated[int, Field(ge=1)] = 32768
     network_timeout_seconds: Seconds = 60.0
     watermark_mebibytes: Annotated[int, Field(ge=1)] = 2048
+    uid_repair: Literal["refuse", "map"] = "refuse"
 
 
 class AssemblySection(Section):

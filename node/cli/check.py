@@ -26,6 +26,9 @@ def check(config: Config) -> Iterator[Finding]:
     yield Finding("config", True, f"valid; folder {config.folder}")
     yield _rules(config)
     yield _port("scp.port", config.scp.host, config.scp.port)
+    if config.scp.uid_repair == "map":
+        text = "UIDs with leading zeros are received; results refer to them as they are, which validators report"
+        yield Finding("scp.uid_repair", True, text)
     if config.web.enabled:
         yield _port("web.port", config.web.host, config.web.port)
     yield _spool(config)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from node.cli.options import ConfigOption, JsonOption, configure
 from node.config import Config
-from node.dicom.uids import is_valid_uid
+from node.dicom.uids import is_usable_uid
 from node.errors import StudyError
 from node.study import Contrast
 
@@ -42,7 +42,7 @@ def studies(as_json: bool, config_file: Path | None) -> None:
 
 
 def _valid(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not is_valid_uid(value):
+    if not is_usable_uid(value):
         raise click.BadParameter(f"'{value}' is no UID (PS3.5 9.1)")
     return value
 

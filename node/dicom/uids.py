@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable
 
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
+_UID_BUT_FOR_ZEROS = re.compile(r"[0-9]+(\.[0-9]+)+")
 MAX_UID_LENGTH = 64  # PS3.5 9.1
 
 
@@ -47,3 +48,12 @@ def derived_uid(*parts: str) -> str:
 def is_valid_uid(text: str) -> bool:
     """True if ``text`` is a UID by PS3.5 9.1: digits and dots, no leading zeros, at most 64 characters."""
     return len(text) <= MAX_UID_LENGTH and _UID.fullmatch(text) is not None
+
+
+def is_usable_uid(text: str) -> bool:
+    """True if ``text`` is a UID by PS3.5 9.1, or would be without the leading zeros of its components.
+
+    Such a text is as safe in a path as a valid UID: digits and single dots between them, at most 64 characters. It
+    stands for itself: ``1.02.3`` and ``1.2.3`` are two UIDs, as in the archive that made them.
+    """
+    return len(text) <= MAX_UID_LENGTH and _UID_BUT_FOR_ZEROS.fullmatch(text) is not None

@@ -15,7 +15,7 @@ from pydicom.uid import (
 from pynetdicom import evt
 
 from node.config_sections import ScpSection
-from node.dicom.uids import is_valid_uid
+from node.dicom.uids import is_usable_uid, is_valid_uid
 from node.errors import InstanceRefused
 from node.metrics import Metrics
 from node.scp.arrival import Arrival, StoreRequest
@@ -60,6 +60,7 @@ class StorageHandlers:
         self._spool = spool
         self._metrics = metrics
         self._free_space = FreeSpace(spool.free_bytes, section.watermark_mebibytes << 20)
+        self._takes_leading_zeros = section.uid_repair == "map"
         self._max_instance_bytes = section.max_instance_mebibytes << 20
         self._sizes = StudySizes(spool, section.max_study_mebibytes << 20)
         self._on_instance_stored = on_instance_stored
@@ -73,8 +74,10 @@ class StorageHandlers:
     def begin(self, request: StoreRequest) -> Arrival:
         """The `Arrival` for an instance whose data set begins to arrive; it may be refused already."""
         arrival = Arrival(request, self._max_instance_bytes, self._free_space)
-        if not (is_valid_uid(request.sop_class_uid) and is_valid_uid(request.sop_instance_uid)):
-            arrival.refuse(INVALID_UID, "(0000,0002) or (0000,1000) of the request is not a valid UID")
+        if not is_valid_uid(request.sop_class_uid):
+            arrival.refuse(INVALID_UID, "(0000,0002) of the request is not a valid UID")
+        elif reason := self._why_not_taken("(0000,1000) of the request", request.sop_instance_uid):
+            arrival.refuse(INVALID_UID, reason)
         elif request.sop_class_uid != request.abstract_syntax or request.sop_class_uid not in STORAGE_SOP_CLASSES:
             arrival.refuse(SOP_CLASS_NOT_SUPPORTED, "(0000,0002) is not the presentation context's SOP class")
         arrival.open(self._spool.open_incoming)
@@ -110,6 +113,9 @@ class StorageHandlers:
             return self._answer(CANNOT_UNDERSTAND, str(error))
         if refusal := _mismatch(identity, request):
             return self._answer(*refusal)
+        for name, uid in _named(identity):
+            if reason := self._why_not_taken(name, uid):
+                return self._answer(INVALID_UID, reason)
         study_instance_uid, series_instance_uid = identity.study_instance_uid, identity.series_instance_uid
         uids = (study_instance_uid, series_instance_uid, identity.sop_instance_uid)
         try:
@@ -126,6 +132,13 @@ class StorageHandlers:
         if outcome is not StoreOutcome.CONFLICT:
             self._on_instance_stored(study_instance_uid, series_instance_uid)
         return SUCCESS
+
+    def _why_not_taken(self, name: str, uid: str) -> str | None:
+        """Why ``uid`` is not accepted as a UID; None if it is. ``name``: its tag, and what it is."""
+        if is_valid_uid(uid) or (self._takes_leading_zeros and is_usable_uid(uid)):
+            return None
+        hint = " because of leading zeros (scp.uid_repair)" if is_usable_uid(uid) else ""
+        return f"{name} is not a valid UID{hint}"
 
     def _inflates_too_far(self, file: IncomingFile) -> bool:
         with file.open_data_set() as data_set:
@@ -155,16 +168,20 @@ class StorageHandlers:
             log.info("spool_has_room_again", free_bytes=self._free_bytes())
 
 
-def _mismatch(identity: Identity, request: StoreRequest) -> tuple[Status, str] | None:
-    """Status and reason if a UID is missing, or differs between data set and request; None if all agree."""
-    for tag, uid in (
-        ("(0008,0016) SOP Class UID", identity.sop_class_uid),
+def _named(identity: Identity) -> tuple[tuple[str, str], ...]:
+    """The UIDs that name an instance's folders and file, with their tags."""
+    return (
         ("(0008,0018) SOP Instance UID", identity.sop_instance_uid),
         ("(0020,000D) Study Instance UID", identity.study_instance_uid),
         ("(0020,000E) Series Instance UID", identity.series_instance_uid),
-    ):
+    )
+
+
+def _mismatch(identity: Identity, request: StoreRequest) -> tuple[Status, str] | None:
+    """Status and reason if a UID is missing, or differs between data set and request; None if all agree."""
+    for name, uid in (("(0008,0016) SOP Class UID", identity.sop_class_uid), *_named(identity)):
         if not uid:
-            return MISSING_UID, f"{tag} is missing"
+            return MISSING_UID, f"{name} is missing"
     if identity.sop_class_uid != request.sop_class_uid:
         return DATA_SET_DOES_NOT_MATCH, "(0008,0016) SOP Class UID is not the request's (0000,0002)"
     if identity.sop_instance_uid != request.sop_instance_uid:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node.dicom.uids import is_valid_uid
+from node.dicom.uids import is_usable_uid
 from node.errors import InstanceRefused
 from node.scp.spool import data_set_digest
 
@@ -48,7 +48,7 @@ class Contents:
 def studies_held(spool_folder: Path) -> list[str]:
     """Study Instance UIDs with a folder in the spool, in its conflicts or in its deletions; sorted."""
     folders = (spool_folder, spool_folder / _CONFLICTS, spool_folder / DELETING)
-    return sorted({entry.name for folder in folders for entry in _entries(folder) if is_valid_uid(entry.name)})
+    return sorted({entry.name for folder in folders for entry in _entries(folder) if is_usable_uid(entry.name)})
 
 
 def is_held(spool_folder: Path, study_instance_uid: str) -> bool:
@@ -128,7 +128,7 @@ def take_up_leftovers(spool_folder: Path) -> int:
         else:
             _put_back(entry, spool_folder, uid)
 
-    entries = [each for each in _entries(spool_folder / DELETING) if is_valid_uid(each.name.removesuffix(_DECIDED))]
+    entries = [each for each in _entries(spool_folder / DELETING) if is_usable_uid(each.name.removesuffix(_DECIDED))]
     _each(settle, entries)
     return len(entries)
 

@@ -7,7 +7,8 @@
     <folder>/.incoming/<receiver>/                               being written; deleted after a crash
     <folder>/.spool-id                                           random ID, by which a receiver recognizes the spool
 
-The spool alone records which instances were received: nothing else needs to survive a restart.
+The spool alone records which instances were received: nothing else needs to survive a restart. Names are the UIDs as
+received: what can be no UID never becomes a path. Leading zeros harm no path; whether to take them is decided before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import structlog
 
-from node.dicom.uids import is_valid_uid
+from node.dicom.uids import is_usable_uid
 from node.errors import InstanceRefused
 from node.scp.disk import SpoolDisk, sync_folder
 from node.scp.incoming import IncomingFile, length_of_head
@@ -171,7 +172,7 @@ class Spool:
             ("(0020,000E) Series Instance UID", series_instance_uid),
             ("(0008,0018) SOP Instance UID", sop_instance_uid),
         ):
-            if not is_valid_uid(uid):
+            if not is_usable_uid(uid):
                 raise InstanceRefused(f"{tag} is not a valid UID")
         return self.folder / study_instance_uid / series_instance_uid / f"{sop_instance_uid}.dcm"
 
@@ -206,7 +207,7 @@ class Spool:
     def studies(self) -> list[str]:
         """Study Instance UIDs of the received studies, sorted."""
         entries = self.folder.iterdir() if self.folder.is_dir() else iter(())
-        return sorted(entry.name for entry in entries if entry.is_dir() and is_valid_uid(entry.name))
+        return sorted(entry.name for entry in entries if entry.is_dir() and is_usable_uid(entry.name))
 
     def study_folder(self, study_instance_uid: str) -> Path:
         """The folder of the study, whether or not an instance of it was received.
@@ -214,7 +215,7 @@ class Spool:
         Raises:
             InstanceRefused: the UID is invalid.
         """
-        if not is_valid_uid(study_instance_uid):
+        if not is_usable_uid(study_instance_uid):
             raise InstanceRefused("(0020,000D) Study Instance UID is not a valid UID")
         return self.folder / study_instance_uid
 
@@ -235,7 +236,7 @@ class Spool:
         found = {}
         with contextlib.suppress(FileNotFoundError), os.scandir(self.study_folder(study_instance_uid)) as entries:
             for entry in entries:
-                if is_valid_uid(entry.name):
+                if is_usable_uid(entry.name):
                     found[entry.name] = entry.stat().st_mtime_ns  # each new link changes the folder's modification time
         return found
 

@@ -32,7 +32,11 @@ CANNOT_UNDERSTAND = Status(
     0xC000, "Error: cannot understand", "the data set cannot be parsed in its transfer syntax, or ends within a value"
 )
 MISSING_UID = Status(0xC010, "Error: cannot understand", "a Study, Series, SOP Instance or SOP Class UID is missing")
-INVALID_UID = Status(0xC011, "Error: cannot understand", "a UID is none by PS3.5 9.1; it never becomes a path")
+INVALID_UID = Status(
+    0xC011,
+    "Error: cannot understand",
+    "a UID is none by PS3.5 9.1 (for leading zeros see `scp.uid_repair`); it never becomes a path",
+)
 INSTANCE_TOO_LARGE = Status(
     0xC020, "Error: cannot understand", "the instance is larger than `scp.max_instance_mebibytes` and never taken"
 )

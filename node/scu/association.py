@@ -15,6 +15,14 @@ from pynetdicom.presentation import PresentationContext
 from node.errors import DeliveryError
 from node.study import Destination, TlsFiles
 
+_PDV_HEAD_BYTES = 6  # length, context ID and control header (PS3.8 9.3.5.1, E.2), counted in the maximum length
+_NOT_ABOUT_CONTEXTS = {  # (source, reason) of permanent rejections (PS3.8 9.3.4)
+    (1, 2),  # application context name not supported
+    (1, 3),  # calling AE title not recognised
+    (1, 7),  # called AE title not recognised
+    (2, 2),  # protocol version not supported
+}
+
 
 class TlsContext(ssl.SSLContext):
     """DICOM TLS (PS3.15 B.9, BCP 195): TLS 1.2 or newer, the peer's certificate and name are checked.
@@ -108,7 +116,7 @@ def associate(
     ``handlers``: pairs of event and handler, for requests of the peer on this association.
 
     Raises:
-        DeliveryError: the host has no address, or the TLS files cannot be used.
+        DeliveryError: the host has no address, the TLS files cannot be used, or the peer's PDUs are too short.
     """
     connections: list[socket.socket] = []
 
@@ -142,6 +150,8 @@ def associate(
     try:
         if tls and tls.failure_reason:
             raise DeliveryError(f"{_address(destination)}: {tls.failure_reason}")
+        if association.is_established:
+            _check_pdu_length(association, destination)
         keep_responses(association)
         yield association
     finally:
@@ -153,8 +163,26 @@ def associate(
             connection.close()
 
 
+def _check_pdu_length(association: Association, destination: Destination) -> None:
+    longest_bytes = association.acceptor.maximum_length  # 0: no limit
+    if longest_bytes is None:
+        raise DeliveryError(f"{_address(destination)} does not say how long PDUs may be")
+    if 0 < longest_bytes <= _PDV_HEAD_BYTES:
+        raise DeliveryError(f"{_address(destination)} receives PDUs of at most {longest_bytes} bytes")
+
+
 def _address(destination: Destination) -> str:
     return f"{destination.ae_title} at {destination.host}:{destination.port}"
+
+
+def may_accept_fewer_contexts(association: Association) -> bool:
+    """True if the peer rejected or aborted the association, and the number of presentation contexts may be why."""
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        is_permanent = answer.result == 1
+        return is_permanent and (answer.result_source, answer.diagnostic) not in _NOT_ABOUT_CONTEXTS
+    # pynetdicom itself sends an A-ABORT if the peer cannot be reached or does not answer
+    return association.is_aborted and association.acceptor.primitive is None and not association._sent_abort
 
 
 def why_not_established(association: Association, destination: Destination) -> str:

@@ -15,9 +15,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
-from node.dicom.outgoing import Outgoing, read_outgoing
-from node.errors import DeliveryError
-from node.scu.association import associate, why_not_established
+from node.dicom.outgoing import Outgoing, read_in_implicit_vr, read_outgoing
+from node.errors import DeliveryError, InstanceRefused
+from node.scu.association import associate, may_accept_fewer_contexts, why_not_established
 from node.study import Destination, InstanceDelivery
 
 log = structlog.get_logger()
@@ -83,24 +83,21 @@ def _unanswered(sop_instance_uid: str, reason: str) -> InstanceDelivery:
 def send_instances(
     destination: Destination, calling_ae_title: str, files: Sequence[Path], timeout_seconds: float
 ) -> list[InstanceDelivery]:
-    """Send ``files`` on one association, their data sets byte for byte, one after the other.
+    """Send ``files`` one after the other, on one association if the destination lets them.
+
+    Each SOP class is proposed in the file's transfer syntax and, if that is uncompressed, in Implicit VR Little Endian
+    (PS3.5 10.1), by one presentation context each. A data set goes byte for byte where the file's own is accepted. What
+    was rejected beside others is proposed once more, one presentation context per association.
 
     Returns one delivery per file, in the order of ``files``. After a missing response, an abort or a rejected
     association, this instance and those after it are retryable. A rejected presentation context is permanent.
 
     Raises:
         InstanceRefused: the file meta of a file lacks the SOP class, the SOP instance or the transfer syntax.
+        OSError: a file cannot be read.
     """
-    outgoing = [read_outgoing(path) for path in files]
-    # setting of send_c_store: files are sent as they are, without decoding and encoding
-    _config.STORE_SEND_CHUNKED_DATASET = True
-    proposed = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for item in outgoing)
-    contexts = [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in proposed]
-    try:
-        with associate(destination, calling_ae_title, contexts, timeout_seconds) as association:
-            deliveries = [_send(association, destination, item, timeout_seconds) for item in outgoing]
-    except DeliveryError as error:
-        deliveries = [_unanswered(item.sop_instance_uid, str(error)) for item in outgoing]
+    attempt = _Attempt(destination, calling_ae_title, timeout_seconds, [read_outgoing(path) for path in files])
+    deliveries = attempt.send()
     for delivery in deliveries:
         if not delivery.is_delivered:
             log.warning(
@@ -112,20 +109,109 @@ def send_instances(
     return deliveries
 
 
-def _send(
-    association: Association, destination: Destination, item: Outgoing, timeout_seconds: float
+_Context = tuple[str, str]
+"""SOP class and transfer syntax of a proposed presentation context."""
+
+
+def _contexts(item: Outgoing) -> tuple[_Context, ...]:
+    return tuple((item.sop_class_uid, transfer_syntax) for transfer_syntax in item.transfer_syntaxes)
+
+
+class _Attempt:
+    """One attempt to send ``outgoing``, whose instances are numbered from 0 in their order."""
+
+    def __init__(
+        self, destination: Destination, calling_ae_title: str, timeout_seconds: float, outgoing: Sequence[Outgoing]
+    ) -> None:
+        self._destination = destination
+        self._calling_ae_title = calling_ae_title
+        self._timeout_seconds = timeout_seconds
+        self._outgoing = outgoing
+        self._deliveries: dict[int, InstanceDelivery] = {}
+        self._declined: set[int] = set()  # instances that no association had a presentation context for
+
+    def send(self) -> list[InstanceDelivery]:
+        """One delivery per instance, in their order."""
+        # setting of send_c_store: files are sent as they are, without decoding and encoding
+        _config.STORE_SEND_CHUNKED_DATASET = True
+        proposed = dict.fromkeys(context for item in self._outgoing for context in _contexts(item))
+        self._send(range(len(self._outgoing)), list(proposed))
+        if self._declined and len(proposed) > 1:
+            log.info("presentation_contexts_declined", destination=self._destination.name, proposed=len(proposed))
+            self._send_separately()
+        return [self._deliveries[number] for number in range(len(self._outgoing))]
+
+    def _send_separately(self) -> None:
+        """Send what was declined with one presentation context per association, until the destination is away."""
+        groups: dict[tuple[_Context, ...], list[int]] = {}
+        for number in sorted(self._declined):
+            groups.setdefault(_contexts(self._outgoing[number]), []).append(number)
+        for contexts, numbers in groups.items():
+            for context in contexts:
+                remaining = [number for number in numbers if number in self._declined]
+                if remaining and not self._send(remaining, [context]):
+                    return
+
+    def _send(self, numbers: Sequence[int], contexts: Sequence[_Context]) -> bool:
+        """Send instances on one association; False if the destination is away, whatever is proposed."""
+        proposal = [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in contexts]
+        destination = self._destination
+        try:
+            with associate(destination, self._calling_ae_title, proposal, self._timeout_seconds) as association:
+                if association.accepted_contexts or association.rejected_contexts:
+                    for number in numbers:
+                        self._send_one(association, number)
+                    return True
+                reason, is_away = (
+                    why_not_established(association, destination),
+                    not may_accept_fewer_contexts(association),
+                )
+        except DeliveryError as error:
+            reason, is_away = str(error), True
+        for number in numbers:
+            self._not_established(number, reason, is_away)
+        return not is_away
+
+    def _not_established(self, number: int, reason: str, is_away: bool) -> None:
+        """Note that there was no association. A presentation context that was rejected before stays rejected."""
+        was_rejected = number in self._deliveries and self._deliveries[number].is_permanent
+        if is_away:
+            self._declined.discard(number)
+        else:
+            self._declined.add(number)
+        if is_away or not was_rejected:
+            self._deliveries[number] = _unanswered(self._outgoing[number].sop_instance_uid, reason)
+
+    def _send_one(self, association: Association, number: int) -> None:
+        item = self._outgoing[number]
+        accepted = {(each.abstract_syntax, each.transfer_syntax[0]) for each in association.accepted_contexts}
+        context = next((each for each in _contexts(item) if each in accepted), None)
+        if context is None:
+            self._declined.add(number)
+            self._deliveries[number] = _context_rejected(item)
+            return
+        self._declined.discard(number)
+        # the time-out starts when the first byte is queued, not when the last one is sent
+        transfer_seconds = item.path.stat().st_size / _SLOWEST_LINK_BYTES_PER_SECOND
+        association.dimse_timeout = self._timeout_seconds + transfer_seconds
+        self._deliveries[number] = _store(association, self._destination, item, context[1])
+
+
+def _context_rejected(item: Outgoing) -> InstanceDelivery:
+    syntaxes = " or ".join(item.transfer_syntaxes)
+    reason = f"presentation context rejected: SOP class {item.sop_class_uid} in {syntaxes}"
+    return InstanceDelivery(item.sop_instance_uid, None, is_delivered=False, is_permanent=True, reason=reason)
+
+
+def _store(
+    association: Association, destination: Destination, item: Outgoing, transfer_syntax: str
 ) -> InstanceDelivery:
-    accepted = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
-    if association.rejected_contexts and (item.sop_class_uid, item.transfer_syntax_uid) not in accepted:
-        reason = f"presentation context rejected: SOP class {item.sop_class_uid} in {item.transfer_syntax_uid}"
-        return InstanceDelivery(item.sop_instance_uid, None, is_delivered=False, is_permanent=True, reason=reason)
-    if not (association.is_established or association.accepted_contexts):
-        return _unanswered(item.sop_instance_uid, why_not_established(association, destination))
-    # the time-out starts when the first byte is queued, not when the last one is sent
-    transfer_seconds = item.path.stat().st_size / _SLOWEST_LINK_BYTES_PER_SECOND
-    association.dimse_timeout = timeout_seconds + transfer_seconds
+    """Send one instance in ``transfer_syntax``, which the destination accepted for its SOP class."""
     try:
-        answer = association.send_c_store(item.path)
+        is_as_it_is = transfer_syntax == item.transfer_syntax_uid
+        answer = association.send_c_store(item.path if is_as_it_is else read_in_implicit_vr(item.path))
+    except InstanceRefused as error:
+        return InstanceDelivery(item.sop_instance_uid, None, is_delivered=False, is_permanent=True, reason=str(error))
     except RuntimeError:
         # pynetdicom raises it if the association has ended, which may happen at any moment
         return _unanswered(item.sop_instance_uid, f"{destination.ae_title} ended the association")

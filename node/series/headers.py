@@ -16,7 +16,7 @@ from pydicom import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
-from node.dicom.uids import is_valid_uid
+from node.dicom.uids import is_usable_uid, is_valid_uid
 from node.errors import InstanceRefused, SelectionRefused, StorageError
 from node.series.patient import IDENTITY_TAGS, identity_of, masked
 from node.series.pixels import truncation
@@ -114,7 +114,9 @@ def _read_identity(path: Path) -> Dataset | None:
             return None
         for keyword in _IDENTITY:
             value = text(dataset.get(keyword))
-            if value is None or (keyword.endswith("UID") and not is_valid_uid(value)):
+            # the receiver decides whether UIDs with leading zeros are taken (scp.uid_repair)
+            is_uid = is_valid_uid if keyword == "SOPClassUID" else is_usable_uid
+            if value is None or (keyword.endswith("UID") and not is_uid(value)):
                 raise ValueError(f"{keyword} is {'missing' if value is None else 'no valid UID'}")
         reason = truncation(file, path.stat().st_size, dataset)
     if reason:

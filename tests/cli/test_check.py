@@ -53,6 +53,13 @@ def test_all_is_well(tmp_path: Path, models_folder: Path) -> None:
     assert lines["destination pacs"] == f"ok PACS at 127.0.0.1:{pacs.port} answers C-ECHO"
 
 
+def test_repair_of_uids_is_told(tmp_path: Path) -> None:
+    """The check says that UIDs with leading zeros are received, if they are."""
+    _, lines = check(tmp_path, scp={"uid_repair": "map"})
+    assert lines["scp.uid_repair"].startswith("ok UIDs with leading zeros are received; results refer to them as they")
+    assert "scp.uid_repair" not in check(tmp_path)[1]
+
+
 def test_each_missing_part_is_named(tmp_path: Path) -> None:
     """A fresh folder without model and destination fails in these two parts only, and says what mends it."""
     code, lines = check(tmp_path)

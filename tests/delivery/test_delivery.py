@@ -15,7 +15,7 @@ from fake_archive import FakeArchive, Reaction, uids_of
 from faults import FakePacs, Fault, free_port, wait_until
 from instances import encode_instance, make_instance, sop_instance_uid
 from memory_steps import Killed, MemorySteps
-from pydicom.uid import MRImageStorage
+from pydicom.uid import ImplicitVRLittleEndian, MRImageStorage, SegmentationStorage
 
 from node.config import Config, build_config
 from node.delivery import destination_requests
@@ -128,6 +128,20 @@ def test_permanent_refusal_fails_and_says_which(tmp_path, folder):
     assert str(error.value) == "pacs: seg.dcm 0xA900 data set does not match its SOP class; sr.dcm delivered"
     assert uids_of(pacs.received) == [SR]
     assert steps.pauses == [1.0]
+
+
+def test_rejected_presentation_context_fails_and_the_other_result_is_delivered(tmp_path, folder):
+    """A PACS that does not take the SEG's SOP class gets the SR; the error says that the SEG is missing, and why."""
+    seg = make_instance(1)
+    seg.SOPClassUID = seg.file_meta.MediaStorageSOPClassUID = SegmentationStorage
+    (Path(folder) / "seg.dcm").write_bytes(encode_instance(seg))
+    steps = MemorySteps()
+    with FakePacs(sop_classes=[MRImageStorage]) as pacs, pytest.raises(DeliveryError) as error:
+        deliver(make_config(tmp_path, pacs, commitment=True), steps, folder)
+    rejected = f"presentation context rejected: SOP class {SegmentationStorage} in 1.2.840.10008.1.2.1"
+    assert str(error.value) == f"pacs: seg.dcm {rejected} or 1.2.840.10008.1.2; sr.dcm delivered"
+    assert uids_of(pacs.received) == [SR]
+    assert steps.pauses == []
 
 
 def test_gives_up_after_the_seconds_waited(tmp_path, folder):
@@ -322,6 +336,18 @@ def test_committed_by_a_report_on_the_same_association(tmp_path, folder):
         wait_until(lambda: pacs.report_answers)
     assert (result["state"], result["reason"]) == ("committed", None)
     assert pacs.report_answers == [0x0000]
+
+
+def test_pacs_of_implicit_vr_alone_stores_commits_and_is_queried(tmp_path, folder):
+    """Storage commitment, and the query in its place, follow on results that were sent in Implicit VR."""
+    syntaxes = [ImplicitVRLittleEndian]
+    with FakeArchive(reactions=[Reaction("same")], transfer_syntaxes=syntaxes) as pacs:
+        committed = deliver(make_config(tmp_path, pacs, commitment=True), MemorySteps(), folder)
+    assert (committed["state"], committed["reason"]) == ("committed", None)
+    assert {each.transfer_syntax_uid for each in pacs.received} == {ImplicitVRLittleEndian}
+    with FakeArchive(reactions=None, transfer_syntaxes=syntaxes) as pacs:
+        found = deliver(make_config(tmp_path, pacs, commitment=True), MemorySteps(), folder)
+    assert (found["state"], found["reason"]) == ("committed", "found by query: does not offer storage commitment")
 
 
 def test_what_was_lost_is_sent_again(tmp_path, folder):

@@ -14,7 +14,7 @@ from lab_objects import make_seg, make_sr, mr_series
 from memory_steps import MemorySteps
 from node_process import running_node, write_config
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from small_study import make_small_study, study_instance_uid, write_small_study
 
 from node.config import Config, build_config
@@ -118,6 +118,18 @@ def test_pacs_commits(pacs: Orthanc, config: Config, steps: MemorySteps, work: P
     assert (result["state"], result["reason"], result["attempts"]) == ("committed", None, 1)
     assert held(pacs, study) == sent(work)
     assert list(config.commitments_folder.iterdir()) == []
+
+
+def test_pacs_of_implicit_vr_alone_gets_both_results(work: Path) -> None:
+    """Orthanc restricted to Implicit VR Little Endian stores SEG and SR with all their elements."""
+    with Orthanc(NODE, free_port(), transfer_syntaxes=[ImplicitVRLittleEndian]) as pacs:
+        peer = Destination("pacs", pacs.ae_title, "127.0.0.1", pacs.dicom_port)
+        deliveries = send_results(peer, NODE, [work / "seg.dcm", work / "sr.dcm"], 20.0)
+        stored = [pacs.stored(each.sop_instance_uid) for each in deliveries]
+    assert [each.status for each in deliveries] == [0x0000] * 2
+    assert {each.file_meta.TransferSyntaxUID for each in stored} == {ImplicitVRLittleEndian}
+    stored[0]["PixelData"].VR = "OB"  # Implicit VR has none; pydicom takes it for OW
+    assert stored == sent(work)
 
 
 def test_pacs_that_lost_an_instance_gets_it_again(

@@ -10,7 +10,7 @@ from typing import Any
 from faults import FakePacs, StoredInstance, wait_until
 from pydicom import Dataset
 from pydicom.uid import MRImageStorage
-from pynetdicom import AE, evt
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context, build_role
 from pynetdicom.sop_class import (
@@ -93,8 +93,9 @@ class FakeArchive(FakePacs):
         reactions: Sequence[Reaction] | None = (),
         lost: Sequence[str] = (),
         find_status: int | None = 0x0000,
+        transfer_syntaxes: Sequence[str] = ALL_TRANSFER_SYNTAXES,
     ) -> None:
-        super().__init__(plan, sop_classes=[MRImageStorage])
+        super().__init__(plan, sop_classes=[MRImageStorage], transfer_syntaxes=transfer_syntaxes)
         self.node = node
         self.transactions: list[str] = []
         self.asked: list[list[str]] = []

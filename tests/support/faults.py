@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from types import TracebackType
 from typing import Any, Self
 
 from pydicom.uid import UID
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification
 
 from node.study import Destination
@@ -31,6 +32,16 @@ class Fault(Enum):
     ABORT = auto()  # A-ABORT instead of the response
     HALF_ANSWER = auto()  # the connection ends in the middle of the response
     TAKE_AND_ABORT = auto()  # keeps the instance, then A-ABORT instead of the response
+
+
+class Takes(StrEnum):
+    """Which of the presentation contexts of one association the PACS takes."""
+
+    ALL = auto()  # every one that it supports
+    FIRST = auto()  # only the first one proposed
+    ONE = auto()  # every one, but it rejects an association that proposes more than one
+    ONE_OR_ABORT = auto()  # the same, but with an A-ABORT
+    NONE_NOW = auto()  # it rejects each association for now, since it has too many
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,8 @@ class FakePacs:
     The n-th C-STORE is answered by the n-th entry of ``plan``: a DIMSE status, or a `Fault`; what comes after the plan
     is stored. ``sop_classes`` are the storage SOP classes accepted. ``is_rejecting``: every association is rejected.
     ``is_deaf``: associations are accepted, but nothing is read from them afterwards. ``tls``: associations are
-    encrypted.
+    encrypted. ``transfer_syntaxes``: those in which the storage SOP classes are accepted. ``max_pdu_bytes``: the
+    longest PDU that it receives.
     """
 
     ae_title = "PACS"
@@ -104,6 +116,9 @@ class FakePacs:
         is_rejecting: bool = False,
         is_deaf: bool = False,
         tls: ssl.SSLContext | None = None,
+        transfer_syntaxes: Sequence[str] = ALL_TRANSFER_SYNTAXES,
+        takes: Takes = Takes.ALL,
+        max_pdu_bytes: int = 16382,
     ) -> None:
         self.received: list[StoredInstance] = []
         self.association_count = 0
@@ -113,6 +128,10 @@ class FakePacs:
         self._is_rejecting = is_rejecting
         self._is_deaf = is_deaf
         self._tls = tls
+        self._transfer_syntaxes = list(transfer_syntaxes)
+        self._takes = takes
+        self._max_pdu_bytes = max_pdu_bytes
+        self.association_requests = 0
         self._released = threading.Event()
         self._ae = AE(self.ae_title)
 
@@ -125,7 +144,8 @@ class FakePacs:
         self._ae.require_calling_aet = ["NOBODY"] if self._is_rejecting else []
         self._ae.add_supported_context(Verification)
         for sop_class in self._sop_classes:
-            self._ae.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
+            self._ae.add_supported_context(sop_class, self._transfer_syntaxes)
+        self._ae.maximum_pdu_size = self._max_pdu_bytes
         self._ae.start_server(
             ("127.0.0.1", self.port),
             block=False,
@@ -136,6 +156,7 @@ class FakePacs:
 
     def _handlers(self) -> list[Any]:
         return [
+            (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_ESTABLISHED, self._established),
             (evt.EVT_DATA_RECV, self._data_received),
             (evt.EVT_C_STORE, self._store),
@@ -147,6 +168,29 @@ class FakePacs:
         self._released.set()
         self._ae.shutdown()
         wait_until(lambda: not self._ae.active_associations)
+
+    def _requested(self, event: evt.Event) -> None:
+        self.association_requests += 1
+        proposed = event.assoc.requestor.primitive.presentation_context_definition_list
+        if self._takes is Takes.FIRST:
+            first = proposed[0]
+            supported = [
+                each for each in event.assoc.acceptor._contexts if each.abstract_syntax == first.abstract_syntax
+            ]
+            event.assoc.acceptor._contexts = [
+                build_context(each.abstract_syntax, first.transfer_syntax)
+                for each in supported
+                if first.transfer_syntax[0] in each.transfer_syntax
+            ]
+        elif self._takes is Takes.NONE_NOW or (self._takes is Takes.ONE and len(proposed) > 1):
+            # transient, local limit exceeded; or permanent, by the service user, no reason given
+            event.assoc.acse.send_reject(*((2, 3, 2) if self._takes is Takes.NONE_NOW else (1, 1, 1)))
+            event.assoc.is_rejected = True
+            event.assoc.kill()
+        elif self._takes is Takes.ONE_OR_ABORT and len(proposed) > 1:
+            event.assoc.acse.send_abort(0x00)
+            event.assoc.is_aborted = True
+            event.assoc.kill()
 
     def _established(self, _event: evt.Event) -> None:
         self.association_count += 1

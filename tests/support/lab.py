@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +27,7 @@ import SimpleITK
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session
 from faults import free_port
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 LOOPBACK = "127.0.0.1"
 PIXELMED_JAR = "/usr/share/java/pixelmed.jar"
@@ -123,12 +124,15 @@ class Orthanc:
     """A PACS: Orthanc on free loopback ports, in a folder of its own, gone when the ``with`` block ends.
 
     The MR series of each stable study are routed, once, to the modality NODE (``node_ae_title``, ``node_port``), which
-    may also ask for storage commitment. Any peer may store and echo.
+    may also ask for storage commitment. Any peer may store and echo, in ``transfer_syntaxes`` if they are given.
     """
 
     ae_title = "PACS"
 
-    def __init__(self, node_ae_title: str, node_port: int, stable_seconds: int = 1) -> None:
+    def __init__(
+        self, node_ae_title: str, node_port: int, stable_seconds: int = 1, transfer_syntaxes: Sequence[str] = ()
+    ) -> None:
+        self._accepted = {"AcceptedTransferSyntaxes": list(transfer_syntaxes)} if transfer_syntaxes else {}
         self.dicom_port, self.http_port = free_port(), free_port()
         self.url = f"http://{LOOPBACK}:{self.http_port}"
         self._node = {"AET": node_ae_title, "Host": LOOPBACK, "Port": node_port, "AllowStorageCommitment": True}
@@ -182,6 +186,11 @@ class Orthanc:
         found = self._http.post("/tools/lookup", content=sop_instance_uid).raise_for_status().json()
         return [str(each["ID"]) for each in found if each["Type"] == "Instance"]
 
+    def stored(self, sop_instance_uid: str) -> Dataset:
+        """The instance under this UID as it was received."""
+        (found,) = self.find(sop_instance_uid)
+        return dcmread(BytesIO(self._http.get(f"/instances/{found}/file").raise_for_status().content))
+
     def delete(self, path: str) -> None:
         """DELETE in Orthanc's own REST interface."""
         self._http.delete(path).raise_for_status()
@@ -198,6 +207,7 @@ class Orthanc:
 
     def _configuration(self, folder: Path) -> dict[str, Any]:
         return {
+            **self._accepted,
             "StorageDirectory": str(folder / "storage"),
             "IndexDirectory": str(folder / "storage"),
             "Plugins": [str(_DICOMWEB_PLUGIN)],
