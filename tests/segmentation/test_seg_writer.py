@@ -19,6 +19,7 @@ from node.errors import VerificationError
 from node.segmentation.seg_writer import read_masks, tracking_uid, verify_seg, write_seg
 from node.segmentation.volume import read_volume
 from node.series.headers import read_study
+from node.series.substacks import parts_of
 from node.sr_writer.codes import BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS
 from node.sr_writer.measurements import measure
 
@@ -511,16 +512,27 @@ def test_validator_finds_no_error(read, segmented, save, kind, is_empty):
     assert lab.dciodvfy_errors(save(write_seg(source, masks, IDENTITY))) == []
 
 
+REAL = {  # folder, and which part of a series that holds several volumes
+    "Philips, oblique coronal": ("brainix/801", None),
+    "Philips, enhanced": ("stress/philips_enhanced_t1/In/Philips/401_T1W_FFE_Sno_CS2", None),
+    "Siemens, sagittal, prone": ("vendors/siemens_prone_sag_t1", None),
+    "Siemens, sagittal, decubitus": ("vendors/siemens_decubitus_sag_t1", None),
+    "GE, 3-D": ("vendors/ge_mprage", None),
+    "Philips, second echo's magnitude": ("vendors/philips_dual_echo", 1),
+}
+
+
 @pytest.mark.slow
 @lab.needs("dciodvfy", "segimage2itkimage")
-@pytest.mark.parametrize("folder", ["brainix/801", "stress/philips_enhanced_t1/In/Philips/401_T1W_FFE_Sno_CS2"])
-def test_real_source_gives_a_valid_seg(data_folder, save, tmp_path, folder):
-    """On a real series, classic and enhanced, the SEG is valid and another library finds its voxels where meant."""
+@pytest.mark.parametrize(("folder", "part"), REAL.values(), ids=REAL)
+def test_real_source_gives_a_valid_seg(data_folder, save, tmp_path, folder, part):
+    """On a real series of any vendor and position the SEG is valid, and dcmqi finds its voxels where they are meant."""
     (series,) = read_study(data_folder / folder).series
-    source = read_volume(series)
+    source = read_volume(parts_of(series)[part].series if part is not None else series)
     masks = {region: np.zeros(source.image.GetSize()[::-1], bool) for region in phantoms.REGIONS}
-    masks["whole_tumour"][5:15, 60:90, 130:150] = True
-    masks["tumour_core"][7:12, 70:80, 135:145] = True
+    columns, rows, slices = source.image.GetSize()
+    masks["whole_tumour"][slices // 5 : slices // 2, rows // 4 : rows // 3, columns // 2 : columns * 2 // 3] = True
+    masks["tumour_core"][slices // 4 : slices // 3, rows // 4 : rows // 3, columns // 2 : columns * 3 // 5] = True
     file = save(write_seg(source, masks, IDENTITY))
     verify_seg(file, source, masks)
     assert lab.dciodvfy_errors(file) == []
