@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo check test chaos lint clean
+.PHONY: venv demo check test chaos findings lint clean
 
 venv: $(VENV)/.installed-dev
 
@@ -25,6 +25,10 @@ test: lint
 # the long form of the chaos suite: hundreds of kills, some ten minutes
 chaos: $(VENV)/.installed-dev
 	GLIONODE_CHAOS=full $(BIN)/python -m pytest -q -s -n 0 tests/chaos
+
+# surprising behaviour of other software, shown without our code; fails if it changes
+findings:
+	set -e; for finding in findings/*.sh; do echo "$$finding"; bash "$$finding"; done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check node bench tests
