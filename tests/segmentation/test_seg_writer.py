@@ -486,6 +486,30 @@ def test_volume_of_several_enhanced_instances_has_a_true_seg(read, segmented, sa
     assert reference.ReferencedSOPClassUID == EnhancedMRImageStorage
 
 
+def test_part_of_an_enhanced_instance_is_referenced_by_its_frames(tmp_path, segmented, save):
+    """Of an instance with two echoes only the frames of the chosen one are read and referenced, by their numbers."""
+    count = SMALL.size[2]
+    instance = phantoms.enhanced(SMALL, frame_order=[z for z in range(count) for _ in "ab"])
+    for number, group in enumerate(instance.PerFrameFunctionalGroupsSequence):
+        echo = pydicom.Dataset()
+        echo.EffectiveEchoTime = 90.0 if number % 2 else 15.0
+        group.MREchoSequence = [echo]
+    first, second = parts_of(phantoms.write_series(tmp_path / "source", [instance]))
+    assert (first.series.part, second.series.part) == ("echo time 15 ms", "echo time 90 ms")
+    source = read_volume(second.series)
+    assert [number for _, number in source.sources] == [2 * (z + 1) for z in range(count)]
+    masks = segmented(source)
+    file = save(write_seg(source, masks, IDENTITY))
+    verify_seg(file, source, masks)
+    seg = pydicom.dcmread(file)
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        (reference,) = group.DerivationImageSequence[0].SourceImageSequence
+        assert reference.ReferencedSOPInstanceUID == instance.SOPInstanceUID
+        assert reference.ReferencedFrameNumber % 2 == 0
+    (held,) = seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert held.ReferencedSOPInstanceUID == instance.SOPInstanceUID
+
+
 @pytest.mark.parametrize("kind", [*KINDS[1:], "two concatenated"])
 def test_reference_to_another_frame_is_seen(read, segmented, save, kind):
     """In a multi-frame source, the frame number counts."""
