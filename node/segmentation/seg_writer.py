@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydicom.pixels.utils import unpack_bits
 from pydicom.valuerep import DSfloat
 
-from node.dicom.identity import stamp, with_valid_identity
+from node.dicom.character_sets import write_in_fitting_set
+from node.dicom.identity import differing_identity, stamp, with_valid_identity
 from node.dicom.uids import derived_uid
 from node.errors import VerificationError
 from node.segmentation.volume import POSITION_TOLERANCE_MM, SourceVolume
@@ -59,6 +60,7 @@ def write_seg(
             series_description="Glioma segmentation (automatic)",
         )
     _make_deterministic(seg, identity)
+    write_in_fitting_set(seg)
     return seg
 
 
@@ -156,10 +158,10 @@ def verify_seg(file: Path, source: SourceVolume, masks_zyx: Mapping[str, NDArray
             lie on a plane of the source, or references another plane; a segment differs from its mask.
     """
     dataset = pydicom.dcmread(file)
-    header = with_valid_identity(pydicom.dcmread(source.sources[0][0], stop_before_pixels=True))
-    for keyword in _IDENTITY:
-        if str(dataset.get(keyword)) != str(header.get(keyword)):
-            raise VerificationError(f"SEG: {keyword} is not that of its source")
+    header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+    differing = differing_identity(dataset, header, _IDENTITY)
+    if differing:
+        raise VerificationError(f"SEG: {differing} is not that of its source")
     spacing_mm = float(dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices)
     if abs(spacing_mm - source.image.GetSpacing()[2]) > POSITION_TOLERANCE_MM:
         raise VerificationError(f"SEG: SpacingBetweenSlices is {spacing_mm} mm, its planes lie elsewhere")

@@ -10,7 +10,8 @@ from highdicom import sr
 from highdicom.sr import CodedConcept, EnhancedSR
 from pydicom.sr.codedict import codes
 
-from node.dicom.identity import stamp, with_valid_identity
+from node.dicom.character_sets import write_in_fitting_set
+from node.dicom.identity import differing_identity, stamp, with_emptied_identity
 from node.dicom.uids import derived_uid
 from node.errors import VerificationError
 from node.sr_writer.codes import COMMENT, FINDING, REFUSAL_TITLE
@@ -53,7 +54,7 @@ def write_refusal(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom repeats pydicom's warnings about values of the source
         document = EnhancedSR(
-            evidence=[_encodable(reason, with_valid_identity(header))],
+            evidence=[with_emptied_identity(header)],
             content=root,
             series_instance_uid=derived_uid(identity.workflow_id, "refusal series"),
             series_number=SERIES_NUMBER,
@@ -67,15 +68,8 @@ def write_refusal(
     stamp(document, identity.created)
     document.SoftwareVersions = [identity.node_version]
     document.StationName = identity.station_name
+    write_in_fitting_set(document)
     return document
-
-
-def _encodable(reason: str, header: pydicom.Dataset) -> pydicom.Dataset:
-    """``header``, changed to UTF-8 if its character set (PS3.3 C.12.1.1.2) may be unable to encode ``reason``."""
-    if not reason.isascii() and header.get("SpecificCharacterSet") != "ISO_IR 192":
-        header.decode()
-        header.SpecificCharacterSet = "ISO_IR 192"
-    return header
 
 
 def verify_refusal(file: Path, header: pydicom.Dataset, reason: str) -> None:
@@ -88,6 +82,6 @@ def verify_refusal(file: Path, header: pydicom.Dataset, reason: str) -> None:
     texts = [item.TextValue for item in document.ContentSequence if item.ValueType == "TEXT"]
     if f"No result. {reason}" not in texts:
         raise VerificationError("refusal SR does not hold the reason")
-    for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
-        if str(document.get(keyword, "")) != str(header.get(keyword) or ""):
-            raise VerificationError(f"refusal SR: {keyword} is not the source's")
+    differing = differing_identity(document, header, ("PatientID", "PatientName", "StudyInstanceUID"))
+    if differing:
+        raise VerificationError(f"refusal SR: {differing} is not the source's")
