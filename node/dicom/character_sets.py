@@ -6,9 +6,11 @@ Texts are decoded by the table below, not by pydicom's, which other libraries ch
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pydicom
 from pydicom import charset
@@ -31,8 +33,10 @@ _WRITTEN_ALONE = {f"ISO_IR {number}" for number in _SINGLE_BYTE} - {"ISO_IR 203"
 _WRITTEN_FIRST = {f"ISO 2022 IR {number}" for number in ("6", *_SINGLE_BYTE)} - {"ISO 2022 IR 203"}
 _WRITTEN_LATER = _WRITTEN_FIRST | {f"ISO 2022 IR {number}" for number in ("87", "159")}
 _DELIMITERS = {*TEXT_VR_DELIMS, *b"^=\\"}
-# the escape sequences of ISO IR 58 and 203 to G1 (PS3.3 Tables C.12-3, C.12-4), which pydicom leaves in the text
+# the escape sequences to ISO IR 58 and 203 (PS3.3 Tables C.12-3, C.12-4), which pydicom leaves in the text
 _ESCAPE_58 = "\x1b$)A"
+_PART_IN_203 = re.compile(rb"(\x1b-b[^\x1b^=\\\t\n\f\r]*)")  # a delimiter ends it (PS3.5 6.1.2.5.3)
+_ESCAPE = re.compile(r"\x1b[ -/]*[0-~]")  # ISO 2022
 _MISSPELT = re.compile(r"ISO[ _-]?(2022)?[ _-]?IR[ _-]?([0-9]+)", re.IGNORECASE)
 _FOREIGN_NAMES = {  # names of other registers that stand in headers, and the defined term that is meant
     "UTF-8": UNICODE, "UTF8": UNICODE, "LATIN1": "ISO_IR 100", "LATIN-1": "ISO_IR 100",
@@ -49,7 +53,7 @@ def pydicom_tables_kept() -> Iterator[None]:
     Importing some libraries changes these tables for the whole process, after which names in ISO 2022 IR 58 and IR 159
     are decoded to other characters. The tables are restored in place, since other modules hold references to them.
     """
-    tables = (charset.python_encoding, charset.CODES_TO_ENCODINGS, charset.ENCODINGS_TO_CODES)
+    tables: list[dict[Any, Any]] = [charset.python_encoding, charset.CODES_TO_ENCODINGS, charset.ENCODINGS_TO_CODES]
     kept = [dict(table) for table in tables]
     try:
         yield
@@ -133,7 +137,19 @@ def decoded(value: bytes, codecs: Sequence[str]) -> str:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings repeat what U+FFFD says
-        return decode_bytes(value, codecs, _DELIMITERS).replace(_ESCAPE_58, "")
+        parts = _PART_IN_203.split(value) if _SINGLE_BYTE["203"] in codecs else [value]
+        return "".join(
+            part[3:].decode(_SINGLE_BYTE["203"])
+            if part.startswith(b"\x1b-b")
+            else decode_bytes(part, codecs, _DELIMITERS).replace(_ESCAPE_58, "")
+            for part in parts
+        )
+
+
+def legible(text: str) -> str:
+    """``text`` of a header for a sentence in a result: without escape sequences, and a blank for control characters."""
+    without_escapes = _ESCAPE.sub("", text)
+    return "".join(" " if unicodedata.category(each) == "Cc" else each for each in without_escapes)
 
 
 def write_in_fitting_set(dataset: pydicom.Dataset) -> None:

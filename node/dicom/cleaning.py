@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 from pydicom import Dataset, config
-from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
@@ -17,7 +19,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName
 
 from node.dicom.character_sets import codecs_for, decoded, is_written, terms_of
-from node.dicom.copied_modules import ENUMERATED, ONE_ITEM, REQUIRED_IN_ITEMS
+from node.dicom.copied_modules import EMPTY_SEQUENCES, ENUMERATED, ONE_ITEM, REQUIRED_IN_ITEMS
 from node.dicom.value_rules import UNSPLIT, InvalidValue, valid_values
 
 _NUMBERS = ("US", "SS", "UL", "SL", "FD", "FL", "UV", "SV")
@@ -41,15 +43,23 @@ class Cleaner:
 
     def __init__(self, dataset: Dataset, keywords: Iterable[str], parent: Cleaner | None = None) -> None:
         self._dataset = dataset
-        self._tags = [Tag(tag) for keyword in keywords if (tag := tag_for_keyword(keyword)) in dataset]
+        self._tags = [Tag(keyword) for keyword in keywords if keyword in dataset]
+        self._codecs: tuple[str, ...]
+        self.read_as = ""
+        self.is_rewritten: bool
+        for tag in self._tags:
+            if dictionary_VR(tag) == "SQ":  # pydicom converts the items, whose texts are looked at below
+                with contextlib.suppress(*_MALFORMED):
+                    dataset[tag]  # noqa: B018
         terms = terms_of(dataset)
         if parent is not None and not terms:
-            self._codecs, self.read_as, self.is_rewritten = parent._codecs, "", parent.is_rewritten
+            self._codecs, self.is_rewritten = parent._codecs, parent.is_rewritten
             return
         self._codecs, is_assumed = codecs_for(terms, list(_raw_texts(dataset, self._tags)))
         self.read_as = self._codecs[0] if is_assumed else ""
         self.is_rewritten = is_assumed or not is_written(terms) or (parent is not None and parent.is_rewritten)
-        dataset.set_original_encoding(*dataset.original_encoding, list(self._codecs))
+        is_implicit, is_little_endian = dataset.original_encoding
+        dataset.set_original_encoding(is_implicit, is_little_endian, list(self._codecs))
 
     def clean(self) -> Iterator[tuple[str, str]]:
         """Clean all attributes in place; the keyword of each that is removed, or changed, and why.
@@ -88,23 +98,26 @@ class Cleaner:
         is_changed = is_changed or found != [value.rstrip(" \0") for value in values]
         if vr in _NUMBERS:
             return is_changed
-        is_text = vr in CUSTOMIZABLE_CHARSET_VR
         is_padded = vr in ("DA", "TM") and found != values
-        if is_changed or is_padded or written_vr == "UN" or (is_text and (self.is_rewritten or self._differs(tag, found))):
+        is_decoded = vr in CUSTOMIZABLE_CHARSET_VR and (self.is_rewritten or self._differs(tag, found))
+        if is_changed or is_padded or is_decoded or written_vr == "UN":
             value = found if len(found) > 1 else "".join(found)
             self._dataset[tag] = DataElement(tag, vr, value, validation_mode=config.IGNORE)
         return is_changed
 
     def _differs(self, tag: BaseTag, values: Sequence[str]) -> bool:
         """True if pydicom reads other values, for it splits bytes before it decodes them."""
-        element = self._dataset.get_item(tag)
-        if isinstance(element, RawDataElement) and (element.value or b"").isascii() and b"\x1b" not in element.value:
-            return False
+        stored = _stored(self._dataset, tag)
+        if isinstance(stored, RawDataElement) and (not stored.value or stored.value.isascii()):
+            return b"\x1b" in (stored.value or b"") and self._is_read_otherwise(tag, values)
+        return self._is_read_otherwise(tag, values)
+
+    def _is_read_otherwise(self, tag: BaseTag, values: Sequence[str]) -> bool:
         return [str(value).rstrip(" \0") for value in _members(self._dataset[tag].value)] != list(values)
 
     def _values(self, tag: BaseTag, vr: str) -> list[str]:
         """The values as text, with their padding."""
-        element = self._dataset.get_item(tag)
+        element = _stored(self._dataset, tag)
         if vr in _NUMBERS:
             return [str(value) for value in _members(self._dataset[tag].value) if value not in (None, "")]
         if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
@@ -125,6 +138,8 @@ class Cleaner:
             InvalidValue: no item is left.
         """
         items = self._dataset[tag].value
+        if len(items) == 0 and keyword in EMPTY_SEQUENCES:
+            return False
         if len(items) == 0:
             del self._dataset[tag]  # it says nothing, and validators call it an error
             return False
@@ -133,7 +148,7 @@ class Cleaner:
         cleaned, is_changed, is_rewritten = [], False, False
         for item in items:
             copied = copy.deepcopy(item)
-            cleaner = Cleaner(copied, [keyword_for_tag(each) for each in item.keys() if keyword_for_tag(each)], self)
+            cleaner = Cleaner(copied, list(copied.dir()), self)
             is_changed |= _repair_code(copied) | bool(list(cleaner.clean())) | _drop_context(copied)
             is_rewritten |= cleaner.is_rewritten
             if cleaner.is_rewritten and "SpecificCharacterSet" in copied:
@@ -150,13 +165,12 @@ class Cleaner:
 def _raw_texts(dataset: Dataset, tags: Iterable[BaseTag]) -> Iterator[bytes]:
     """The bytes of each text among ``tags``, those of items without a character set of their own included."""
     for tag in tags:
-        element = dataset.get_item(tag)
+        element = _stored(dataset, tag)
         vr = dictionary_VR(tag) if keyword_for_tag(tag) else element.VR
         if vr == "SQ":
-            if isinstance(element.value, Sequence) and not isinstance(element.value, bytes):
-                for item in element.value:
-                    if not terms_of(item):
-                        yield from _raw_texts(item, list(item.keys()))
+            for item in _members(element.value):
+                if isinstance(item, Dataset) and not terms_of(item):
+                    yield from _raw_texts(item, list(item.keys()))
         elif vr in CUSTOMIZABLE_CHARSET_VR:
             for value in _members(element.value):
                 if isinstance(value, PersonName) and value.encodings is not None:
@@ -165,8 +179,13 @@ def _raw_texts(dataset: Dataset, tags: Iterable[BaseTag]) -> Iterator[bytes]:
                     yield value
 
 
+def _stored(dataset: Dataset, tag: BaseTag) -> DataElement | RawDataElement:
+    """The element as it was read, without a conversion."""
+    return cast(DataElement | RawDataElement, dataset.get_item(tag))
+
+
 def _members(value: object) -> list[object]:
-    if isinstance(value, MultiValue | list | tuple):
+    if isinstance(value, MultiValue | Sequence) and not isinstance(value, str | bytes):
         return list(value)
     return [] if value is None else [value]
 
@@ -205,6 +224,12 @@ def _drop_context(item: Dataset) -> bool:
 def _is_complete(item: Dataset, sequence: str) -> bool:
     """True if an item of ``sequence`` has the attributes that PS3.3 requires."""
     if not all(item.get(keyword) for keyword in REQUIRED_IN_ITEMS.get(sequence, ())):
+        return False
+    if "PersonIdentificationCodeSequence" in item and not (
+        item.get("InstitutionName") or item.get("InstitutionCodeSequence")
+    ):
+        return False
+    if item.get("ConsentForDistributionFlag", "NO") != "NO" and not item.get("DistributionType"):
         return False
     if item.get("UniversalEntityID") and not item.get("UniversalEntityIDType"):
         return False

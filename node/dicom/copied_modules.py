@@ -147,12 +147,28 @@ Patient Identity Removed requires one, too, but only if it is YES.
 
 DEIDENTIFICATION = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 
-TRIALS = (
+WHOLE_MODULES = (
     (
         CLINICAL_TRIAL_SUBJECT,
-        ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID"),
+        (
+            ("ClinicalTrialSponsorName",),
+            ("ClinicalTrialProtocolID",),
+            ("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID"),
+        ),
         ("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName"),
     ),
     (CLINICAL_TRIAL_STUDY, (), ("ClinicalTrialTimePointID",)),
+    (
+        SPECIMEN,
+        (("ContainerIdentifier",), ("SpecimenDescriptionSequence",)),
+        ("IssuerOfTheContainerIdentifierSequence", "ContainerTypeCodeSequence"),
+    ),
 )
-"""Modules that an instance has or lacks as a whole, with their attributes of type 1 and of type 2."""
+"""Modules that an instance has or lacks as a whole: of which attributes it needs one each, and which it may leave empty
+(type 2)."""
+
+EMPTY_SEQUENCES = (
+    "IssuerOfTheContainerIdentifierSequence", "ContainerTypeCodeSequence", "IssuerOfTheSpecimenIdentifierSequence",
+    "SpecimenPreparationSequence", "PatientBreedCodeSequence", "BreedRegistrationSequence",
+)  # fmt: skip
+"""Sequences of type 2: they may have no item."""

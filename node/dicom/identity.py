@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import pydicom
-from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.datadict import dictionary_description
 from pydicom.tag import Tag
 
 from node.dicom.character_sets import UNICODE, is_defined, terms_of
 from node.dicom.cleaning import Cleaner
-from node.dicom.copied_modules import COPIED, DEIDENTIFICATION, IDENTIFYING, MEASURES, PARTNERS, TRIALS, TYPE_2
+from node.dicom.copied_modules import COPIED, DEIDENTIFICATION, IDENTIFYING, MEASURES, PARTNERS, TYPE_2, WHOLE_MODULES
 from node.errors import InstanceRefused
 
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _OF_PLANES = ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence")
+_NAMING_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _EMPTIED = ("PatientBirthTime", "LastMenstrualDate")
 _NAMES = {"UTF8": "UTF-8", "latin_1": "Latin-1", "euc_kr": "ISO 2022 IR 149", "iso_ir_58": "ISO 2022 IR 58"}
 
@@ -42,9 +43,7 @@ class CheckedIdentity:
         if self.changed:
             texts.append(f"values that the standard forbids were repaired or left out: {', '.join(self.changed)}")
         if self.read_as:
-            texts.append(
-                f"the character set of the patient's name and other texts is not named; they were read as {self.read_as}"
-            )
+            texts.append(f"the source does not name the character set of its texts, which were read as {self.read_as}")
         return texts
 
 
@@ -60,7 +59,7 @@ def checked_identity(dataset: pydicom.Dataset) -> CheckedIdentity:
     or none, and would be filed without anybody noticing.
 
     Raises:
-        InstanceRefused: a name, ID or UID (`IDENTIFYING`) has a value that the standard forbids; the text names the tag.
+        InstanceRefused: a value of `IDENTIFYING` is one that the standard forbids; the text names the tag.
     """
     return _checked(dataset, is_strict=True)
 
@@ -73,62 +72,64 @@ def with_valid_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
 def with_emptied_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
     """``dataset``, in place, as by `checked_identity`, but with an empty name or ID if it has no valid one.
 
-    For a refusal: it says nothing about the patient, and belongs to the study by its Study Instance UID.
+    For a refusal, which belongs to the study by its Study Instance UID. UIDs other than that of the frame of reference
+    stay as they are, since nothing else names the study.
     """
-    return _checked(dataset, is_strict=False).header
+    uids = {keyword: dataset.get_item(keyword) for keyword in _NAMING_UIDS if keyword in dataset}
+    _checked(dataset, is_strict=False)
+    for keyword, element in uids.items():
+        if keyword not in dataset:
+            dataset[keyword] = element
+    return dataset
 
 
 def _checked(dataset: pydicom.Dataset, is_strict: bool) -> CheckedIdentity:
     cleaner = Cleaner(dataset, COPIED)
-    changed = {}
-    terms = terms_of(dataset)
-    if not is_defined(terms):
-        changed["SpecificCharacterSet"] = ""
+    changed = [] if is_defined(terms_of(dataset)) else ["SpecificCharacterSet"]
     for keyword, problem in cleaner.clean():
         if problem and is_strict and keyword in IDENTIFYING:
-            tag = Tag(tag_for_keyword(keyword) or 0)
+            tag = Tag(keyword)
             raise InstanceRefused(f"{tag} {dictionary_description(tag)} {problem}")
-        changed[keyword] = problem
+        changed.append(keyword)
         if problem and (keyword in TYPE_2 or keyword in _EMPTIED):
             setattr(dataset, keyword, "")
-    changed.update(dict.fromkeys(_clean_planes(dataset)))
-    changed.update(dict.fromkeys(_complete_modules(dataset)))
+    changed += [*_clean_planes(dataset, cleaner), *_complete_modules(dataset)]
     for keyword in TYPE_2:
         if keyword not in dataset:
             setattr(dataset, keyword, "")
     if cleaner.is_rewritten:
         dataset.SpecificCharacterSet = UNICODE
-    return CheckedIdentity(dataset, tuple(changed), _NAMES.get(cleaner.read_as, ""))
+    return CheckedIdentity(dataset, tuple(dict.fromkeys(changed)), _NAMES.get(cleaner.read_as, ""))
 
 
-def _clean_planes(dataset: pydicom.Dataset) -> Iterator[str]:
+def _clean_planes(dataset: pydicom.Dataset, parent: Cleaner) -> Iterator[str]:
     """Clean the decimal strings in the functional groups of a multi-frame image; the keywords of those changed."""
     for groups in _GROUPS:
         for group in dataset.get(groups) or ():
             for sequence in _OF_PLANES:
                 for item in group.get(sequence) or ():
-                    yield from (keyword for keyword, _ in Cleaner(item, MEASURES).clean())
+                    yield from (keyword for keyword, _ in Cleaner(item, MEASURES, parent).clean())
 
 
 def _complete_modules(dataset: pydicom.Dataset) -> Iterator[str]:
     """Remove attributes that must not stand without others, and modules that lack a required one; their keywords."""
-    partners = [*PARTNERS]
+    partners: list[tuple[str, tuple[str, ...]]] = [*PARTNERS]
     if dataset.get("PatientIdentityRemoved") == "YES":
         partners.append(("PatientIdentityRemoved", DEIDENTIFICATION))
     for keyword, required in partners:
         if dataset.get(keyword) and not any(dataset.get(each) for each in required):
             del dataset[keyword]
             yield keyword
-    for module, type_1, type_2 in TRIALS:
+    for module, needed, type_2 in WHOLE_MODULES:
         present = [keyword for keyword in module if keyword in dataset]
-        if present and not all(dataset.get(keyword) for keyword in type_1):
+        if present and not all(any(dataset.get(keyword) for keyword in one_of) for one_of in needed):
             for keyword in present:
                 del dataset[keyword]
             yield from present
         elif present:
             for keyword in type_2:
                 if keyword not in dataset:
-                    setattr(dataset, keyword, "")
+                    setattr(dataset, keyword, [] if keyword.endswith("Sequence") else "")
 
 
 def stamp(dataset: pydicom.Dataset, created: datetime) -> None:

@@ -21,6 +21,8 @@ LONGEST = {"CS": 16, "SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "AE": 16}
 """Most characters of a value (PS3.5 Table 6.2-1)."""
 
 LONGEST_NAME_GROUP = 64  # PS3.5 Table 6.2-1, PN: characters of each component group
+_COMPONENTS = 5  # PS3.5 6.2.1.1: family name, given name, middle name, prefix, suffix
+
 UNSPLIT = ("LT", "ST", "UT", "UR")
 """Value representations in which a backslash is no delimiter."""
 
@@ -122,8 +124,21 @@ def _person_name(value: str) -> str:
     groups = value.split("=")
     if len(groups) > 3:
         raise InvalidValue("has more than three component groups")
-    # cut, since the patient is told from all others by the ID and the study, which stay as they are
-    return value if len(value) <= LONGEST_NAME_GROUP else "=".join(group[:LONGEST_NAME_GROUP] for group in groups)
+    return value if all(_is_group(group) for group in groups) else "=".join(map(_repaired_group, groups))
+
+
+def _is_group(group: str) -> bool:
+    return len(group) <= LONGEST_NAME_GROUP and group.count("^") < _COMPONENTS
+
+
+def _repaired_group(group: str) -> str:
+    """A component group with what follows its fifth component in that one, and cut to the length that is allowed.
+
+    It is cut, since the patient is told from all others by the ID and the study, which stay as they are.
+    """
+    components = group.split("^")
+    suffix = " ".join(component for component in components[_COMPONENTS - 1 :] if component)
+    return "^".join([*components[: _COMPONENTS - 1], suffix])[:LONGEST_NAME_GROUP].rstrip("^ ")
 
 
 def _date(value: str) -> str:

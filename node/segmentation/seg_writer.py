@@ -159,9 +159,9 @@ def verify_seg(file: Path, source: SourceVolume, masks_zyx: Mapping[str, NDArray
     """
     dataset = pydicom.dcmread(file)
     header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
-    differing = differing_identity(dataset, header, _IDENTITY)
-    if differing:
-        raise VerificationError(f"SEG: {differing} is not that of its source")
+    keyword = differing_identity(dataset, header, _IDENTITY)
+    if keyword:
+        raise VerificationError(f"SEG: {keyword} is not that of its source")
     spacing_mm = float(dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices)
     if abs(spacing_mm - source.image.GetSpacing()[2]) > POSITION_TOLERANCE_MM:
         raise VerificationError(f"SEG: SpacingBetweenSlices is {spacing_mm} mm, its planes lie elsewhere")

@@ -12,7 +12,7 @@ from highdicom import sr
 from highdicom.sr import CodedConcept, EnhancedSR
 from pydicom.sr.codedict import codes
 
-from node.dicom.character_sets import write_in_fitting_set
+from node.dicom.character_sets import legible, write_in_fitting_set
 from node.dicom.identity import differing_identity, stamp, with_valid_identity
 from node.dicom.uids import derived_uid
 from node.errors import VerificationError
@@ -75,7 +75,7 @@ def write_report(seg: pydicom.Dataset, content: ReportContent, identity: ResultI
         title=_coded(REPORT_TITLE),
     )
     for line in comment_lines(content, identity):
-        item = sr.TextContentItem(_coded(COMMENT), line, sr.RelationshipTypeValues.CONTAINS)
+        item = sr.TextContentItem(_coded(COMMENT), legible(line), sr.RelationshipTypeValues.CONTAINS)
         report[0].ContentSequence.append(item)
     return _document(report, seg, content, identity)
 
