@@ -30,8 +30,10 @@ _SINGLE_BYTE = {  # Python's codec of each single-byte set that is registered in
 _MULTI_BYTE = {"58": "iso_ir_58", "87": "iso2022_jp", "149": "euc_kr", "159": "iso2022_jp_2"}  # PS3.3 Table C.12-4
 _WITHOUT_EXTENSIONS = {UNICODE: "UTF8", "GB18030": "GB18030", "GBK": "GBK"}  # PS3.3 Table C.12-5
 _WRITTEN_ALONE = {f"ISO_IR {number}" for number in _SINGLE_BYTE} - {"ISO_IR 203"} | set(_WITHOUT_EXTENSIONS)
-_WRITTEN_FIRST = {f"ISO 2022 IR {number}" for number in ("6", *_SINGLE_BYTE)} - {"ISO 2022 IR 203"}
-_WRITTEN_LATER = _WRITTEN_FIRST | {f"ISO 2022 IR {number}" for number in ("87", "159")}
+# with code extensions only the Japanese ones: highdicom refuses IR 58 and 149, and pydicom ends an ideograph of JIS X
+# 0208 by a wrong escape sequence if the first set is another one
+_WRITTEN_FIRST = {"ISO 2022 IR 6", "ISO 2022 IR 13"}
+_WRITTEN_LATER = _WRITTEN_FIRST | {"ISO 2022 IR 87", "ISO 2022 IR 159"}
 _DELIMITERS = {*TEXT_VR_DELIMS, *b"^=\\"}
 # the escape sequences to ISO IR 58 and 203 (PS3.3 Tables C.12-3, C.12-4), which pydicom leaves in the text
 _ESCAPE_58 = "\x1b$)A"
@@ -94,7 +96,7 @@ def is_defined(terms: Sequence[str]) -> bool:
 
 
 def is_written(terms: Sequence[str]) -> bool:
-    """True if highdicom and pydicom write texts in this set; results of other sources are written in UTF-8."""
+    """True if highdicom and pydicom write texts in this set right; results of other sources are written in UTF-8."""
     if len(terms) <= 1:
         return not terms or terms[0] in _WRITTEN_ALONE
     return terms[0] in _WRITTEN_FIRST and _WRITTEN_LATER.issuperset(terms[1:])
@@ -172,10 +174,12 @@ def write_in_fitting_set(dataset: pydicom.Dataset) -> None:
 
 def _fits(text: str, codecs: Sequence[str]) -> bool:
     """True if ``text``, encoded in ``codecs``, is read as the same text."""
-    if text.isascii() and not ("shift_jis" in codecs and {"\\", "~"} & set(text)):  # which JIS X 0201 does not hold
+    if codecs[0] == _SINGLE_BYTE["13"] and {"\\", "~"} & set(text):
+        return False  # JIS X 0201 holds yen and overline at their codes
+    if text.isascii():
         return True
-    if codecs[0] == _DEFAULT and len(codecs) == 1:
-        return False
+    if codecs[0] == _DEFAULT and (len(codecs) == 1 or any("\x80" <= letter <= "\xff" for letter in text)):
+        return False  # pydicom would write the letters of Latin-1 in the default repertoire, which has none
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

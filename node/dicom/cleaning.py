@@ -50,7 +50,7 @@ class Cleaner:
         for tag in self._tags:
             if dictionary_VR(tag) == "SQ":  # pydicom converts the items, whose texts are looked at below
                 with contextlib.suppress(*_MALFORMED):
-                    dataset[tag]  # noqa: B018
+                    dataset[tag]
         terms = terms_of(dataset)
         if parent is not None and not terms:
             self._codecs, self.is_rewritten = parent._codecs, parent.is_rewritten
