@@ -19,7 +19,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName
 
 from node.dicom.character_sets import codecs_for, decoded, is_written, terms_of
-from node.dicom.copied_modules import EMPTY_SEQUENCES, ENUMERATED, ONE_ITEM, REQUIRED_IN_ITEMS
+from node.dicom.copied_modules import EMPTY_SEQUENCES, ENUMERATED, ONE_ITEM, POSITIVE, REQUIRED_IN_ITEMS
 from node.dicom.value_rules import UNSPLIT, InvalidValue, valid_values
 
 _NUMBERS = ("US", "SS", "UL", "SL", "FD", "FL", "UV", "SV")
@@ -28,8 +28,8 @@ _CODES = ("CodeValue", "LongCodeValue", "URNCodeValue")
 _CONTEXT = ("ContextIdentifier", "ContextUID", "MappingResource", "ContextGroupVersion")
 # pydicom's exceptions on a value that it cannot convert
 _MALFORMED = (
-    ValueError, TypeError, LookupError, AttributeError, NotImplementedError, ArithmeticError, EOFError,
-    BytesLengthException, struct.error,
+    ValueError, TypeError, LookupError, AttributeError, NotImplementedError, ArithmeticError, EOFError, OSError,
+    RecursionError, BytesLengthException, struct.error,
 )  # fmt: skip
 
 
@@ -95,6 +95,8 @@ class Cleaner:
         found = valid_values(keyword, vr, _multiplicity(tag), values)
         if keyword in ENUMERATED and not set(found) <= set(ENUMERATED[keyword]):
             raise InvalidValue("is none of the enumerated values")
+        if keyword in POSITIVE and any(value and float(value) <= 0 for value in found):
+            raise InvalidValue("is not greater than zero")
         is_changed = is_changed or found != [value.rstrip(" \0") for value in values]
         if vr in _NUMBERS:
             return is_changed
@@ -148,8 +150,9 @@ class Cleaner:
         cleaned, is_changed, is_rewritten = [], False, False
         for item in items:
             copied = copy.deepcopy(item)
+            is_changed |= _repair_code(copied)
             cleaner = Cleaner(copied, list(copied.dir()), self)
-            is_changed |= _repair_code(copied) | bool(list(cleaner.clean())) | _drop_context(copied)
+            is_changed |= bool(list(cleaner.clean())) | _drop_context(copied)
             is_rewritten |= cleaner.is_rewritten
             if cleaner.is_rewritten and "SpecificCharacterSet" in copied:
                 del copied.SpecificCharacterSet

@@ -74,10 +74,11 @@ IMAGE = (
 )  # fmt: skip
 """The image that a result references, and how it was compressed (PS3.3 C.7.6.1)."""
 
-MEASURES = (
-    "SliceThickness", "SpacingBetweenSlices", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
-)  # fmt: skip
+MEASURES = ("SliceThickness", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
 """Decimal strings of the plane (PS3.3 C.7.6.2), of the instance or in its functional groups."""
+
+POSITIVE = ("SliceThickness",)
+"""Lengths in mm."""
 
 COPIED = (
     *PATIENT, *CLINICAL_TRIAL_SUBJECT, *GENERAL_STUDY, *PATIENT_STUDY, *CLINICAL_TRIAL_STUDY, *SPECIMEN,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pydicom
@@ -19,6 +19,7 @@ _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _OF_PLANES = ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence")
 _NAMING_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _EMPTIED = ("PatientBirthTime", "LastMenstrualDate")
+_OF_ONE_SERIES = ("PatientID", "PatientName", "StudyInstanceUID")
 _NAMES = {"UTF8": "UTF-8", "latin_1": "Latin-1", "euc_kr": "ISO 2022 IR 149", "iso_ir_58": "ISO 2022 IR 58"}
 
 
@@ -64,6 +65,26 @@ def checked_identity(dataset: pydicom.Dataset) -> CheckedIdentity:
     return _checked(dataset, is_strict=True)
 
 
+def checked_identities(headers: Iterable[pydicom.Dataset]) -> CheckedIdentity:
+    """`checked_identity` of each instance of a series; the header is that of the first, ``changed`` that of all.
+
+    Raises:
+        InstanceRefused: as `checked_identity`, or two instances name different patients or studies.
+    """
+    first: CheckedIdentity | None = None
+    changed: dict[str, None] = {}
+    for header in headers:
+        checked = checked_identity(header)
+        first = first or checked
+        changed |= dict.fromkeys(checked.changed)
+        for keyword in _OF_ONE_SERIES:
+            if str(header.get(keyword) or "") != str(first.header.get(keyword) or ""):
+                raise InstanceRefused(f"{_named(keyword)} differs between its instances")
+    if first is None:
+        raise InstanceRefused("the series has no instances")
+    return replace(first, changed=tuple(changed))
+
+
 def with_valid_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
     """The header of `checked_identity`."""
     return checked_identity(dataset).header
@@ -88,8 +109,7 @@ def _checked(dataset: pydicom.Dataset, is_strict: bool) -> CheckedIdentity:
     changed = [] if is_defined(terms_of(dataset)) else ["SpecificCharacterSet"]
     for keyword, problem in cleaner.clean():
         if problem and is_strict and keyword in IDENTIFYING:
-            tag = Tag(keyword)
-            raise InstanceRefused(f"{tag} {dictionary_description(tag)} {problem}")
+            raise InstanceRefused(f"{_named(keyword)} {problem}")
         changed.append(keyword)
         if problem and (keyword in TYPE_2 or keyword in _EMPTIED):
             setattr(dataset, keyword, "")
@@ -100,6 +120,11 @@ def _checked(dataset: pydicom.Dataset, is_strict: bool) -> CheckedIdentity:
     if cleaner.is_rewritten:
         dataset.SpecificCharacterSet = UNICODE
     return CheckedIdentity(dataset, tuple(dict.fromkeys(changed)), _NAMES.get(cleaner.read_as, ""))
+
+
+def _named(keyword: str) -> str:
+    """Tag and name of an attribute."""
+    return f"{Tag(keyword)} {dictionary_description(Tag(keyword))}"
 
 
 def _clean_planes(dataset: pydicom.Dataset, parent: Cleaner) -> Iterator[str]:

@@ -9,8 +9,9 @@ import numpy as np
 import phantoms
 import pydicom
 from phantoms import IDENTITY, Geometry
-from pydicom import Dataset
+from pydicom import DataElement, Dataset, config
 from pydicom.charset import convert_encodings, default_encoding
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.tag import Tag
@@ -37,10 +38,11 @@ def set_bytes(dataset: Dataset, keyword: str, vr: str, value: bytes) -> None:
 
 
 def item(**values: object) -> Dataset:
-    """An item of a sequence with these attributes."""
+    """An item of a sequence with these attributes, whether or not the standard allows the values."""
     dataset = Dataset()
     for keyword, value in values.items():
-        setattr(dataset, keyword, value)
+        vr = dictionary_VR(Tag(keyword))
+        dataset[keyword] = DataElement(Tag(keyword), vr, value, validation_mode=config.IGNORE)
     return dataset
 
 
