@@ -169,9 +169,13 @@ def stamp(dataset: pydicom.Dataset, created: datetime) -> None:
 def differing_identity(result: pydicom.Dataset, source: pydicom.Dataset, keywords: tuple[str, ...]) -> str:
     """The first of ``keywords`` whose value differs, after decoding, between a result and its source; empty if none.
 
-    Both data sets are decoded and cleaned in place (`with_emptied_identity`).
+    Both data sets are cleaned in place, the source by `with_emptied_identity`.
+
+    Raises:
+        InstanceRefused: the result's name, ID or a UID is one that the standard forbids, escape sequences left in a
+            name, say; the text names the tag.
     """
-    for dataset in (result, source):
-        with_emptied_identity(dataset)
+    checked_identity(result)
+    with_emptied_identity(source)
     found = (keyword for keyword in keywords if str(result.get(keyword) or "") != str(source.get(keyword) or ""))
     return next(found, "")

@@ -17,7 +17,7 @@ import pydicom
 
 from node import __version__
 from node.config import Config
-from node.dicom.identity import checked_identity
+from node.dicom.identity import checked_identities
 from node.dicom.uids import derived_uid
 from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
@@ -108,11 +108,12 @@ def _write_objects(
     assert request.selection is not None
     identity = _identity(config, request, _method(config, request))
     source, masks = read_volume(request.selection.chosen[Contrast.T1C]), read_masks(folder)
+    files = dict.fromkeys(path for path, _ in source.sources)
+    checked = checked_identities(pydicom.dcmread(path, stop_before_pixels=True) for path in files)
     seg = write_seg(source, masks, identity)
     aside = folder / "seg.part"
     _write_dataset(seg, aside)
     verify_seg(aside, source, masks)
-    checked = checked_identity(pydicom.dcmread(source.sources[0][0], stop_before_pixels=True))
     header, cautions = checked.header, [*doubts, *(text for text in checked.cautions if text not in doubts)]
     report = write_report(
         seg, ReportContent(request.selection, header, tuple(cautions), short_lines(request.selection)), identity

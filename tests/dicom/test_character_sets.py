@@ -17,7 +17,7 @@ from phantoms import IDENTITY
 from pydicom import Dataset, charset
 
 from node.dicom.character_sets import is_written, legible, pydicom_tables_kept, terms_of, write_in_fitting_set
-from node.dicom.identity import checked_identity
+from node.dicom.identity import checked_identity, differing_identity
 from node.errors import InstanceRefused
 from node.sr_writer.refusal import verify_refusal, write_refusal
 
@@ -250,3 +250,24 @@ def test_lines_of_a_report_hold_neither_escape_sequences_nor_question_marks(tmp_
     texts = [str(each.get("TextValue")) for each in pydicom.dcmread(file).ContentSequence]
     assert [lines[0], "T1: series 3 '小东 T1'"] == [text for text in texts if text.startswith("T")]
     assert legible("a\x1b(Bb\x00c") == "ab c"
+
+
+def test_a_result_in_which_escape_sequences_are_left_is_not_taken_for_the_source() -> None:
+    """Compared with a source of the same wrong name, a result is refused with the tag of the name."""
+    with_escape = Name(("ISO_IR 100",), b"Zhang=\x1b$)A\xd5\xc5\x1b$B", "")
+    result, source = make_instance(1), make_instance(1)
+    for dataset in (result, source):
+        with_name(dataset, with_escape)
+    with pytest.raises(InstanceRefused, match=r"^\(0010,0010\) .* escape sequences"):
+        differing_identity(result, source, ("PatientName",))
+
+
+def test_the_identity_of_a_result_is_compared_as_text() -> None:
+    """The same name in two character sets is one name; another name, or none, is told by its keyword."""
+    result, source = make_instance(1), make_instance(1)
+    with_name(result, Name(("ISO_IR 192",), "Müller^Jörg".encode(), ""))
+    with_name(source, Name(("ISO_IR 100",), b"M\xfcller^J\xf6rg", ""))
+    assert differing_identity(result, source, ("PatientID", "PatientName")) == ""
+    for other in ("Muller^Jorg", ""):
+        result.PatientName = other
+        assert differing_identity(result, source, ("PatientID", "PatientName")) == "PatientName"
