@@ -10,11 +10,13 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pydicom
 from pydicom import charset
 from pydicom.charset import decode_bytes, encode_string
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, TEXT_VR_DELIMS
 
@@ -121,6 +123,24 @@ def codecs_for(terms: Sequence[str], values: Iterable[bytes]) -> tuple[tuple[str
     if not texts:
         return (_DEFAULT,), False
     return ("UTF8" if all(_is_valid(text, "UTF8") for text in texts) else "latin_1",), True
+
+
+def use_own_table(dataset: pydicom.Dataset) -> None:
+    """Let pydicom decode the texts of a data set that was just read by the codecs of this module, when they are asked.
+
+    Texts without a named set are decoded as `codecs_for` says.
+    """
+    tags = list(dataset.keys())  # iterating over the data set itself would decode it
+    stored = [cast(DataElement | RawDataElement, dataset.get_item(tag)) for tag in tags]
+    values = [raw.value or b"" for raw in stored if isinstance(raw, RawDataElement) and _has_text(raw)]
+    codecs, _ = codecs_for(terms_of(dataset), values)
+    is_implicit, is_little_endian = dataset.original_encoding
+    dataset.set_original_encoding(is_implicit, is_little_endian, list(codecs))
+
+
+def _has_text(raw: RawDataElement) -> bool:
+    vr = raw.VR or (dictionary_VR(raw.tag) if dictionary_has_tag(raw.tag) else "UN")
+    return vr in CUSTOMIZABLE_CHARSET_VR
 
 
 def _is_valid(value: bytes, codec: str) -> bool:

@@ -16,7 +16,14 @@ from instances import make_instance, write_instance_file
 from phantoms import IDENTITY
 from pydicom import Dataset, charset
 
-from node.dicom.character_sets import is_written, legible, pydicom_tables_kept, terms_of, write_in_fitting_set
+from node.dicom.character_sets import (
+    is_written,
+    legible,
+    pydicom_tables_kept,
+    terms_of,
+    use_own_table,
+    write_in_fitting_set,
+)
 from node.dicom.identity import checked_identity, differing_identity
 from node.errors import InstanceRefused
 from node.sr_writer.refusal import verify_refusal, write_refusal
@@ -271,3 +278,55 @@ def test_the_identity_of_a_result_is_compared_as_text() -> None:
     for other in ("Muller^Jorg", ""):
         result.PatientName = other
         assert differing_identity(result, source, ("PatientID", "PatientName")) == "PatientName"
+
+
+@pytest.mark.parametrize(
+    ("terms", "encoded", "text"),
+    [
+        ((), "T1 größer".encode(), "T1 größer"),
+        ((), b"T1 gr\xf6\xdfer", "T1 größer"),
+        (("ISO_IR 203",), b"\xa4", "€"),
+        (("UTF-8",), "T1 増強".encode(), "T1 増強"),
+        (("ISO_IR 144",), b"\xbb\xee\xda", "Люк"),
+    ],
+)
+def test_a_description_is_decoded_by_the_same_rule_as_names(
+    tmp_path: Path, terms: tuple[str, ...], encoded: bytes, text: str
+) -> None:
+    """A header whose texts are read one by one gives them as they would be copied."""
+    source = make_instance(1)
+    if terms:
+        source.SpecificCharacterSet = list(terms)
+    set_bytes(source, "SeriesDescription", "LO", encoded)
+    header = pydicom.dcmread(write_instance_file(tmp_path, source))
+    use_own_table(header)
+    assert header.SeriesDescription == text
+
+
+@pytest.mark.parametrize(
+    "terms", [b"", b" ", b"\\", b"ISO_IR 100\\ISO_IR 144", b"ISO_IR 192\\ISO 2022 IR 87", b"GBK\\GB18030", b"\xff",
+              b"rot13", b"utf-16", b"hex", b"ISO 2022 IR 6\\\\", b"ISO 2022 IR 87", b"ISO_IR 58", b"x" * 40]
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [b"Mueller^Joerg", b"M\xfcller^J\xf6rg", "山^田".encode(), b"\x1b$B;3\x1b(B"])
+def test_any_character_set_gives_a_clean_name_or_a_refusal_with_the_tag(
+    tmp_path: Path, terms: bytes, name: bytes
+) -> None:
+    """Whatever Specific Character Set holds: the name is readable, in UTF-8, or refused; never another error."""
+    source = make_instance(1)
+    placeholder = b"ISO_IR 100".ljust(48)
+    for keyword, vr, value in (("SpecificCharacterSet", "CS", placeholder), ("PatientName", "PN", name)):
+        set_bytes(source, keyword, vr, value)
+    file = write_instance_file(tmp_path, source)
+    file.write_bytes(file.read_bytes().replace(placeholder, terms.ljust(48)))
+    try:
+        checked = checked_identity(pydicom.dcmread(file))
+    except InstanceRefused as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+        write_in_fitting_set(checked.header)
+        read = pydicom.dcmread(write_instance_file(tmp_path, checked.header))
+        assert str(read.PatientName).isprintable()
+        assert "\ufffd" not in str(read.PatientName)
+    assert not refusal or refusal.startswith("(0010,0010) ")
