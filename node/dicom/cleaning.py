@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import re
 import struct
 import warnings
@@ -61,26 +62,26 @@ class Cleaner:
         is_implicit, is_little_endian = dataset.original_encoding
         dataset.set_original_encoding(is_implicit, is_little_endian, list(self._codecs))
 
-    def clean(self) -> Iterator[tuple[str, str]]:
+    def clean(self) -> list[tuple[str, str]]:
         """Clean all attributes in place; the keyword of each that is removed, or changed, and why.
 
         The reason is empty for a repaired value. A removed attribute is missing afterwards.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings repeat values
-            for tag in self._tags:
-                keyword = keyword_for_tag(tag)
-                try:
-                    is_changed = self._clean_element(tag, keyword)
-                except InvalidValue as error:
-                    del self._dataset[tag]
-                    yield keyword, str(error)
-                except _MALFORMED:
-                    del self._dataset[tag]
-                    yield keyword, "cannot be read"
-                else:
-                    if is_changed:
-                        yield keyword, ""
+            found = [(keyword_for_tag(tag), self._problem(tag)) for tag in self._tags]
+        return [(keyword, problem) for keyword, problem in found if problem is not None]
+
+    def _problem(self, tag: BaseTag) -> str | None:
+        """Clean one attribute: None if it stays as it was, empty if it is repaired, else why it is removed."""
+        try:
+            return "" if self._clean_element(tag, keyword_for_tag(tag)) else None
+        except InvalidValue as error:
+            problem = str(error)
+        except _MALFORMED:
+            problem = "cannot be read"
+        del self._dataset[tag]
+        return problem
 
     def _clean_element(self, tag: BaseTag, keyword: str) -> bool:
         vr = dictionary_VR(tag)
@@ -88,18 +89,22 @@ class Cleaner:
             return self._clean_sequence(tag, keyword)
         if vr not in (*_STRINGS, *_NUMBERS):
             return False
-        written_vr = self._dataset.get_item(tag).VR
-        values = self._values(tag, vr)
+        written_vr = _stored(self._dataset, tag).VR
         # an unknown VR is no fault of the value (PS3.5 6.2.2), any other one is
         is_changed = written_vr not in (None, "UN", vr)
+        if is_changed and vr in _NUMBERS:
+            raise InvalidValue("has another value representation")
+        values = self._values(tag, vr)
         found = valid_values(keyword, vr, _multiplicity(tag), values)
         if keyword in ENUMERATED and not set(found) <= set(ENUMERATED[keyword]):
             raise InvalidValue("is none of the enumerated values")
         if keyword in POSITIVE and any(value and float(value) <= 0 for value in found):
             raise InvalidValue("is not greater than zero")
-        is_changed = is_changed or found != [value.rstrip(" \0") for value in values]
         if vr in _NUMBERS:
-            return is_changed
+            if not all(math.isfinite(float(value)) for value in found):
+                raise InvalidValue("is not a finite number")
+            return False
+        is_changed = is_changed or found != [value.rstrip(" \0") for value in values]
         is_padded = vr in ("DA", "TM") and found != values
         is_decoded = vr in CUSTOMIZABLE_CHARSET_VR and (self.is_rewritten or self._differs(tag, found))
         if is_changed or is_padded or is_decoded or written_vr == "UN":
@@ -152,7 +157,7 @@ class Cleaner:
             copied = copy.deepcopy(item)
             is_changed |= _repair_code(copied)
             cleaner = Cleaner(copied, list(copied.dir()), self)
-            is_changed |= bool(list(cleaner.clean())) | _drop_context(copied)
+            is_changed |= bool(cleaner.clean()) | _drop_context(copied)
             is_rewritten |= cleaner.is_rewritten
             if cleaner.is_rewritten and "SpecificCharacterSet" in copied:
                 del copied.SpecificCharacterSet

@@ -59,10 +59,12 @@ def valid_values(keyword: str, vr: str, multiplicity: int, values: Sequence[str]
         InvalidValue: the right value is not certain.
     """
     plain = [value.rstrip(" \0") for value in values]
+    if plain in ([], [""]):
+        return plain
     if multiplicity == 1 and len(plain) > 1:
         return [_single(keyword, vr, plain)]
     if multiplicity:
-        if plain and len(plain) != multiplicity:
+        if len(plain) != multiplicity:
             raise InvalidValue(f"has {len(plain)} values, where {multiplicity} are required")
         return [valid_value(keyword, vr, value) for value in plain]
     kept, problem = [], None

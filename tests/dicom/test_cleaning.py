@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 
 import pytest
 from copied_values import item, set_bytes
@@ -39,6 +40,7 @@ CASES = [  # keyword, bytes, the values afterwards, and whether a caution tells 
     ("PregnancyStatus", struct.pack("<H", 4), "4", False),
     ("PregnancyStatus", struct.pack("<H", 9), ABSENT, True),
     ("PregnancyStatus", b"\x04\x00\x00", ABSENT, True),
+    ("LongitudinalTemporalOffsetFromEvent", struct.pack("<d", float("nan")), ABSENT, True),
     ("SmokingStatus", b"UNKNOWN", "UNKNOWN", False),
     ("SmokingStatus", b"unknown", "UNKNOWN", True),
     ("SmokingStatus", b"SOMETIMES", ABSENT, True),
@@ -239,13 +241,29 @@ def test_a_module_is_copied_whole_or_not_at_all(values: dict[str, object], expec
 
 
 def test_a_wrong_value_representation_is_corrected() -> None:
-    """A value in another VR than the dictionary's is written in the right one: silently only if it was unknown."""
+    """A text in another VR than the dictionary's is written in the right one: silently only if it was unknown."""
     for vr, is_told in (("UN", False), ("LO", True)):
         header = make_instance(1)
         set_bytes(header, "PatientWeight", vr, b"70.5")
         checked = checked_identity(reread(header))
         assert (checked.header["PatientWeight"].VR, checked.header.PatientWeight) == ("DS", 70.5)
         assert checked.changed == (("PatientWeight",) if is_told else ())
+
+
+def test_a_number_in_the_form_of_a_text_is_left_out() -> None:
+    """The bytes of a binary number that has another VR than the dictionary's are not certain."""
+    header = make_instance(1)
+    set_bytes(header, "PregnancyStatus", "LO", b"4 ")
+    checked = checked_identity(reread(header))
+    assert (checked.changed, "PregnancyStatus" in checked.header) == (("PregnancyStatus",), False)
+
+
+def test_warnings_stay_as_they_are_set_after_a_refusal() -> None:
+    """A refusal in the middle of a header does not leave pydicom's warnings switched off."""
+    before = list(warnings.filters)
+    with pytest.raises(InstanceRefused):
+        checked_identity(given("PatientID", b"1\\2"))
+    assert list(warnings.filters) == before
 
 
 MUTATIONS = (

@@ -218,3 +218,26 @@ def test_results_under_a_guessed_identity_are_not_written(tmp_path: Path, keywor
         make_results(tmp_path, fault(keyword, vr, value))
     assert str(Tag(keyword)) in str(refused.value)
     assert value.decode() not in str(refused.value)
+
+
+@pytest.mark.parametrize("character_set", ["ISO_IR 100", ""])
+def test_texts_in_items_are_converted_with_the_result(tmp_path: Path, character_set: str) -> None:
+    """If SEG or SR is written in UTF-8, so are names and meanings that it copies in items of sequences."""
+
+    def change(instance: Dataset) -> None:
+        instance.SpecificCharacterSet = character_set
+        set_bytes(instance, "PatientName", "PN", b"M\xfcller^J\xf6rg")
+        code, other = item(CodeValue="1", CodingSchemeDesignator="99X"), item(TypeOfPatientID="TEXT")
+        set_bytes(code, "CodeMeaning", "LO", b"MR Sch\xe4del")
+        set_bytes(other, "PatientID", "LO", b"M\xfc-1")
+        instance.ProcedureCodeSequence, instance.OtherPatientIDsSequence = [code], [other]
+        instance.set_original_encoding(False, True, "latin_1" if character_set else "iso8859")
+
+    seg, sr = map(pydicom.dcmread, make_results(tmp_path, change, ("T2: series 4 'T2 造影'",)))
+    assert seg.SpecificCharacterSet == (character_set or "ISO_IR 192")
+    assert sr.SpecificCharacterSet == "ISO_IR 192"
+    for result in (seg, sr):
+        assert result.PatientName == "Müller^Jörg"
+        assert result.ProcedureCodeSequence[0].CodeMeaning == "MR Schädel"
+        assert result.OtherPatientIDsSequence[0].PatientID == "Mü-1"
+    assert b"Sch\xc3\xa4del" in (tmp_path / "sr.dcm").read_bytes()
