@@ -2,82 +2,159 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date, datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import pydicom
-from pydicom.multival import MultiValue
+from pydicom.datadict import dictionary_description
+from pydicom.tag import Tag
 
-_SEXES = ("M", "F", "O", "")
-_TYPE_2 = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
-    "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
-# PS3.5 Table 6.2-1, with the form of ACR-NEMA that it names: YYYY.MM.DD for DA, HH:MM:SS.frac for TM
-_DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
-_TIME = re.compile(r"([01][0-9]|2[0-3])((:?)[0-5][0-9](\3([0-5][0-9]|60)(\.[0-9]{1,6})?)?)?")
-_DATES = ("PatientBirthDate", "StudyDate", "LastMenstrualDate")
-_TIMES = ("PatientBirthTime", "StudyTime")
-_REGISTERED = (13, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166)
-_CHARACTER_SETS = {*(f"ISO_IR {number}" for number in (*_REGISTERED, 192)), "GB18030", "GBK"}
-_FIRST_EXTENDED = {f"ISO 2022 IR {number}" for number in (6, *_REGISTERED)}
-_EXTENDED = _FIRST_EXTENDED | {f"ISO 2022 IR {number}" for number in (58, 87, 159)}
+from node.dicom.character_sets import UNICODE, is_defined, terms_of
+from node.dicom.cleaning import Cleaner
+from node.dicom.copied_modules import COPIED, DEIDENTIFICATION, IDENTIFYING, MEASURES, PARTNERS, TYPE_2, WHOLE_MODULES
+from node.errors import InstanceRefused
+
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_OF_PLANES = ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence")
+_NAMING_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+_EMPTIED = ("PatientBirthTime", "LastMenstrualDate")
+_OF_ONE_SERIES = ("PatientID", "PatientName", "StudyInstanceUID")
+_NAMES = {"UTF8": "UTF-8", "latin_1": "Latin-1", "euc_kr": "ISO 2022 IR 149", "iso_ir_58": "ISO 2022 IR 58"}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedIdentity:
+    """A header without values that the standard forbids.
+
+    Attributes:
+        header: the data set that was given.
+        changed: keywords of the attributes whose values were repaired, emptied or removed.
+        read_as: the character set that was assumed for its texts; empty if the header names it.
+    """
+
+    header: pydicom.Dataset
+    changed: tuple[str, ...]
+    read_as: str
+
+    @property
+    def cautions(self) -> list[str]:
+        """What a reader of the results should know, in sentences without values of the header."""
+        texts = []
+        if self.changed:
+            texts.append(f"values that the standard forbids were repaired or left out: {', '.join(self.changed)}")
+        if self.read_as:
+            texts.append(f"the source does not name the character set of its texts, which were read as {self.read_as}")
+        return texts
+
+
+def checked_identity(dataset: pydicom.Dataset) -> CheckedIdentity:
+    """Clean, in place, what a result copies from ``dataset``; the same data set may be given again.
+
+    Scanners and anonymisers write values that a result must not repeat. A value whose meaning is certain is repaired
+    (`node.dicom.value_rules`); any other is emptied if its attribute is of type 2, else removed. An absent attribute of
+    type 2 becomes empty. Texts are decoded by the character set that the header names, and are written in UTF-8 if
+    results cannot be written in it.
+
+    Name, ID and UIDs are not emptied, and of two values none is chosen: the result would name another patient or image,
+    or none, and would be filed without anybody noticing.
+
+    Raises:
+        InstanceRefused: a value of `IDENTIFYING` is one that the standard forbids; the text names the tag.
+    """
+    return _checked(dataset, is_strict=True)
+
+
+def checked_identities(headers: Iterable[pydicom.Dataset]) -> CheckedIdentity:
+    """`checked_identity` of each instance of a series; the header is that of the first, ``changed`` that of all.
+
+    Raises:
+        InstanceRefused: as `checked_identity`, or two instances name different patients or studies.
+    """
+    first: CheckedIdentity | None = None
+    changed: dict[str, None] = {}
+    for header in headers:
+        checked = checked_identity(header)
+        first = first or checked
+        changed |= dict.fromkeys(checked.changed)
+        for keyword in _OF_ONE_SERIES:
+            if str(header.get(keyword) or "") != str(first.header.get(keyword) or ""):
+                raise InstanceRefused(f"{_named(keyword)} differs between its instances")
+    if first is None:
+        raise InstanceRefused("the series has no instances")
+    return replace(first, changed=tuple(changed))
 
 
 def with_valid_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
-    """``dataset`` without values in its patient and study modules that the standard forbids, in place.
+    """The header of `checked_identity`."""
+    return checked_identity(dataset).header
 
-    Scanners and anonymisers write values that a result must not repeat, and no value is guessed: an absent attribute
-    of type 2 becomes empty; so do a date or time in no valid form (PS3.5 Table 6.2-1) and a Patient's Sex other than
-    M, F, O (PS3.3 C.2.3); an optional Context Group Extension Flag other than Y, N (PS3.3 8.8) is removed. A date or
-    time in the form of ACR-NEMA is rewritten in that of DICOM. Text in a character set that is not named in full
-    (PS3.3 C.12.1.1.2) is converted to UTF-8. Name, ID and UIDs stay as they are otherwise.
+
+def with_emptied_identity(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """``dataset``, in place, as by `checked_identity`, but with an empty name or ID if it has no valid one.
+
+    For a refusal, which belongs to the study by its Study Instance UID. UIDs other than that of the frame of reference
+    stay as they are, since nothing else names the study.
     """
-    _give_known_character_set(dataset)
-    for keyword in _TYPE_2:
+    uids = {keyword: dataset.get_item(keyword) for keyword in _NAMING_UIDS if keyword in dataset}
+    _checked(dataset, is_strict=False)
+    for keyword, element in uids.items():
         if keyword not in dataset:
-            setattr(dataset, keyword, "")
-    for keywords, valid in ((_DATES, _valid_date), (_TIMES, _valid_time)):
-        for keyword in keywords:
-            if keyword in dataset:
-                setattr(dataset, keyword, valid(str(dataset[keyword].value or "").rstrip(" ")))
-    if dataset.get("PatientSex", "") not in _SEXES:
-        dataset.PatientSex = ""
-    for keyword in ("ProcedureCodeSequence", "PatientSpeciesCodeSequence", "ReasonForPerformedProcedureCodeSequence"):
-        for code in dataset.get(keyword) or ():
-            if code.get("ContextGroupExtensionFlag", "Y") not in ("Y", "N"):
-                del code.ContextGroupExtensionFlag
+            dataset[keyword] = element
     return dataset
 
 
-def _valid_date(value: str) -> str:
-    """``value`` as YYYYMMDD; empty if it is not one day of the calendar."""
-    found = _DATE.fullmatch(value)
-    if not found:
-        return ""
-    year, _, month, day = found.groups()
-    try:
-        date(int(year), int(month), int(day))
-    except ValueError:
-        return ""
-    return f"{year}{month}{day}"
+def _checked(dataset: pydicom.Dataset, is_strict: bool) -> CheckedIdentity:
+    cleaner = Cleaner(dataset, COPIED)
+    changed = [] if is_defined(terms_of(dataset)) else ["SpecificCharacterSet"]
+    for keyword, problem in cleaner.clean():
+        if problem and is_strict and keyword in IDENTIFYING:
+            raise InstanceRefused(f"{_named(keyword)} {problem}")
+        changed.append(keyword)
+        if problem and (keyword in TYPE_2 or keyword in _EMPTIED):
+            setattr(dataset, keyword, "")
+    changed += [*_clean_planes(dataset, cleaner), *_complete_modules(dataset)]
+    for keyword in TYPE_2:
+        if keyword not in dataset:
+            setattr(dataset, keyword, "")
+    if cleaner.is_rewritten:
+        dataset.SpecificCharacterSet = UNICODE
+    return CheckedIdentity(dataset, tuple(dict.fromkeys(changed)), _NAMES.get(cleaner.read_as, ""))
 
 
-def _valid_time(value: str) -> str:
-    """``value`` as HHMMSS.FFFFFF or a shorter form of it; empty if it is not one time of day."""
-    return value.replace(":", "") if _TIME.fullmatch(value) else ""
+def _named(keyword: str) -> str:
+    """Tag and name of an attribute."""
+    return f"{Tag(keyword)} {dictionary_description(Tag(keyword))}"
 
 
-def _give_known_character_set(dataset: pydicom.Dataset) -> None:
-    """Keep a Specific Character Set that highdicom can write; with any other, decode all text and write it in UTF-8."""
-    value = dataset.get("SpecificCharacterSet")
-    if value is None:
-        return
-    first, *others = list(value) if isinstance(value, MultiValue) else [value]
-    if first in (_FIRST_EXTENDED if others else _CHARACTER_SETS) and _EXTENDED.issuperset(others):
-        return
-    dataset.decode()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
+def _clean_planes(dataset: pydicom.Dataset, parent: Cleaner) -> Iterator[str]:
+    """Clean the decimal strings in the functional groups of a multi-frame image; the keywords of those changed."""
+    for groups in _GROUPS:
+        for group in dataset.get(groups) or ():
+            for sequence in _OF_PLANES:
+                for item in group.get(sequence) or ():
+                    yield from (keyword for keyword, _ in Cleaner(item, MEASURES, parent).clean())
+
+
+def _complete_modules(dataset: pydicom.Dataset) -> Iterator[str]:
+    """Remove attributes that must not stand without others, and modules that lack a required one; their keywords."""
+    partners: list[tuple[str, tuple[str, ...]]] = [*PARTNERS]
+    if dataset.get("PatientIdentityRemoved") == "YES":
+        partners.append(("PatientIdentityRemoved", DEIDENTIFICATION))
+    for keyword, required in partners:
+        if dataset.get(keyword) and not any(dataset.get(each) for each in required):
+            del dataset[keyword]
+            yield keyword
+    for module, needed, type_2 in WHOLE_MODULES:
+        present = [keyword for keyword in module if keyword in dataset]
+        if present and not all(any(dataset.get(keyword) for keyword in one_of) for one_of in needed):
+            for keyword in present:
+                del dataset[keyword]
+            yield from present
+        elif present:
+            for keyword in type_2:
+                if keyword not in dataset:
+                    setattr(dataset, keyword, [] if keyword.endswith("Sequence") else "")
 
 
 def stamp(dataset: pydicom.Dataset, created: datetime) -> None:
@@ -87,3 +164,18 @@ def stamp(dataset: pydicom.Dataset, created: datetime) -> None:
         setattr(dataset, f"{moment}Time", created.strftime("%H%M%S.%f"))
     for equipment in dataset.get("ContributingEquipmentSequence", ()):
         equipment.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f%z")
+
+
+def differing_identity(result: pydicom.Dataset, source: pydicom.Dataset, keywords: tuple[str, ...]) -> str:
+    """The first of ``keywords`` whose value differs, after decoding, between a result and its source; empty if none.
+
+    Both data sets are cleaned in place, the source by `with_emptied_identity`.
+
+    Raises:
+        InstanceRefused: the result's name, ID or a UID is one that the standard forbids, escape sequences left in a
+            name, say; the text names the tag.
+    """
+    checked_identity(result)
+    with_emptied_identity(source)
+    found = (keyword for keyword in keywords if str(result.get(keyword) or "") != str(source.get(keyword) or ""))
+    return next(found, "")

@@ -17,6 +17,7 @@ import pydicom
 
 from node import __version__
 from node.config import Config
+from node.dicom.identity import checked_identities
 from node.dicom.uids import derived_uid
 from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
@@ -33,12 +34,12 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, segm
 
     Raises:
         VerificationError: a file that was read back differs from the content it was written from.
+        InstanceRefused: the source does not say for certain whose images they are.
     """
     assert request.selection is not None
     begun = time.monotonic()
     replaced = _replaced(folder.parent, request)
-    cautions = [*_replacement(request, replaced), *segmented.cautions]
-    volumes = _write_objects(config, request, cautions, folder)
+    volumes, cautions = _write_objects(config, request, [*_replacement(request, replaced), *segmented.cautions], folder)
     result = {
         "state": "reported",
         "study_instance_uid": request.study_instance_uid,
@@ -91,8 +92,13 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_objects(config: Config, request: ProcessingRequest, cautions: list[str], folder: Path) -> dict[str, float]:
-    """Write ``seg.dcm`` and ``sr.dcm``, each read back and compared before it is renamed; returns volumes in ml."""
+def _write_objects(
+    config: Config, request: ProcessingRequest, doubts: list[str], folder: Path
+) -> tuple[dict[str, float], list[str]]:
+    """Write ``seg.dcm`` and ``sr.dcm``, each read back and compared before it is renamed.
+
+    Returns volumes in ml, and the cautions: ``doubts``, and what was changed in values that are copied from the source.
+    """
     from node.segmentation.regions_file import read_masks
     from node.segmentation.seg_writer import verify_seg, write_seg
     from node.segmentation.volume import read_volume
@@ -102,11 +108,13 @@ def _write_objects(config: Config, request: ProcessingRequest, cautions: list[st
     assert request.selection is not None
     identity = _identity(config, request, _method(config, request))
     source, masks = read_volume(request.selection.chosen[Contrast.T1C]), read_masks(folder)
+    files = dict.fromkeys(path for path, _ in source.sources)
+    checked = checked_identities(pydicom.dcmread(path, stop_before_pixels=True) for path in files)
     seg = write_seg(source, masks, identity)
     aside = folder / "seg.part"
     _write_dataset(seg, aside)
     verify_seg(aside, source, masks)
-    header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+    header, cautions = checked.header, [*doubts, *(text for text in checked.cautions if text not in doubts)]
     report = write_report(
         seg, ReportContent(request.selection, header, tuple(cautions), short_lines(request.selection)), identity
     )
@@ -114,7 +122,7 @@ def _write_objects(config: Config, request: ProcessingRequest, cautions: list[st
     verify_report(folder / "sr.part", seg, header)
     aside.replace(folder / "seg.dcm")
     (folder / "sr.part").replace(folder / "sr.dcm")
-    return {each.concept.region: round(each.volume_ml, 3) for each in measure(seg)}
+    return {each.concept.region: round(each.volume_ml, 3) for each in measure(seg)}, cautions
 
 
 def write_refused(config: Config, request: ProcessingRequest, folder: Path, reason: str) -> list[str]:

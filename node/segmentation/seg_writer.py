@@ -13,7 +13,8 @@ from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescripti
 from numpy.typing import NDArray
 from pydicom.pixels.utils import unpack_bits
 
-from node.dicom.identity import stamp, with_valid_identity
+from node.dicom.character_sets import write_in_fitting_set
+from node.dicom.identity import differing_identity, stamp, with_valid_identity
 from node.dicom.uids import derived_uid
 from node.errors import VerificationError
 from node.segmentation.seg_sources import image_references, restore_references, source_images
@@ -62,6 +63,7 @@ def write_seg(
         )
     restore_references(seg, source)
     _make_deterministic(seg, identity)
+    write_in_fitting_set(seg)
     return seg
 
 
@@ -114,10 +116,10 @@ def verify_seg(file: Path, source: SourceVolume, masks_zyx: Mapping[str, NDArray
             lie on a plane of the source, or references another plane; a segment differs from its mask.
     """
     dataset = pydicom.dcmread(file)
-    header = with_valid_identity(pydicom.dcmread(source.sources[0][0], stop_before_pixels=True))
-    for keyword in _IDENTITY:
-        if str(dataset.get(keyword)) != str(header.get(keyword)):
-            raise VerificationError(f"SEG: {keyword} is not that of its source")
+    header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+    keyword = differing_identity(dataset, header, _IDENTITY)
+    if keyword:
+        raise VerificationError(f"SEG: {keyword} is not that of its source")
     spacing_mm = float(dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices)
     if abs(spacing_mm - source.image.GetSpacing()[2]) > POSITION_TOLERANCE_MM:
         raise VerificationError(f"SEG: SpacingBetweenSlices is {spacing_mm} mm, its planes lie elsewhere")

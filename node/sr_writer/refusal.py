@@ -7,16 +7,21 @@ from pathlib import Path
 
 import pydicom
 from highdicom import sr
+from highdicom._standard_utils import get_sop_class_iod_map
 from highdicom.sr import CodedConcept, EnhancedSR
 from pydicom.sr.codedict import codes
+from pydicom.uid import MRImageStorage
 
-from node.dicom.identity import stamp, with_valid_identity
+from node.dicom.character_sets import legible, write_in_fitting_set
+from node.dicom.identity import differing_identity, stamp, with_emptied_identity
 from node.dicom.uids import derived_uid
 from node.errors import VerificationError
 from node.sr_writer.codes import COMMENT, FINDING, REFUSAL_TITLE
 from node.study import ResultIdentity
 
 SERIES_NUMBER = 9803
+
+_KNOWN_CLASSES = frozenset(get_sop_class_iod_map())
 
 _ABOUT = "Automatic message for research; not a medical device. The study was not segmented."
 
@@ -46,14 +51,27 @@ def write_refusal(
     root.ContentSequence = sr.ContentSequence(
         [
             *device,
-            sr.TextContentItem(CodedConcept.from_code(FINDING), f"No result. {reason}", contains),
+            sr.TextContentItem(CodedConcept.from_code(FINDING), f"No result. {legible(reason)}", contains),
             sr.TextContentItem(CodedConcept.from_code(COMMENT), _ABOUT, contains),
         ]
     )
+    document = _document(with_emptied_identity(header), root, identity)
+    stamp(document, identity.created)
+    document.SoftwareVersions = [identity.node_version]
+    document.StationName = identity.station_name
+    write_in_fitting_set(document)
+    return document
+
+
+def _document(header: pydicom.Dataset, root: sr.ContainerContentItem, identity: ResultIdentity) -> EnhancedSR:
+    """The document about ``header``'s study, with its patient and study modules and a reference to the instance."""
+    sop_class_uid = header.SOPClassUID
+    if sop_class_uid not in _KNOWN_CLASSES:  # highdicom looks up the modules by SOP class, and fails for a private one
+        header.SOPClassUID = MRImageStorage
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom repeats pydicom's warnings about values of the source
         document = EnhancedSR(
-            evidence=[_encodable(reason, with_valid_identity(header))],
+            evidence=[header],
             content=root,
             series_instance_uid=derived_uid(identity.workflow_id, "refusal series"),
             series_number=SERIES_NUMBER,
@@ -64,18 +82,10 @@ def write_refusal(
             is_final=False,
             series_description="Glioma segmentation: no result",
         )
-    stamp(document, identity.created)
-    document.SoftwareVersions = [identity.node_version]
-    document.StationName = identity.station_name
+    header.SOPClassUID = sop_class_uid
+    series = document.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    series.ReferencedSOPSequence[0].ReferencedSOPClassUID = sop_class_uid
     return document
-
-
-def _encodable(reason: str, header: pydicom.Dataset) -> pydicom.Dataset:
-    """``header``, changed to UTF-8 if its character set (PS3.3 C.12.1.1.2) may be unable to encode ``reason``."""
-    if not reason.isascii() and header.get("SpecificCharacterSet") != "ISO_IR 192":
-        header.decode()
-        header.SpecificCharacterSet = "ISO_IR 192"
-    return header
 
 
 def verify_refusal(file: Path, header: pydicom.Dataset, reason: str) -> None:
@@ -86,8 +96,8 @@ def verify_refusal(file: Path, header: pydicom.Dataset, reason: str) -> None:
     """
     document = pydicom.dcmread(file)
     texts = [item.TextValue for item in document.ContentSequence if item.ValueType == "TEXT"]
-    if f"No result. {reason}" not in texts:
+    if f"No result. {legible(reason)}" not in texts:
         raise VerificationError("refusal SR does not hold the reason")
-    for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
-        if str(document.get(keyword, "")) != str(header.get(keyword) or ""):
-            raise VerificationError(f"refusal SR: {keyword} is not the source's")
+    differing = differing_identity(document, header, ("PatientID", "PatientName", "StudyInstanceUID"))
+    if differing:
+        raise VerificationError(f"refusal SR: {differing} is not the source's")

@@ -12,7 +12,8 @@ from highdicom import sr
 from highdicom.sr import CodedConcept, EnhancedSR
 from pydicom.sr.codedict import codes
 
-from node.dicom.identity import stamp, with_valid_identity
+from node.dicom.character_sets import legible, write_in_fitting_set
+from node.dicom.identity import differing_identity, stamp, with_valid_identity
 from node.dicom.uids import derived_uid
 from node.errors import VerificationError
 from node.sr_writer.codes import (
@@ -74,7 +75,7 @@ def write_report(seg: pydicom.Dataset, content: ReportContent, identity: ResultI
         title=_coded(REPORT_TITLE),
     )
     for line in comment_lines(content, identity):
-        item = sr.TextContentItem(_coded(COMMENT), line, sr.RelationshipTypeValues.CONTAINS)
+        item = sr.TextContentItem(_coded(COMMENT), legible(line), sr.RelationshipTypeValues.CONTAINS)
         report[0].ContentSequence.append(item)
     return _document(report, seg, content, identity)
 
@@ -99,6 +100,7 @@ def _document(
     stamp(document, identity.created)
     document.SoftwareVersions = [identity.node_version, identity.software.version]
     document.StationName = identity.station_name
+    write_in_fitting_set(document)
     return document
 
 
@@ -144,7 +146,7 @@ def comment_lines(content: ReportContent, identity: ResultIdentity) -> Sequence[
 
 
 def verify_report(file: Path, seg: pydicom.Dataset, source: pydicom.Dataset) -> None:
-    """Read the report file back and compare it with the SEG that it measures and with its source.
+    """Read the report file back and compare it with the SEG that it measures and with its source, cleaned in place.
 
     Raises:
         VerificationError: a volume, the reference to the SEG, or the patient's or study's identity differs.
@@ -164,9 +166,9 @@ def verify_report(file: Path, seg: pydicom.Dataset, source: pydicom.Dataset) -> 
     }
     if segs != {seg.SOPInstanceUID}:
         raise VerificationError("SR does not reference the SEG that it measures, and that alone")
-    for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
-        if str(document.get(keyword, "")) != str(source.get(keyword) or ""):
-            raise VerificationError(f"SR: {keyword} is not the source's")
+    differing = differing_identity(document, source, ("PatientID", "PatientName", "StudyInstanceUID"))
+    if differing:
+        raise VerificationError(f"SR: {differing} is not the source's")
 
 
 def _items(content: pydicom.Dataset) -> Iterator[pydicom.Dataset]:

@@ -9,19 +9,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pydicom
 import pytest
+from copied_values import set_bytes
 from instances import encode_instance, make_instance
 from node_process import write_config
+from pydicom import Dataset
 from recording_steps import RecordingSteps
 from small_study import make_small_study, write_small_study
 
 from node.config import Config, load_config
 from node.dicom.uids import derived_uid
+from node.errors import InstanceRefused
 from node.processing import result_files
 from node.processing.pipeline import Pipeline
 from node.processing.request import ProcessingRequest, build_request
-from node.processing.result_files import existing_results
+from node.processing.result_files import existing_results, write_results
+from node.processing.step_records import Segmentation
+from node.segmentation import regions_file
+from node.segmentation.volume import read_volume
 from node.series.explain import selection_as_dict
+from node.sr_writer.codes import SEGMENTS
+from node.study import Contrast, Software
 
 
 @pytest.fixture
@@ -155,3 +165,59 @@ def test_report_names_the_latest_earlier_one(tmp_path: Path, study_request: Proc
     assert text.endswith("other series were chosen since")
     assert result_files._replaced(tmp_path, replace(study_request, earlier=(cancelled, refused))) is None
     assert result_files._replacement(study_request, None) == []
+
+
+def study_with(keyword: str, vr: str, value: bytes) -> dict[str, list[Dataset]]:
+    """The small study with these bytes in one attribute of its T1c series."""
+    study = make_small_study()
+    for instance in study["T1c"]:
+        set_bytes(instance, keyword, vr, value)
+    return study
+
+
+def written_for(
+    study: dict[str, list[Dataset]], folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """Results of ``study``, made without a model."""
+    request = build_request(write_small_study(folder / "study", study), config)
+    assert request.selection is not None
+    shape = read_volume(request.selection.chosen[Contrast.T1C]).image.GetSize()[::-1]
+    masks = {concept.region: np.ones(shape, bool) for concept in SEGMENTS}
+    monkeypatch.setattr(regions_file, "read_masks", lambda _: masks)
+    monkeypatch.setattr(result_files, "_method", lambda *_: Software("test", "1"))
+    segmented = Segmentation(brain_ml=1.0, agreement={}, cautions=["a doubt"], seconds=0.0)
+    (folder / "work").mkdir()
+    return write_results(config, request, folder / "work", segmented)
+
+
+def test_a_changed_value_is_told_once_and_never_quoted(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result and the report hold one caution that names the attribute, beside those of the method."""
+    result = written_for(study_with("PatientAge", "AS", b"45 years"), tmp_path, config, monkeypatch)
+    doubt, change = result["cautions"]
+    assert (doubt, "PatientAge" in change, "45" in change) == ("a doubt", True, False)
+    report = pydicom.dcmread(tmp_path / "work" / "sr.dcm")
+    texts = [str(item.get("TextValue")) for item in report.ContentSequence]
+    assert [text for text in texts if text.startswith("Caution")] == ["Caution: a doubt", f"Caution: {change}"]
+    assert "PatientAge" not in report
+
+
+def test_a_series_with_an_instance_of_another_patient_is_refused(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One slice under another ID leaves it open whose images they are: no result is written."""
+    study = make_small_study()
+    study["T1c"][7].PatientID = "ANOTHER"
+    with pytest.raises(InstanceRefused, match=r"^\(0010,0020\) Patient ID differs"):
+        written_for(study, tmp_path, config, monkeypatch)
+
+
+@pytest.mark.parametrize(("keyword", "vr"), [("PatientName", "PN"), ("PatientID", "LO")])
+def test_a_study_of_two_patients_is_refused(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch, keyword: str, vr: str
+) -> None:
+    """No result is written under a name or an ID chosen of two; the reason names the attribute's tag."""
+    with pytest.raises(InstanceRefused, match=r"^\(0010,00[12]0\) Patient"):
+        written_for(study_with(keyword, vr, b"12\\34"), tmp_path, config, monkeypatch)
+    assert not list((tmp_path / "work").glob("*.dcm"))

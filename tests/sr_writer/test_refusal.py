@@ -89,7 +89,28 @@ def test_reason_is_held_in_any_script(
     verify_refusal(file, header, reason)
     document = pydicom.dcmread(file)
     assert document.PatientName == name
-    assert document.SpecificCharacterSet == "ISO_IR 192"
+    is_latin = character_set == "ISO_IR 100" and "größer" in reason
+    assert document.SpecificCharacterSet == ("ISO_IR 100" if is_latin else "ISO_IR 192")
+
+
+@pytest.mark.parametrize(
+    "sop_class_uid",
+    [
+        "1.3.12.2.1107.5.9.1",  # Siemens' private CSA Non-Image Storage
+        "1.2.840.10008.5.1.4.1.1.9999",  # none of the standard
+        "1.2.840.10008.5.1.4.1.1.66",
+        "1.2.840.10008.5.1.4.1.1.88.67",
+    ],
+)
+def test_any_instance_of_the_study_may_name_the_patient(tmp_path: Path, sop_class_uid: str) -> None:
+    """An instance of a private class, as some scanners store first, serves as well; the reference names its class."""
+    header, file = make_instance(1), tmp_path / "refusal.dcm"
+    header.SOPClassUID = sop_class_uid
+    write_refusal(header, header.StudyInstanceUID, REASON, IDENTITY).save_as(file, enforce_file_format=True)
+    verify_refusal(file, header, REASON)
+    evidence = pydicom.dcmread(file).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert evidence.ReferencedSOPSequence[0].ReferencedSOPClassUID == sop_class_uid
+    assert header.SOPClassUID == sop_class_uid
 
 
 @pytest.mark.slow
