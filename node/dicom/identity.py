@@ -29,7 +29,8 @@ class CheckedIdentity:
 
     Attributes:
         header: the data set that was given.
-        changed: keywords of the attributes whose values were repaired, emptied or removed.
+        changed: keywords of the attributes whose values were repaired, emptied or removed. Decimal strings of the plane
+            that were only rounded to the 16 characters allowed are left out: scanners write them, and nothing is lost.
         read_as: the character set that was assumed for its texts; empty if the header names it.
     """
 
@@ -110,7 +111,8 @@ def _checked(dataset: pydicom.Dataset, is_strict: bool) -> CheckedIdentity:
     for keyword, problem in cleaner.clean():
         if problem and is_strict and keyword in IDENTIFYING:
             raise InstanceRefused(f"{_named(keyword)} {problem}")
-        changed.append(keyword)
+        if problem or keyword not in MEASURES:
+            changed.append(keyword)
         if problem and (keyword in TYPE_2 or keyword in _EMPTIED):
             setattr(dataset, keyword, "")
     changed += [*_clean_planes(dataset, cleaner), *_complete_modules(dataset)]
@@ -133,7 +135,7 @@ def _clean_planes(dataset: pydicom.Dataset, parent: Cleaner) -> Iterator[str]:
         for group in dataset.get(groups) or ():
             for sequence in _OF_PLANES:
                 for item in group.get(sequence) or ():
-                    yield from (keyword for keyword, _ in Cleaner(item, MEASURES, parent).clean())
+                    yield from (keyword for keyword, problem in Cleaner(item, MEASURES, parent).clean() if problem)
 
 
 def _complete_modules(dataset: pydicom.Dataset) -> Iterator[str]:

@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dicom2nifti.convert_generic
 import numpy as np
-from dicom2nifti.exceptions import ConversionError, ConversionValidationError
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import DSfloat
 
+from node.dicom.character_sets import pydicom_tables_kept
 from node.dicom.uids import derived_uid
+
+with pydicom_tables_kept():
+    import dicom2nifti.convert_generic
+    from dicom2nifti.exceptions import ConversionError, ConversionValidationError
 
 CONVERSION_ERRORS = (ConversionValidationError, ConversionError)
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pydicom
+
+from node.dicom.identity import checked_identities
 from node.errors import ContentRefused, GeometryRefused, InstanceRefused
 from node.segmentation.volume import SourceVolume, read_volume
 from node.study import Contrast, Selection, Series
@@ -27,7 +30,13 @@ class ExamReader:
         """The volumes of the chosen series, which are no longer kept here.
 
         Raises:
-            RefusedError: a series cannot become a volume.
+            RefusedError: a series cannot become a volume, or the T1c's instances do not say for certain whose images
+                they are, or of which frame of reference: results would name another patient, or none.
         """
+        source = selection.chosen[Contrast.T1C]
+        try:
+            checked_identities(pydicom.dcmread(one.path, stop_before_pixels=True) for one in source.instances)
+        except InstanceRefused as error:
+            raise InstanceRefused(f"{source.label}: {error}") from None
         kept, self._volumes = self._volumes, {}
         return {contrast: kept.get(series) or read_volume(series) for contrast, series in selection.chosen.items()}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom.pixels.utils import unpack_bits
 
 from node.dicom.character_sets import write_in_fitting_set
-from node.dicom.identity import differing_identity, stamp, with_valid_identity
+from node.dicom.identity import differing_identity, stamp
 from node.dicom.uids import derived_uid
 from node.errors import VerificationError
 from node.segmentation.seg_sources import image_references, restore_references, source_images

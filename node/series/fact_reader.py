@@ -10,6 +10,7 @@ from typing import Any, cast
 from pydicom.filereader import dcmread, read_partial
 from pydicom.tag import Tag
 
+from node.dicom.character_sets import use_own_table
 from node.dicom.frames import ENHANCED_MR, Lookup, image_lookups
 from node.dicom.pixel_description import first_pixel_problem
 from node.errors import InstanceRefused
@@ -52,6 +53,7 @@ def read_facts(series: Series, planes: Mapping[str, Any] | None = None) -> Serie
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = dcmread(first.path, stop_before_pixels=True, specific_tags=_FACT_TAGS)
+            use_own_table(dataset)
             is_multiframe = first.sop_class_uid in ENHANCED_MR
             lookup = instance_lookup(dataset, first.frames) if is_multiframe else dataset.get
             places = [place for one in instances for place in _places(one, known)]

@@ -16,6 +16,7 @@ from pydicom import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
+from node.dicom.character_sets import use_own_table
 from node.dicom.uids import is_usable_uid, is_valid_uid
 from node.errors import InstanceRefused, SelectionRefused, StorageError
 from node.series.patient import IDENTITY_TAGS, identity_of, masked
@@ -109,6 +110,7 @@ def _read_identity(path: Path) -> Dataset | None:
             return None
         file.seek(0)
         dataset = read_partial(file, is_past_study_tags, specific_tags=STUDY_TAGS)
+        use_own_table(dataset)
         storage_class = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
         if storage_class == _DIRECTORY or dataset.get("SOPClassUID") in _RAW_DATA:
             return None

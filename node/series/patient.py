@@ -11,6 +11,7 @@ from pydicom.filereader import dcmread
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
+from node.dicom.character_sets import use_own_table
 from node.errors import InstanceRefused
 from node.series.values import DICOM_UNREADABLE
 from node.series.vocabulary import load_vocabulary, plain, tokens
@@ -38,7 +39,9 @@ def read_patient_values(instance: Instance) -> tuple[str, ...]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _values(dcmread(instance.path, stop_before_pixels=True, specific_tags=IDENTITY_TAGS))
+            dataset = dcmread(instance.path, stop_before_pixels=True, specific_tags=IDENTITY_TAGS)
+            use_own_table(dataset)
+            return _values(dataset)
     except DICOM_UNREADABLE as error:
         raise InstanceRefused(f"{instance.path.name} cannot be read: {type(error).__name__}") from None
 
