@@ -9,16 +9,17 @@ from typing import Literal
 from node.errors import InstanceRefused, SelectionRefused, SelectionUndecided
 from node.series.body_part import lies_elsewhere
 from node.series.by_hand import EVIDENCE, assign_by_hand
-from node.series.by_images import Compare
+from node.series.by_images import Compare, may_be_compared
 from node.series.candidate import Candidate, make_candidate, verdict
 from node.series.cautions import cautions_on
 from node.series.facts import SeriesFacts
 from node.series.headers import read_facts
 from node.series.injection import resolve
 from node.series.missing import T1_FAMILY, images_may_decide, missing_text
+from node.series.order import open_reason
 from node.series.ranking import Entry, first_difference, rank, shortfall_of
 from node.series.signs import OtherSeries
-from node.series.twins import SESSION, T1Series, are_twins, comparable, in_one_session
+from node.series.twins import SESSION, T1Series
 from node.series.vocabulary import Vocabulary
 from node.study import Contrast, Selection, Study
 
@@ -163,15 +164,13 @@ def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | N
         member = members.get(one.series.series_instance_uid)
         if member is None:
             continue
-        twins = [other for other in family if are_twins(member, other) and in_one_session(member, other)]
         one.evidence += [text for text in member.evidence if text not in one.evidence]
         one.contrast = Contrast.T1C if member.state == "after" else Contrast.T1
         one.is_inferred = member.is_inferred
-        if member.state is None and twins:
-            names = " and ".join(sorted({member.series.label, *(twin.series.label for twin in twins)}))
-            alike = f"undecided before or after contrast: {names} are alike; no word, bolus tag, overlay or order tells"
-            one.excluded = one.excluded or "; ".join(text for text in (alike, member.doubt) if text)
-            one.is_undecided, one.may_compare = True, bool(comparable(member, family))
+        reason = open_reason(member, family)
+        if reason:
+            one.excluded = one.excluded or reason
+            one.is_undecided, one.may_compare = True, may_be_compared(member, family)
     return cautions
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from node.series.marker import Marker, read_marker
+from node.series.marker import MARKING_GROUPS, Marker, read_marker
 from node.series.vocabulary import OTHER, Vocabulary, Word
 from node.study import Contrast
 
@@ -32,7 +32,8 @@ class Classification:
 
     ``marker``: before or after contrast agent, as the words say, whatever the weighting; ``kind``: the kind of a series
     that is none of the four; ``elsewhere``: why the images show another body part, though their weighting is one of the
-    four; ``contradicted``: why the timing contradicts ``contrast``.
+    four; ``contradicted``: why the timing contradicts ``contrast``; ``bare_name``: the words of the description without
+    those that say before or after contrast.
     """
 
     contrast: Contrast | None
@@ -42,6 +43,7 @@ class Classification:
     kind: str | None = None
     elsewhere: str | None = None
     contradicted: str | None = None
+    bare_name: tuple[str, ...] = ()
 
 
 def classify_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -> Classification:
@@ -49,7 +51,11 @@ def classify_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -
 
     ``is_mprage``: the header says that the images are an MPRAGE as acquired, so "MPR" abbreviates MPRAGE.
     """
-    words = vocabulary.words(text)
+    found = _by_all_words(vocabulary.words(text), is_mprage)
+    return replace(found, bare_name=_bare_name(vocabulary.words(text)))
+
+
+def _by_all_words(words: Sequence[Word], is_mprage: bool) -> Classification:
     marker, marker_evidence = read_marker(words)
     excluded = _excluding_word(words, marker) or (None if is_mprage else _reformat(words))
     if excluded:
@@ -66,6 +72,12 @@ def classify_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -
     else:
         texts = (evidence, f"{marker_evidence}; {weighting} keeps its weighting") if marker_evidence else (evidence,)
     return Classification(weighting, texts, confidence, marker, elsewhere=_vertebrae(words))
+
+
+def _bare_name(words: Sequence[Word]) -> tuple[str, ...]:
+    """The words without those that say before or after contrast ("t1c" counts as "t1")."""
+    kept = [word for word in words if word.group not in MARKING_GROUPS and word.text not in ("+", "c")]
+    return tuple("t1" if word.group == "T1c" else word.text for word in kept)
 
 
 def _first(words: Sequence[Word], *groups: str) -> Word | None:
