@@ -64,11 +64,11 @@ def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) ->
         raise refusal
 
 
-def _images(one: Series, other: Series) -> Comparison:
+def _images(one: Series, other: Series, twin: Series | None = None, /) -> Comparison:
     # imported only if a study needs it, because the import takes seconds
     from node.segmentation.enhancement import compare_enhancement
 
-    return compare_enhancement(one, other)
+    return compare_enhancement(one, other, twin)
 
 
 @series.command("unknown")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +14,11 @@ from pydantic import AliasChoices, Field, TypeAdapter
 from node.config import Config
 from node.dicom import uids
 from node.errors import RefusedError, SelectionRefused, SelectionUndecided
+from node.series.by_images import Compare
 from node.series.headers import read_study
 from node.series.select import Choice, select
 from node.series.vocabulary import load_vocabulary
-from node.study import Comparison, Contrast, Selection, Series, Study
-
-Compare = Callable[[Series, Series], Comparison]
+from node.study import Contrast, Selection, Study
 
 METHOD_VERSION = "1"
 """Increased when the method gives other results; an upgrade that leaves it unchanged processes no study again."""

@@ -2,8 +2,9 @@
 
 Evidence in this order: words; Contrast/Bolus Start Time; a Contrast/Bolus Agent that not all series of the study have;
 a graphic overlay that the series' twin lacks; acquisition order outside the interval between the last series known to
-be before and the first known to be after contrast; the lack of a mark that others have; acquisition order of twins when a subtraction or perfusion series shows that contrast agent was given
-between them; last, if the caller passes one, a comparison of the twins' images. An undecided state stays None.
+be before and the first known to be after contrast; the lack of a mark that others have; acquisition order of twins when
+a subtraction or perfusion series shows that contrast agent was given between them; last, if the caller passes one, a
+comparison of images. An undecided state stays None.
 """
 
 from __future__ import annotations

@@ -65,13 +65,15 @@ def open_reason(member: T1Series, members: Sequence[T1Series]) -> str | None:
         parts = [f"{first.series.label}, which is after contrast ({clock(first.acquired)}), does not come before it"]
         if before:
             last = max(before, key=lambda one: (one.acquired is not None, one.acquired, one.series.label))
-            parts.insert(0, f"{last.series.label}, which is before contrast ({clock(last.acquired)}), does not follow it")
+            parts.insert(
+                0, f"{last.series.label}, which is before contrast ({clock(last.acquired)}), does not follow it"
+            )
         reason = f"{member.series.label} bears no mark, and {' and '.join(parts)}; order decides nothing between them"
     return "; ".join(text for text in (f"undecided before or after contrast: {reason}", member.doubt) if text)
 
 
 def _meaning_of_lack(member: T1Series, marked: Sequence[T1Series], members: Sequence[T1Series]) -> str | None:
-    """Why ``member``, unlike the ``marked`` series after contrast, is before it; None: its lack of a mark says nothing."""
+    """Why ``member``, unlike the ``marked`` series after contrast, is before it; None: that lack says nothing."""
     session = [one for one in members if one is not member and in_one_session(member, one)]
     session = [one for one in session if one.is_usable and not same_acquisition(member, one)]
     others = [one for one in session if one.state != "after"]

@@ -13,10 +13,12 @@ from node.series.by_images import Compare, may_be_compared
 from node.series.candidate import Candidate, make_candidate, verdict
 from node.series.cautions import cautions_on
 from node.series.facts import SeriesFacts
+from node.series.flair import settle_flair
 from node.series.headers import read_facts
 from node.series.injection import resolve
 from node.series.missing import T1_FAMILY, images_may_decide, missing_text
 from node.series.order import open_reason
+from node.series.protocol_words import words_of_protocol
 from node.series.ranking import Entry, first_difference, rank, shortfall_of
 from node.series.signs import OtherSeries
 from node.series.twins import SESSION, T1Series
@@ -82,7 +84,11 @@ def select_by_facts(
 def _selection(
     study: Study, facts: Mapping[str, SeriesFacts], vocabulary: Vocabulary, choice: Choice, compare: Compare | None
 ) -> Selection:
-    candidates = [make_candidate(series, facts.get(series.series_instance_uid), vocabulary) for series in study.series]
+    pairs = [(series, facts.get(series.series_instance_uid)) for series in study.series]
+    candidates = [make_candidate(*pair, vocabulary) for pair in pairs]
+    ignored = words_of_protocol(candidates, vocabulary)
+    if ignored:
+        candidates = [make_candidate(*pair, vocabulary, ignored) for pair in pairs]
     try:
         return _decide(study, candidates, choice, compare)
     except SelectionRefused as error:
@@ -99,6 +105,7 @@ def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compa
     _refuse_other_body_part([one for one in candidates if one.facts and not one.is_by_hand])
     _exclude_elsewhere(candidates)
     cautions = list(_settle_contrast_agent(candidates, compare))
+    settle_flair(candidates)
     if choice.shortfall == "refuse":
         _exclude_short(candidates)
     chosen = _choose(candidates, choice.needed)
@@ -223,6 +230,7 @@ def _entry(contrast: Contrast, one: Candidate, frames: Collection[str | None], r
         one.classification,
         in_frame=one.series.frame_of_reference_uid in frames,
         in_session=not (moments[0] and moments[1]) or abs(moments[0] - moments[1]) <= SESSION,
+        agent=one.agent,
     )
 
 

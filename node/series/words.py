@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from node.series.marker import MARKING_GROUPS, Marker, read_marker
+from node.series.relations import without_relations
 from node.series.vocabulary import OTHER, Vocabulary, Word
 from node.study import Contrast
 
 BY_WORDS, BY_SEQUENCE, BY_PHYSICS = 0.9, 0.8, 0.5
 """Confidence in a verdict by a word for the weighting, by a word for a sequence, by the timing or a common usage."""
+
+DUAL_ECHO = "dual echo"
+"""Kind of a name that means proton density and T2 alike."""
 
 _TRANSFER = "magnetisation transfer"
 # kinds that outweigh others in one name: "art TOF sub" is an angiography, "ep2d_perf" a perfusion
@@ -46,13 +50,22 @@ class Classification:
     bare_name: tuple[str, ...] = ()
 
 
-def classify_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -> Classification:
+def classify_words(
+    text: str, vocabulary: Vocabulary, is_mprage: bool = False, ignored: Collection[str] = ()
+) -> Classification:
     """The verdict by the words of ``text`` alone; its confidence is 0 if no word decides.
 
-    ``is_mprage``: the header says that the images are an MPRAGE as acquired, so "MPR" abbreviates MPRAGE.
+    Args:
+        text: the description, or another name.
+        vocabulary: what words mean.
+        is_mprage: the header says that the images are an MPRAGE as acquired, so "MPR" abbreviates MPRAGE.
+        ignored: words, and kinds or groups of words, that are to mean nothing.
     """
-    found = _by_all_words(vocabulary.words(text), is_mprage)
-    return replace(found, bare_name=_bare_name(vocabulary.words(text)))
+    words = [
+        replace(word, group="neutral", kind=None) if {word.text, word.kind, word.group} & {*ignored} else word
+        for word in without_relations(vocabulary.words(text))
+    ]
+    return replace(_by_all_words(words, is_mprage), bare_name=_bare_name(words))
 
 
 def _by_all_words(words: Sequence[Word], is_mprage: bool) -> Classification:
@@ -121,8 +134,11 @@ def _excluding_word(words: Sequence[Word], marker: Marker | None) -> tuple[str, 
     others = [word for word in words if word.group == OTHER and word.kind not in allowed]
     if others:
         other = min(others, key=lambda word: _PRECEDENCE.get(word.kind or "", len(_PRECEDENCE)))
+        t2 = _first(words, "T2")
+        if t2 and {word.kind for word in others} == {"proton density"}:
+            return DUAL_ECHO, f"'{t2.text}' and '{other.text}' in one name read as {DUAL_ECHO}"
         return other.kind or OTHER, f"'{other.text}' reads as {other.kind or OTHER}"
-    return _difference(words, marker) or _dixon_part(words)
+    return _difference(words, marker) or _dixon_part(words) or _spine_letters(words)
 
 
 def _difference(words: Sequence[Word], marker: Marker | None) -> tuple[str, str] | None:
@@ -138,6 +154,21 @@ def _vertebrae(words: Sequence[Word]) -> str | None:
     for pair in pairwise(words):
         if all(word.group is None and _VERTEBRA.fullmatch(word.text) for word in pair):
             return f"'{pair[0].text} {pair[1].text}' are vertebrae: another body part"
+    return None
+
+
+def _spine_letters(words: Sequence[Word]) -> tuple[str, str] | None:
+    """(kind, evidence) for parts of the spine as letters, ``C/T`` or ``C/T/L``, at the beginning or after "sagittal".
+
+    Elsewhere, letters mean other things: T is transversal at the end of a name of Philips, C contrast agent.
+    """
+    letters = [word.text for word in words]
+    begin = next((index for index, word in enumerate(words) if word.group != "plane"), 0)
+    behind = next((index for index, word in enumerate(words) if word.text in ("sag", "sagittal")), None)
+    for start in {begin, *([] if behind is None else [behind + 1])}:
+        run = list(takewhile(lambda letter: letter in ("c", "t", "l", "s"), letters[start:]))
+        if len(run) > 1 and run == sorted(run, key="ctls".index):
+            return "another body part", f"'{' '.join(run)}' reads as parts of the spine"
     return None
 
 

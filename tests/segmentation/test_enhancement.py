@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from node.errors import ContentRefused, SelectionUndecided
 from node.segmentation import enhancement
 from node.segmentation.enhancement import Brightening, brightening, compare_enhancement
+from node.segmentation.uptake import LEAST_UPTAKE_ML, uptake
 from node.segmentation.volume import image_from_affine, read_volume
 from node.series.headers import read_facts, read_study
 from node.series.select import select_by_facts
@@ -197,6 +198,44 @@ def test_pair_of_another_scanner_is_told_apart(data_folder):
         sitk.ReadImage(str(data_folder / "tcga-fg-6692" / f"{name}.nii.gz"), sitk.sitkFloat32) for name in ("t1", "t1c")
     )
     assert brightening(after, before).is_enhancement
+
+
+def reweighted(image, power, noise=0.03):
+    """The same head under another contrast between tissues, as another kind of sequence has, with noise."""
+    array = np.maximum(sitk.GetArrayFromImage(image).astype(float), 0)
+    level = np.percentile(array, 99)
+    noisy = (array / level) ** power * level + np.random.default_rng(1).normal(0, noise * level, array.shape)
+    copy = sitk.GetImageFromArray(np.abs(noisy).astype(np.float32))
+    copy.CopyInformation(image)
+    return copy
+
+
+@pytest.mark.slow
+def test_a_real_series_of_another_kind_is_told_by_two_twins(brainix):
+    """The coronal gradient echo after contrast agent is bright where the two spin echoes differ; so it is decided."""
+    found = compare_enhancement(brainix[801], brainix[601], brainix[701])
+    assert found.after == "one"
+    assert "among the brightest tenth of like tissue in series 801" in found.evidence
+    assert compare_enhancement(brainix[801], brainix[601]).after is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("power", [0.6, 1.6])
+def test_a_series_of_another_kind_before_contrast_is_not_taken_for_one_after_it(brainix, power):
+    """With other weights of the tissues, the spin echo before contrast agent is never said to be after it."""
+    before, after = (read_volume(brainix[number]).image for number in (601, 701))
+    share, volume_ml = uptake(reweighted(before, power), before, after)
+    assert share < 0.7
+    assert volume_ml > LEAST_UPTAKE_ML
+
+
+def test_a_third_series_that_cannot_be_read_is_undecided(tmp_path):
+    """The reason is told, and nothing is decided."""
+    series = phantoms.write_series(tmp_path / "good", phantoms.classic(phantoms.Geometry()))
+    bad = replace(series, series_instance_uid="1.2.3", instances=series.instances[:2])
+    found = compare_enhancement(bad, series, series)
+    assert found.after is None
+    assert "cannot be compared with two others" in found.evidence
 
 
 def test_a_series_that_cannot_be_read_is_undecided_with_the_reason(tmp_path):

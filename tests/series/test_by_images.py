@@ -197,7 +197,7 @@ GRE = {"scanning_sequence": ("GR",), "mr_acquisition_type": "3D", "echo_time_ms"
 
 
 def exam_without_tags(builder, *, has_first):
-    """A 3-D T1, a spin echo, a 3-D T1 with fat suppression, the spin echo again; no word and no tag tells of contrast."""
+    """A 3-D T1, a spin echo, a 3-D T1 with fat suppression, the spin echo again; neither word nor tag tells."""
     builder.add(1, "T2 TSE", 1).add(2, "FLAIR", 5)
     if has_first:
         builder.add(3, "T1 3D", 29, **GRE)

@@ -322,8 +322,28 @@ def test_the_better_of_two_is_chosen_and_the_other_explained(builder, worse, bet
 
 def test_the_later_of_repeats_is_chosen(builder):
     """A series acquired twice was repeated for a reason."""
-    with_others(builder).add(3, "T1", 10).add(4, "T1 KM", 20).add(5, "FLAIR", 30)
-    assert numbers(builder)[3] == 5
+    with_others(builder).add(3, "T1", 10).add(4, "T1 KM", 20).add(5, "FLAIR", 9).add(6, "T2 TSE", 30)
+    assert numbers(builder)[2:] == (6, 5)
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ({}, 2),
+        ({"slice_step_mm": 2.0}, 5),
+        ({"description": "FLAIR pre", "minute": 30}, 5),
+    ],
+    ids=["alike", "the one before is too thick", "a name against the order"],
+)
+def test_a_flair_before_contrast_goes_before_one_after_it(builder, second, expected):
+    """The method's training data were mostly acquired so; only slices beyond the method's limit weigh more."""
+    builder.add(1, "T2", 1).add(2, "FLAIR", 5, slice_step_mm=5.0).add(3, "T1", 10).add(4, "T1 KM", 20)
+    values = {"description": "FLAIR", "minute": 30, "slice_step_mm": 5.0, **second}
+    builder.add(5, values.pop("description"), values.pop("minute"), **values)
+    assert numbers(builder)[3] == expected
+    if expected == 2:
+        assert "runner-up series 5 'FLAIR': after contrast agent" in verdict(builder, 2).note
+        assert "acquired 14:30, later than a T1c (14:20): after contrast" in verdict(builder, 5).evidence
 
 
 def test_a_thin_slab_is_no_brain(builder):
