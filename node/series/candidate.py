@@ -13,6 +13,7 @@ from node.series.vocabulary import Vocabulary
 from node.series.words import Classification
 from node.study import Contrast, Series, Verdict
 
+NOT_USABLE = "not usable: "
 MIN_SLICES = 8
 MIN_COVERAGE_MM = 80.0  # smaller than any adult brain in any direction: a thinner slab cannot show the whole brain
 
@@ -68,7 +69,7 @@ def volume_problem(facts: SeriesFacts) -> str | None:
 
 def verdict(one: Candidate, *, is_chosen: bool) -> Verdict:
     """The verdict on a series, as it is reported."""
-    note = one.note or (f"not usable: {one.excluded}" if one.excluded else "none of the four contrasts")
+    note = one.note or (f"{NOT_USABLE}{one.excluded}" if one.excluded else "none of the four contrasts")
     if note.startswith("chosen") and not is_chosen:  # the study was refused for another contrast
         note = f"would be {note}"
     return Verdict(

@@ -13,6 +13,8 @@ from node.series.classify import named_agent
 from node.series.signs import Sign
 from node.series.twins import T1Series, are_twins, clock, in_one_session, is_earlier, same_acquisition
 
+UNDECIDED = "undecided before or after contrast"
+
 
 def by_order(members: Sequence[T1Series], signs: Sequence[Sign]) -> None:
     """Decide the series that lie outside the interval between the last known before and the first known after."""
@@ -69,7 +71,7 @@ def open_reason(member: T1Series, members: Sequence[T1Series]) -> str | None:
                 0, f"{last.series.label}, which is before contrast ({clock(last.acquired)}), does not follow it"
             )
         reason = f"{member.series.label} bears no mark, and {' and '.join(parts)}; order decides nothing between them"
-    return "; ".join(text for text in (f"undecided before or after contrast: {reason}", member.doubt) if text)
+    return "; ".join(text for text in (f"{UNDECIDED}: {reason}", member.doubt) if text)
 
 
 def _meaning_of_lack(member: T1Series, marked: Sequence[T1Series], members: Sequence[T1Series]) -> str | None:

@@ -23,7 +23,7 @@ from node.series.ranking import Entry, first_difference, rank, shortfall_of
 from node.series.signs import OtherSeries
 from node.series.twins import SESSION, T1Series
 from node.series.vocabulary import Vocabulary
-from node.study import Contrast, Selection, Study
+from node.study import Contrast, Selection, Series, Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,8 @@ def select_by_facts(
 def _selection(
     study: Study, facts: Mapping[str, SeriesFacts], vocabulary: Vocabulary, choice: Choice, compare: Compare | None
 ) -> Selection:
-    pairs = [(series, facts.get(series.series_instance_uid)) for series in study.series]
+    in_order = sorted(study.series, key=_place)  # the order of arrival changes no word of the result
+    pairs = [(series, facts.get(series.series_instance_uid)) for series in in_order]
     candidates = [make_candidate(*pair, vocabulary) for pair in pairs]
     ignored = words_of_protocol(candidates, vocabulary)
     if ignored:
@@ -95,6 +96,10 @@ def _selection(
         verdicts = tuple(verdict(one, is_chosen=False) for one in candidates)
         error.considered = Selection(study.study_instance_uid, {}, verdicts)
         raise
+
+
+def _place(series: Series) -> tuple[bool, int, str]:
+    return series.series_number is None, series.series_number or 0, series.series_instance_uid
 
 
 def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compare: Compare | None) -> Selection:
@@ -199,7 +204,7 @@ def _choose(candidates: Sequence[Candidate], needed: Sequence[Contrast]) -> dict
                 one.note = f"not used: in another frame of reference than {reference.series.label}"
             continue
         chosen[contrast] = best
-        _write_notes(pairs)
+        _write_notes(pairs, [one for one in candidates if _is_out(one, contrast)])
         _note_by_hand(best, candidates)
     return {contrast: chosen[contrast] for contrast in Contrast if contrast in chosen}
 
@@ -234,10 +239,19 @@ def _entry(contrast: Contrast, one: Candidate, frames: Collection[str | None], r
     )
 
 
-def _write_notes(pairs: Sequence[tuple[Entry, Candidate]]) -> None:
-    """Write the notes: why the first was chosen, and why the others were passed over for it."""
+def _is_out(one: Candidate, contrast: Contrast) -> bool:
+    """True if ``one`` is, or may be, of ``contrast``, but cannot be used."""
+    is_member = one.contrast is contrast or (one.is_undecided and contrast in T1_FAMILY)
+    return is_member and one.excluded is not None
+
+
+def _write_notes(pairs: Sequence[tuple[Entry, Candidate]], out: Sequence[Candidate]) -> None:
+    """Write the notes: why the first was chosen, and why the others were passed over for it; ``out``: the unusable."""
     (first, best), *others = pairs
     best.note = f"chosen: the only {first.contrast}"
+    if out:
+        reasons = "; ".join(f"{one.series.label}: {one.excluded}" for one in out)
+        best.note = f"chosen: the only usable {first.contrast} of {len(out) + 1}; not usable: {reasons}"
     for place, (entry, one) in enumerate(others, start=1):
         better, worse = first_difference(first, entry)
         one.note = f"passed over for {best.series.label}: {worse} against {better}"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from node.errors import SelectionRefused
+from node.series.explain import selection_as_dict
 from node.series.facts import SeriesFacts
 from node.series.select import select_by_facts
 from node.study import Contrast, Instance, Series, Study
@@ -157,3 +158,20 @@ def test_there_are_at_least_sixty_exams():
 def test_exam_is_chosen_or_refused_as_a_radiologist_would(name, vocabulary):
     """The four right series, or a refusal that names the contrast that is missing."""
     assert EXAMS[name].verdict(vocabulary) == "right"
+
+
+@pytest.mark.parametrize("name", EXAMS)
+def test_the_order_of_arrival_changes_no_word(name, vocabulary):
+    """Reversed and rotated, the same series give the same choice, verdicts, cautions and refusal."""
+    exam = EXAMS[name]
+    orders = (exam.series, exam.series[::-1], exam.series[2:] + exam.series[:2])
+    told = [told_of(Study("1.2.3", tuple(series)), exam.facts, vocabulary) for series in orders]
+    assert told[0] == told[1] == told[2]
+
+
+def told_of(study, facts, vocabulary):
+    """Everything that is told of a selection or of its refusal."""
+    try:
+        return selection_as_dict(select_by_facts(study, facts, vocabulary))
+    except SelectionRefused as error:
+        return str(error), error.considered and selection_as_dict(error.considered)
