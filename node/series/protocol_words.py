@@ -24,10 +24,18 @@ def words_of_protocol(candidates: Sequence[Candidate], vocabulary: Vocabulary) -
     others = [one for one in candidates if one.contrast in (Contrast.T2, Contrast.FLAIR)]
     if len(t1) < 2:
         return frozenset()
+    if _differ_by_agent(t1, vocabulary):
+        return frozenset(["both"])
     in_t1 = frozenset.intersection(*(_marks(one, vocabulary) for one in t1))
     if _differ_by_tag(t1):
         return in_t1
     return frozenset.intersection(in_t1, *(_marks(one, vocabulary) for one in others)) if others else frozenset()
+
+
+def _differ_by_agent(t1: Sequence[Candidate], vocabulary: Vocabulary) -> bool:
+    """True if all names say "pre and post" in one, and only some name an agent, which then is no part of that."""
+    groups = [{word.group for word in vocabulary.words(one.series.series_description or "")} for one in t1]
+    return all("both" in each for each in groups) and len({"agent" in each for each in groups}) > 1
 
 
 def _marks(one: Candidate, vocabulary: Vocabulary) -> frozenset[str]:

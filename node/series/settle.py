@@ -100,6 +100,6 @@ def _by_echo_time(found: Classification, facts: SeriesFacts) -> Classification:
         evidence = (*found.evidence, f"{text}: the T2 of the two")
         return replace(found, contrast=Contrast.T2, evidence=evidence, confidence=BY_SEQUENCE, kind=None)
     te = facts.echo_time_ms
-    if te is not None and te < physics.SHORT_TE_MS:
+    if te is not None and te < physics.SHORT_TE_MS and not physics.is_gradient_echo(facts):
         return replace(found, evidence=(*found.evidence, f"{text}: proton density"), kind="proton density")
     return found

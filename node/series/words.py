@@ -61,10 +61,11 @@ def classify_words(
         is_mprage: the header says that the images are an MPRAGE as acquired, so "MPR" abbreviates MPRAGE.
         ignored: words, and kinds or groups of words, that are to mean nothing.
     """
-    words = [
+    said = [
         replace(word, group="neutral", kind=None) if {word.text, word.kind, word.group} & {*ignored} else word
-        for word in without_relations(vocabulary.words(text))
+        for word in vocabulary.words(text)
     ]
+    words = without_relations(said)
     return replace(_by_all_words(words, is_mprage), bare_name=_bare_name(words))
 
 
@@ -158,16 +159,16 @@ def _vertebrae(words: Sequence[Word]) -> str | None:
 
 
 def _spine_letters(words: Sequence[Word]) -> tuple[str, str] | None:
-    """(kind, evidence) for parts of the spine as letters, ``C/T`` or ``C/T/L``, at the beginning or after "sagittal".
+    """(kind, evidence) for parts of the spine as letters: ``C/T/L``, ``T-L``, or ``C/T`` of a sagittal series.
 
-    Elsewhere, letters mean other things: T is transversal at the end of a name of Philips, C contrast agent.
+    Elsewhere, C and T mean other things: T is transversal at the end of a name of Philips, C contrast agent.
     """
     letters = [word.text for word in words]
-    begin = next((index for index, word in enumerate(words) if word.group != "plane"), 0)
-    behind = next((index for index, word in enumerate(words) if word.text in ("sag", "sagittal")), None)
-    for start in {begin, *([] if behind is None else [behind + 1])}:
+    is_sagittal = not {"sag", "sagittal", "sagi", "sagit"}.isdisjoint(letters)
+    for start in range(len(letters)):
         run = list(takewhile(lambda letter: letter in ("c", "t", "l", "s"), letters[start:]))
-        if len(run) > 1 and run == sorted(run, key="ctls".index):
+        is_spine = "l" in run or (run[:2] == ["c", "t"] and (is_sagittal or start == 0))
+        if len(run) > 1 and is_spine and run == sorted(run, key="ctls".index):
             return "another body part", f"'{' '.join(run)}' reads as parts of the spine"
     return None
 
