@@ -35,9 +35,10 @@ from node.errors import (
 from node.log import study_context
 from node.notify.notices import notify_humans
 from node.processing.pack_support import cascade_card
+from node.processing.report_anew import with_own_words
 from node.processing.request import ProcessingRequest, RequestOptions, build_request
 from node.processing.request_sequence import later_request, request_after_comparison, workflows_of_study
-from node.processing.result_files import existing_results, rounded, write_refused, write_results
+from node.processing.result_files import earlier_segmentation, existing_results, rounded, write_refused, write_results
 from node.processing.step_errors import guarded
 from node.processing.step_records import (
     SEGMENTED,
@@ -195,6 +196,8 @@ class Pipeline:
     def following_workflow(self, request: ProcessingRequest, workflow_id: str, work_folder: str) -> FollowingWorkflow:
         """The workflow that processes ``request``, which the comparison ``workflow_id`` decided."""
         with closing(WorkflowClient(self._config)) as client:
+            records = workflows_of_study(client, request.study_instance_uid)
+            request = request if request.force else with_own_words(request, records, Path(work_folder))
             following, enqueued = request_after_comparison(client, request, workflow_id, Path(work_folder))
         folder = str(Path(work_folder) / request.workflow_id)
         return FollowingWorkflow(str(following), None if enqueued is None else enqueued.as_json(), folder)
@@ -224,9 +227,12 @@ class Pipeline:
         from node.segmentation.regions_file import write_regions
 
         assert request.selection is not None
+        known = earlier_segmentation(request, Path(folder))
+        if known is not None:
+            return known
         begun = time.monotonic()
         cascade = self._loaded_cascade(request.model)
-        seed = int(request.workflow_id[:8], 16)
+        seed = int((request.regions_of or request.workflow_id)[:8], 16)
         exam = segment_exam(request.selection, cascade, seed, self._device, self._progress)
         write_regions(exam, Path(folder))
         return Segmentation(

@@ -41,6 +41,8 @@ class ProcessingRequest:
         earlier: digests of the study's requests before this one, newest first; this request's report replaces that of
             the latest one that has a report.
         instances: digest of all instances of the study that were read, chosen or not.
+        regions_of: digest of the earlier request of the same series and settings, whose regions are used again, because
+            only the words of the report differ; empty: none.
         force: an admin requested the study again: it is processed even if its results exist.
     """
 
@@ -57,6 +59,7 @@ class ProcessingRequest:
     force: Annotated[bool, Field(validation_alias=AliasChoices("force", "is_by_hand"))] = False  # 0.1.0's name
     use: dict[Contrast, str] = field(default_factory=dict)
     considered: Selection | None = None
+    regions_of: str = ""
 
     def as_json(self) -> str:
         """The request as JSON for the engine's database; later versions of glionode must be able to read it."""
