@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Protocol
 
-from node.series.twins import T1Series, comparable, in_one_session, is_earlier
+from node.series.twins import T1Series, are_twins, comparable, in_one_session, is_earlier
 from node.study import Comparison, Series
 
 
@@ -49,7 +49,20 @@ def decide_by_images(group: Sequence[T1Series], compare: Compare) -> None:
 
 def may_be_compared(member: T1Series, members: Sequence[T1Series]) -> bool:
     """True if there are images with which those of ``member``, whose state is open, may be compared."""
-    return bool(comparable(member, members)) or is_beside_known(member, members)
+    others = (comparable(member, members), unlike_and_open(member, members))
+    return any(others) or is_beside_known(member, members)
+
+
+def unlike_and_open(member: T1Series, members: Sequence[T1Series]) -> list[T1Series]:
+    """The other T1 series of the session of ``member``, of whatever kind, if the state of all of them is open.
+
+    Twins are compared among themselves before; so the list is empty where ``member`` has one.
+    """
+    session = [one for one in members if in_one_session(member, one)]
+    is_open = all(one.state is None for one in session) and member.is_usable
+    if not is_open or any(are_twins(member, one) for one in session):
+        return []
+    return [one for one in session if one is not member and one.is_usable and _is_suppressed_alike(member, one)]
 
 
 def is_beside_known(member: T1Series, members: Sequence[T1Series]) -> bool:
@@ -96,6 +109,15 @@ def _known(member: T1Series, members: Sequence[T1Series], state: str) -> list[T1
     """The usable series of ``state`` in the session of ``member``, those most like it first."""
     known = [one for one in members if one.state == state and one.is_usable and in_one_session(member, one)]
     return sorted(known, key=lambda one: (not _is_of_one_kind(member, one), one.series.series_number or 0))
+
+
+def _is_suppressed_alike(one: T1Series, other: T1Series) -> bool:
+    """True if both suppress fat, or neither, and the same holds for magnetisation transfer: they change intensities."""
+    return all(
+        (mark in (*one.facts.scan_options, *one.facts.sequence_variant))
+        == (mark in (*other.facts.scan_options, *other.facts.sequence_variant))
+        for mark in ("FS", "MTC")
+    )
 
 
 def _is_of_one_kind(one: T1Series, other: T1Series) -> bool:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from node.series.by_images import Compare, decide_by_images, decide_unlike, is_beside_known
+from node.series.by_images import Compare, decide_by_images, decide_unlike, is_beside_known, unlike_and_open
 from node.series.classify import named_agent
 from node.series.marker import Marker
-from node.series.order import by_lack_of_mark, by_order
+from node.series.order import by_being_first, by_lack_of_mark, by_order
 from node.series.signs import OtherSeries, Sign, signs_of
 from node.series.twins import (
     T1Series,
@@ -45,6 +45,8 @@ def resolve(
         member.is_marked = member.state is not None
     by_order(members, signs)
     by_lack_of_mark(members)
+    by_order(members, signs)
+    by_being_first(members)
     _by_twin_order(members, signs)
     _share_state(members)
     if compare:
@@ -133,6 +135,13 @@ def _by_images(members: Sequence[T1Series], signs: Sequence[Sign], compare: Comp
         twins = [one for one in comparable(member, in_order) if not same_acquisition(member, one)]
         if member.state is None and twins and not any(member is one for one in compared):
             group = [one for one in in_order if one is member or any(one is twin for twin in twins)]
+            compared += group
+            decide_by_images(group, compare)
+            by_order(members, signs)
+    for member in in_order:
+        others = [one for one in unlike_and_open(member, in_order) if not same_acquisition(member, one)]
+        if others and not any(member is one for one in compared):
+            group = [one for one in in_order if one is member or any(one is other for other in others)]
             compared += group
             decide_by_images(group, compare)
             by_order(members, signs)

@@ -23,28 +23,57 @@ def by_order(members: Sequence[T1Series], signs: Sequence[Sign]) -> None:
 
 
 def by_lack_of_mark(members: Sequence[T1Series]) -> None:
-    """Decide series without a mark as before contrast where others bear one, as far as that lack means something.
+    """Decide series without a mark as before contrast if others bear one and the lack of it means something.
 
-    It does if the same name occurs with a mark; if the scanner enters the agent in the series after the injection; and
-    for the only T1 series, or the first one, that nothing shows to be after contrast.
+    It does if the same name occurs with a mark, or if the scanner enters the agent in the series after the injection.
     """
     for member in members:
-        marked = [
-            one
-            for one in members
-            if one.state == "after" and one.is_marked and in_one_session(member, one) and not is_earlier(one, member)
-        ]
-        not_later = [
-            twin
-            for twin in members
-            if are_twins(member, twin) and not is_earlier(member, twin) and not same_acquisition(member, twin)
-        ]
-        if member.state is not None or not marked or not_later:
-            continue
-        evidence = _meaning_of_lack(member, marked, members)
-        if evidence:
-            member.is_inferred = True
-            member.decide("before", evidence)
+        marked = _marked_beside(member, members)
+        has_counterpart = any(_differ_by_mark(member, one) for one in marked)
+        has_tags = any(named_agent(one.facts) for one in marked) and not named_agent(member.facts)
+        if has_counterpart or has_tags:
+            _infer(member, marked)
+
+
+def by_being_first(members: Sequence[T1Series]) -> None:
+    """Decide as before contrast the only T1 series that is not after it, or the first one, if others bear a mark."""
+    found = [
+        (member, marked)
+        for member in members
+        if (marked := _marked_beside(member, members)) and _is_first(member, members)
+    ]
+    for member, marked in found:
+        _infer(member, marked)
+
+
+def _marked_beside(member: T1Series, members: Sequence[T1Series]) -> list[T1Series]:
+    """The series of its session after contrast, by marks of their own, of which none is earlier than ``member``.
+
+    Empty if the state of ``member`` is decided, or if it has a twin that is not later: that one is the first.
+    """
+    twins = [one for one in members if are_twins(member, one) and not same_acquisition(member, one)]
+    if member.state is not None or any(not is_earlier(member, twin) for twin in twins):
+        return []
+    return [
+        one
+        for one in members
+        if one.state == "after" and one.is_marked and in_one_session(member, one) and not is_earlier(one, member)
+    ]
+
+
+def _is_first(member: T1Series, members: Sequence[T1Series]) -> bool:
+    session = [one for one in members if one is not member and one.is_usable and in_one_session(member, one)]
+    others = [one for one in session if not same_acquisition(member, one)]
+    if not any(one.state != "after" for one in others):
+        return True
+    return all(is_earlier(member, one) for one in others) and not any(one.state == "before" for one in others)
+
+
+def _infer(member: T1Series, marked: Sequence[T1Series]) -> None:
+    is_known_earlier = any(is_earlier(member, one) for one in marked)
+    text = f"acquired {clock(member.acquired)}, earlier than" if is_known_earlier else "bears no mark, unlike"
+    member.is_inferred = True
+    member.decide("before", f"{text} the series after contrast")
 
 
 def open_reason(member: T1Series, members: Sequence[T1Series]) -> str | None:
@@ -61,8 +90,9 @@ def open_reason(member: T1Series, members: Sequence[T1Series]) -> str | None:
     else:
         before = [one for one in session if one.state == "before"]
         after = [one for one in session if one.state == "after"]
-        if not after:
-            return None
+        if not after:  # an ordinary T1, unless its images were compared in vain
+            reason = f"no word, bolus tag, overlay or order tells {member.series.label} from others"
+            return f"{UNDECIDED}: {reason}; {member.doubt}" if member.doubt else None
         first = min(after, key=lambda one: (one.acquired is None, one.acquired, one.series.label))
         parts = [f"{first.series.label}, which is after contrast ({clock(first.acquired)}), does not come before it"]
         if before:
@@ -72,23 +102,6 @@ def open_reason(member: T1Series, members: Sequence[T1Series]) -> str | None:
             )
         reason = f"{member.series.label} bears no mark, and {' and '.join(parts)}; order decides nothing between them"
     return "; ".join(text for text in (f"{UNDECIDED}: {reason}", member.doubt) if text)
-
-
-def _meaning_of_lack(member: T1Series, marked: Sequence[T1Series], members: Sequence[T1Series]) -> str | None:
-    """Why ``member``, unlike the ``marked`` series after contrast, is before it; None: that lack says nothing."""
-    session = [one for one in members if one is not member and in_one_session(member, one)]
-    session = [one for one in session if one.is_usable and not same_acquisition(member, one)]
-    others = [one for one in session if one.state != "after"]
-    counterpart = next((one for one in marked if _differ_by_mark(member, one)), None)
-    tagged = next((one for one in marked if named_agent(one.facts)), None)
-    later = any(is_earlier(member, one) for one in marked)
-    text = f"acquired {clock(member.acquired)}, earlier than" if later else "bears no mark, unlike"
-    if counterpart or (tagged and not named_agent(member.facts)) or not others:
-        return f"{text} the series after contrast"
-    is_first = all(is_earlier(member, one) for one in session)
-    if is_first and not any(one.state == "before" for one in session):
-        return f"{text} the series after contrast"
-    return None
 
 
 def _differ_by_mark(one: T1Series, other: T1Series) -> bool:

@@ -179,10 +179,10 @@ def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | N
         one.evidence += [text for text in member.evidence if text not in one.evidence]
         one.contrast = Contrast.T1C if member.state == "after" else Contrast.T1
         one.is_inferred = member.is_inferred
+        one.may_compare = member.state is None and may_be_compared(member, family)
         reason = open_reason(member, family)
         if reason:
-            one.excluded = one.excluded or reason
-            one.is_undecided, one.may_compare = True, may_be_compared(member, family)
+            one.excluded, one.is_undecided = one.excluded or reason, True
     return cautions
 
 
