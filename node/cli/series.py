@@ -106,7 +106,7 @@ def unknown_series(as_json: bool, config_file: Path | None) -> None:
     caption = "? stands for the group that fits: T1, T2, FLAIR, other, ..." if found else "none so far"
     table = Table(title="Descriptions that no known word decided", caption=caption)
     for column in ("description", "series", "first seen", "last seen", "timing of", "line for [series.rules]"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # nothing is cut
     for one, rule in found:
         days = (one.first_seen, one.last_seen)
         cells = (one.description, str(one.count), *days, one.physics or "", rule or "no word to go by")

@@ -27,6 +27,8 @@ _NECK = frozenset(
     ["neck", "hals", "cou", "cuello", "collo", "pescoco", "nek", "boyun", "szyja", "szyi", "krk", "шея", "шеи"]
 )
 
+_DIRECTIONS = frozenset(["dorsal"])  # the thoracic spine, but a direction in a name that says head or brain
+
 
 def without_relations(words: Sequence[Word]) -> list[Word]:
     """``words``, with those that say nothing of the series itself made neutral."""
@@ -49,7 +51,10 @@ def _related(words: Sequence[Word]) -> Iterator[Word]:
             yield word
             yield from map(_neutral, words[index + 1 : target + 1])
             index = target
-        elif word.group == OTHER and word.text in _NECK and _is_beside_head(words, index):
+        elif word.group == OTHER and (
+            (word.text in _NECK and _is_beside_head(words, index))
+            or (word.text in _DIRECTIONS and any(each.text in _HEAD for each in words))
+        ):
             yield _neutral(word)
         else:
             yield word
