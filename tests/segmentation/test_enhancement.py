@@ -128,6 +128,24 @@ def test_real_exam_without_any_mark_is_selected_by_its_images(data_folder, brain
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("has_before", [True, False], ids=["after the twin before contrast", "of unknown time"])
+def test_real_series_between_the_twins_is_taken_for_t1c_by_its_images(data_folder, brainix, compare, has_before):
+    """Bare of every mark, and acquired between the twins, the 3-D series is the T1c: order does not make it the T1."""
+    known = {number: brainix[number] for number in (301, 401, 601, 701)}
+    known[801] = replace(brainix[801], series_description="T1/3D/FFE")
+    study = replace(read_study(data_folder / "brainix"), series=tuple(known.values()))
+    facts = {one.series_instance_uid: replace(read_facts(one), has_overlay=False) for one in known.values()}
+    first, last = (facts[known[number].series_instance_uid].acquisition_datetime for number in (601, 701))
+    moment = first + (last - first) / 2 if has_before else None
+    uid = known[801].series_instance_uid
+    facts[uid] = replace(facts[uid], acquisition_datetime=moment)
+    with pytest.raises(SelectionUndecided):
+        select_by_facts(study, facts, load_vocabulary())
+    selection = select_by_facts(study, facts, load_vocabulary(), compare=compare)
+    assert [selection.chosen[contrast].series_number for contrast in (Contrast.T1, Contrast.T1C)] == [601, 801]
+
+
+@pytest.mark.slow
 def test_synthetic_exam_is_told_apart(synthetic_exam, compare):
     """The T1c of the synthetic exam, as DICOM, is found; swapping the two swaps the answer."""
     series = {one.series_description: one for one in read_study(synthetic_exam.series[0].files[0].parents[1]).series}
