@@ -14,6 +14,10 @@ from node.series.vocabulary import OTHER, Word
 _PREPARED = frozenset(["spectroscopy", "functional", "diffusion", "arterial spin labelling"])
 _WITH_AGENT = frozenset(["perfusion"])  # "pre perfusion" is before contrast agent as well
 _PURPOSES = _PREPARED | _WITH_AGENT | {"map"}
+_BEFORE_OR_AFTER = frozenset(
+    ["pre", "post", "pos", "before", "after", "avant", "apres", "vor", "nach", "antes", "despues", "depois", "prima",
+     "dopo", "przed", "po", "pred", "efter", "etter", "voor", "inainte", "dupa", "oncesi", "sonrasi", "перед", "после"]
+)  # fmt: skip
 _ARTICLES = frozenset(
     ["the", "la", "le", "el", "il", "der", "die", "das", "de", "a", "and", "y", "e", "et", "und", "i", "en"]
 )
@@ -43,11 +47,11 @@ def _related(words: Sequence[Word]) -> Iterator[Word]:
         if (
             (word.group == "both" and target and words[target].group == "agent")
             or (word.group == "purpose" and target and words[target].kind in _PURPOSES)
-            or (word.group in ("before", "after") and target and words[target].kind in _PREPARED)
+            or (word.text in _BEFORE_OR_AFTER and target and words[target].kind in _PREPARED)
         ):
             yield from map(_neutral, words[index : target + 1])
             index = target
-        elif word.group in ("before", "after") and target and words[target].kind in _WITH_AGENT:
+        elif word.text in _BEFORE_OR_AFTER and target and words[target].kind in _WITH_AGENT:
             yield word
             yield from map(_neutral, words[index + 1 : target + 1])
             index = target

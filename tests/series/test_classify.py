@@ -383,6 +383,8 @@ def test_letters_and_necks_that_mean_no_other_body_part(description, expected):
         ("BRAIN W/WO CONTRAST T1 POST", "T1c"),
         ("T1 pre and post GAD +C", "T1c"),
         ("spectroscopy T2", "other"),
+        ("T2 nativ spectroscopy", "other"),
+        ("BRAIN/T1_DORSAL+C", "T1c"),
         ("T1 perfusion post", "other"),
         ("T1 post-pre", "other"),
     ],
