@@ -71,7 +71,8 @@ def classify_words(
 
 def _by_all_words(words: Sequence[Word], is_mprage: bool) -> Classification:
     marker, marker_evidence = read_marker(words)
-    excluded = _excluding_word(words, marker) or (None if is_mprage else _reformat(words))
+    abbreviates = is_mprage and not _first(words, "T1_sequence")  # "mprage_MPR" is no MPRAGE cut short
+    excluded = _excluding_word(words, marker) or (None if abbreviates else _reformat(words))
     if excluded:
         kind, evidence = excluded
         return Classification(None, (evidence,), BY_WORDS, marker, kind)

@@ -181,6 +181,7 @@ def test_t2_and_flair_keep_their_weighting(description, expected):
         "effort1",
         "T2 FIESTA",
         "T1 reformat",
+        "PJN:Sag CUBE T1 +C",
         "FLAIR sub",
         "ASSET calibration",
         "FAT: Ax T1 Flex Post",
@@ -267,6 +268,7 @@ def test_an_mpr_as_acquired_is_an_mprage(image_type, expected):
     facts = SeriesFacts(image_type=image_type, **_MPRAGE)
     assert classify_description("t1_mpr_sag", facts, VOCABULARY).contrast is expected
     assert label("t1_mpr_sag") == "other"
+    assert classify_description("t1_mprage_sag_MPR_tra", facts, VOCABULARY).contrast is None
 
 
 @pytest.mark.parametrize(
