@@ -6,19 +6,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from node.dicom import uids
 from node.processing.request import ProcessingRequest, with_first_creation_time
+from node.series.explain import short_lines
 from node.workflow.engine import WorkflowClient, WorkflowRecord
 from node.workflow.states import StudyState
 from node.workflow.workflow_id import WorkflowId
 
 _COMPARING, _JUDGED = "comparing", "judged-"
+TOLD = "told"
+"""Attribute of a workflow: the digest of what its report says of the selection."""
 _WAITING = ("ENQUEUED", "DELAYED")
 
 
 def request_attributes(request: ProcessingRequest) -> dict[str, str]:
     """The attributes of the request's workflows: the study, the instances that were judged, and whether it compares."""
-    attributes = {"study_instance_uid": request.study_instance_uid, f"{_JUDGED}{request.instances}": "yes"}
-    return attributes | {_COMPARING: request.workflow_id} if request.is_undecided else attributes
+    attributes = {"study_instance_uid": request.study_instance_uid, **judged_attribute(request)}
+    if request.is_undecided:
+        return attributes | {_COMPARING: request.workflow_id}
+    return attributes | ({TOLD: told_of(request)} if request.selection else {})
+
+
+def judged_attribute(request: ProcessingRequest) -> dict[str, str]:
+    """The attribute of a workflow by which the request's instances are known to have been judged."""
+    return {f"{_JUDGED}{request.instances}": "yes"}
+
+
+def told_of(request: ProcessingRequest) -> str:
+    """The digest of what the report says of the selection; of equal selections in equal words it is equal."""
+    if request.selection is None:
+        return ""
+    return told_digest(short_lines(request.selection), request.selection.cautions)
+
+
+def told_digest(short: Iterable[str], cautions: Iterable[str]) -> str:
+    """The digest of a report's words: its lines about the series, and its cautions about the selection."""
+    return uids.digest((*short, *cautions))[:32]
 
 
 def workflows_of_study(client: WorkflowClient, study_instance_uid: str) -> list[WorkflowRecord]:
