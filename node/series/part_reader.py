@@ -12,7 +12,7 @@ from node.series.substacks import parts_of
 from node.series.vocabulary import Vocabulary
 from node.study import Series, Study
 
-_MAY_HOLD_A_CONTRAST = (None, "proton density")
+_MAY_HOLD_A_CONTRAST = (None, "proton density", "dual echo")
 """Kinds of a series that is worth splitting: a dual echo is called proton density, and its second echo is a T2."""
 
 
