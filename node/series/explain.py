@@ -15,7 +15,7 @@ from node.series.order import UNDECIDED
 from node.study import Contrast, Selection, Verdict
 
 _ROW_COLUMNS: tuple[str, ...] = (
-    "series_number", "series_instance_uid", "contrast", "chosen", "series_description", "evidence", "note",
+    "series_number", "series_instance_uid", "contrast", "chosen", "series_description", "part", "evidence", "note",
 )  # fmt: skip
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _MOST_NAMED = 3  # series that could not be used, in a short line
@@ -74,7 +74,7 @@ def selection_table(selection: Selection) -> Table:
 
 
 def selection_rows(selection: Selection) -> list[str]:
-    """One line per series, columns separated by tabs, for other programs; the first line names the columns.
+    """One line per series or part of one, columns separated by tabs, for other programs; the first line names the columns.
 
     Control characters of a text from DICOM headers become blanks, so that a line is one series.
     """
@@ -82,7 +82,7 @@ def selection_rows(selection: Selection) -> list[str]:
     for one in selection.verdicts:
         number = "" if one.series_number is None else str(one.series_number)
         contrast, chosen = str(one.contrast) if one.contrast else "other", "yes" if one.chosen else "no"
-        texts = (one.series_description or "", "; ".join(one.evidence), one.note)
+        texts = (one.series_description or "", one.part, "; ".join(one.evidence), one.note)
         lines.append((number, one.series_instance_uid, contrast, chosen, *texts))
     return ["\t".join(_CONTROL.sub(" ", text) for text in line) for line in lines]
 

@@ -68,7 +68,7 @@ def test_rows_are_one_line_per_series_whatever_the_header_holds(builder, vocabul
     builder.add(6, "T1\tpost\nGd", 9)
     rows = [line.split("\t") for line in selection_rows(selection_of(builder, vocabulary))]
     assert rows[0][:4] == ["series_number", "series_instance_uid", "contrast", "chosen"]
-    assert {len(row) for row in rows} == {7}
+    assert {len(row) for row in rows} == {8}
     assert ["6", "1.2.3.6", "T1c", "yes", "T1 post Gd"] in [row[:5] for row in rows]
 
 
