@@ -106,6 +106,12 @@ def _is_comparing(record: WorkflowRecord) -> bool:
     return record.attributes.get(_COMPARING) == digest_of(record)
 
 
+def _is_cancelled(records: Sequence[WorkflowRecord], request_id: str) -> bool:
+    """True if the latest workflow of the request was cancelled, for a later request of other series, say."""
+    latest = [each for each in records if digest_of(each) == request_id][-1]
+    return latest.engine_status == "CANCELLED"
+
+
 def cancel_waiting(client: WorkflowClient, records: Iterable[WorkflowRecord], request_id: str) -> None:
     """Cancel the study's workflows of other requests, if no worker has begun them."""
     for record in records:
@@ -116,7 +122,7 @@ def cancel_waiting(client: WorkflowClient, records: Iterable[WorkflowRecord], re
 def request_after_comparison(
     client: WorkflowClient, request: ProcessingRequest, workflow_id: str, work_folder: Path
 ) -> tuple[WorkflowId, ProcessingRequest | None]:
-    """The workflow that follows the comparison ``workflow_id``, which gave ``request``; and the request to enqueue.
+    """The workflow that follows ``workflow_id``, which led to the selection of ``request``; and the request to enqueue.
 
     The request is None if there is nothing to enqueue: the same selection was requested before, or the study has a
     later request. A forced request is enqueued even if the selection was requested before. May be called twice.
@@ -130,7 +136,8 @@ def request_after_comparison(
     later = later_request(records, workflow_id)
     if later is not None and digest_of(later) != request.workflow_id:
         return WorkflowId.parse(later.workflow_id), None
-    if attempts and not request.force:
+    is_comparison = any(each.workflow_id == workflow_id and _is_comparing(each) for each in records)
+    if attempts and not request.force and (is_comparison or not _is_cancelled(records, request.workflow_id)):
         return WorkflowId(request.workflow_id, max(attempts)), None
     cancel_waiting(client, (each for each in records if not _is_comparing(each)), request.workflow_id)
     attempt = max(WorkflowId.parse(workflow_id).attempt, 1 + max(attempts, default=0))

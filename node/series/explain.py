@@ -74,7 +74,7 @@ def selection_table(selection: Selection) -> Table:
 
 
 def selection_rows(selection: Selection) -> list[str]:
-    """One line per series or part of one, columns separated by tabs, for other programs; the first line names the columns.
+    """One line per series or part, columns separated by tabs, for other programs; the first line names the columns.
 
     Control characters of a text from DICOM headers become blanks, so that a line is one series.
     """
