@@ -39,6 +39,11 @@ LEAST_SHARE = 0.005
 """Least share of the inner head that must be brighter. Whole heads with contrast agent had 0.012 to 0.044; the same
 head again, moved, blurred, noisy, cropped or with another receive field, had at most 0.00001."""
 
+LARGEST_SHARE = 0.1
+"""Largest share of the inner head that contrast agent brightens: it had at most 0.05. Where more is brighter, the
+tissues have other weights: the same head without contrast agent, its intensities raised to the power 2.5 as an extreme
+of another kind of sequence, had 0.37 to 0.51."""
+
 LEAST_RATIO = 8.0
 """Least ratio of the brighter to the darker share. Pairs before and after contrast agent that were acquired alike had
 14 or more; two different sequences, both after contrast agent, had 2."""
@@ -67,8 +72,8 @@ class Brightening:
 
     @property
     def is_strong(self) -> bool:
-        """Whether the brighter share is large, and much larger than the darker one."""
-        return self.brighter >= LEAST_SHARE and self.brighter >= LEAST_RATIO * self.darker
+        """Whether the brighter share is that of contrast agent, and much larger than the darker one."""
+        return LEAST_SHARE <= self.brighter <= LARGEST_SHARE and self.brighter >= LEAST_RATIO * self.darker
 
     @property
     def is_superficial(self) -> bool:

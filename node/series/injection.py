@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from node.series.by_images import Compare, decide_by_images, decide_unlike, is_beside_known, unlike_and_open
+from node.series.by_images import Compare, decide_by_images, decide_by_pair
 from node.series.classify import named_agent
 from node.series.marker import Marker
 from node.series.order import by_being_first, by_lack_of_mark, by_order
@@ -138,17 +138,10 @@ def _by_images(members: Sequence[T1Series], signs: Sequence[Sign], compare: Comp
             compared += group
             decide_by_images(group, compare)
             by_order(members, signs)
-    for member in in_order:
-        others = [one for one in unlike_and_open(member, in_order) if not same_acquisition(member, one)]
-        if others and not any(member is one for one in compared):
-            group = [one for one in in_order if one is member or any(one is other for other in others)]
-            compared += group
-            decide_by_images(group, compare)
-            by_order(members, signs)
     known = [one for one in in_order if one.state]  # what is decided below is no ground for further decisions
     for member in in_order:
-        if member.state is None and is_beside_known(member, known):
-            decide_unlike(member, known, compare)
+        if member.state is None:
+            decide_by_pair(member, known, compare)
 
 
 def _corroborate(members: Sequence[T1Series]) -> None:

@@ -90,9 +90,8 @@ def open_reason(member: T1Series, members: Sequence[T1Series]) -> str | None:
     else:
         before = [one for one in session if one.state == "before"]
         after = [one for one in session if one.state == "after"]
-        if not after:  # an ordinary T1, unless its images were compared in vain
-            reason = f"no word, bolus tag, overlay or order tells {member.series.label} from others"
-            return f"{UNDECIDED}: {reason}; {member.doubt}" if member.doubt else None
+        if not after:
+            return None
         first = min(after, key=lambda one: (one.acquired is None, one.acquired, one.series.label))
         parts = [f"{first.series.label}, which is after contrast ({clock(first.acquired)}), does not come before it"]
         if before:

@@ -9,7 +9,7 @@ from typing import Literal
 from node.errors import InstanceRefused, SelectionRefused, SelectionUndecided
 from node.series.body_part import lies_elsewhere
 from node.series.by_hand import EVIDENCE, assign_by_hand
-from node.series.by_images import Compare, may_be_compared
+from node.series.by_images import Compare
 from node.series.candidate import Candidate, make_candidate, verdict
 from node.series.cautions import cautions_on
 from node.series.facts import FactsByKey, SeriesFacts
@@ -21,7 +21,7 @@ from node.series.part_reader import read_parts
 from node.series.protocol_words import words_of_protocol
 from node.series.ranking import Entry, first_difference, rank, shortfall_of
 from node.series.signs import OtherSeries
-from node.series.twins import SESSION, T1Series
+from node.series.twins import SESSION, T1Series, comparable
 from node.series.vocabulary import Vocabulary
 from node.study import Contrast, Selection, Series, Study
 
@@ -195,7 +195,7 @@ def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | N
         one.evidence += [text for text in member.evidence if text not in one.evidence]
         one.contrast = Contrast.T1C if member.state == "after" else Contrast.T1
         one.is_inferred = member.is_inferred
-        one.may_compare = member.state is None and may_be_compared(member, family)
+        one.may_compare = member.state is None and bool(comparable(member, family))
         reason = open_reason(member, family)
         if reason:
             one.excluded, one.is_undecided = one.excluded or reason, True

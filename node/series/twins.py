@@ -50,30 +50,34 @@ class T1Series:
 
 def are_twins(one: T1Series, other: T1Series) -> bool:
     """True if name and acquisition parameters are the same, so that only the contrast agent may differ."""
+    names = [(each.series.series_description or "").casefold() for each in (one, other)]
+    return one is not other and names[0] == names[1] and _of_one_sequence(one.facts, other.facts)
+
+
+def acquired_alike(one: T1Series, other: T1Series) -> bool:
+    """True if the images differ only by the contrast agent, as far as the headers show, whatever the names."""
     a, b = one.facts, other.facts
     return (
-        one is not other
-        and (one.series.series_description or "").casefold() == (other.series.series_description or "").casefold()
-        and a.scanning_sequence == b.scanning_sequence
-        and _close(a.echo_time_ms, b.echo_time_ms)
-        and _close(a.repetition_time_ms, b.repetition_time_ms)
-        and _plane(a) == _plane(b)
+        _of_one_sequence(a, b)
+        and set(a.scan_options) == set(b.scan_options)  # fat suppression
+        and set(a.sequence_variant) == set(b.sequence_variant)  # magnetisation transfer
+        and _close(a.flip_angle, b.flip_angle)
     )
 
 
 def comparable(member: T1Series, members: Sequence[T1Series]) -> list[T1Series]:
     """The twins of ``member`` whose images differ only by the contrast agent, as far as their headers show."""
-    a = member.facts
-    return [
-        twin
-        for twin in members
-        if are_twins(member, twin)
-        and member.is_usable
-        and twin.is_usable
-        and set(a.scan_options) == set(twin.facts.scan_options)  # fat suppression
-        and set(a.sequence_variant) == set(twin.facts.sequence_variant)  # magnetisation transfer
-        and _close(a.flip_angle, twin.facts.flip_angle)
-    ]
+    usable = [twin for twin in members if member.is_usable and twin.is_usable and are_twins(member, twin)]
+    return [twin for twin in usable if acquired_alike(member, twin)]
+
+
+def _of_one_sequence(a: SeriesFacts, b: SeriesFacts) -> bool:
+    return (
+        a.scanning_sequence == b.scanning_sequence
+        and _close(a.echo_time_ms, b.echo_time_ms)
+        and _close(a.repetition_time_ms, b.repetition_time_ms)
+        and _plane(a) == _plane(b)
+    )
 
 
 def _close(a: float | None, b: float | None) -> bool:

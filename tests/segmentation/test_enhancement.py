@@ -93,8 +93,9 @@ def compare(monkeypatch, answers):
         (Brightening(0.0004, 0.0000, 0.0001, 0.0000), False),
         (Brightening(0.0120, 0.0060, 0.0350, 0.0090), False),
         (Brightening(0.0530, 0.0000, 0.2400, 0.0001), False),
+        (Brightening(0.3700, 0.0003, 0.0220, 0.0053), False),
     ],
-    ids=["much, on one side", "too little", "much on both sides", "the scalp above all"],
+    ids=["much, on one side", "too little", "much on both sides", "the scalp above all", "most of the head"],
 )
 def test_enhancement_is_much_on_one_side_and_inside_the_head(found, is_enhancement):
     """Only a large share that is brighter, with next to nothing darker, and not near the surface, is contrast agent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -175,3 +175,26 @@ def told_of(study, facts, vocabulary):
         return selection_as_dict(select_by_facts(study, facts, vocabulary))
     except SelectionRefused as error:
         return str(error), error.considered and selection_as_dict(error.considered)
+
+
+POORER = {
+    "no agent": {"contrast_bolus_agent": None},
+    "no time": {"acquisition_datetime": None},
+    "neither": {"contrast_bolus_agent": None, "acquisition_datetime": None},
+    "agent in every series": {"contrast_bolus_agent": "Gadovist"},
+}
+
+
+@pytest.mark.parametrize("name", [name for name, exam in EXAMS.items() if exam.expected[0] != "refused"])
+@pytest.mark.parametrize("poorer", POORER)
+def test_less_in_the_headers_never_turns_t1_and_t1c_around(name, poorer, vocabulary):
+    """What is known to be before contrast is never taken for T1c, nor the other way round; a refusal is allowed."""
+    exam = EXAMS[name]
+    facts = {uid: replace(each, **POORER[poorer]) for uid, each in exam.facts.items()}
+    try:
+        chosen = select_by_facts(Study("1.2.3", tuple(exam.series)), facts, vocabulary).chosen
+    except SelectionRefused:
+        return
+    before, after = (exam.expected[index].split("/") for index in (0, 1))
+    assert str(chosen[Contrast.T1].series_number) not in after
+    assert str(chosen[Contrast.T1C].series_number) not in before
