@@ -71,6 +71,8 @@ def parts_of(series: Series) -> tuple[Part, ...]:
         InstanceRefused: an instance can no longer be read.
     """
     images = read_images(series)
+    if not images:
+        return ()
     groups = _split(_Group((), without_repeats(images)), _ATTRIBUTES)
     volumes = [group for group in groups if group.is_volume]
     if not volumes or len(volumes[0].images) == len(images):
