@@ -86,8 +86,11 @@ def read_parts(series: Series, study: Study, vocabulary: Vocabulary) -> list[tup
     if series.modality != "MR":
         return [(series, None)]
     facts = read_facts(series, study.planes)
-    kind = classify_description(series.series_description, facts, vocabulary).kind
-    if volume_problem(facts) is None or kind not in _MAY_HOLD_A_CONTRAST:
+    if volume_problem(facts) is None:
+        return [(series, facts)]
+    of_all = replace(facts, image_type=(), image_component=None, made_by_software=None)  # the first image's, not all's
+    kinds = {classify_description(series.series_description, each, vocabulary).kind for each in (facts, of_all)}
+    if kinds.isdisjoint(_MAY_HOLD_A_CONTRAST):
         return [(series, facts)]
     parts = parts_of(series)
     if not parts:
@@ -283,9 +286,10 @@ def _write_notes(pairs: Sequence[tuple[Entry, Candidate]]) -> None:
 def _check_frame_of_reference(chosen: Mapping[Contrast, Candidate]) -> None:
     name = Contrast.T1C if Contrast.T1C in chosen else next(iter(chosen), Contrast.T1C)
     for contrast, one in chosen.items():
-        uid, reference = one.series.frame_of_reference_uid, chosen[name].series
-        if uid is None:
+        if one.series.frame_of_reference_uid is None:
             raise SelectionRefused(f"{contrast} {one.series.label} lacks Frame of Reference UID (0020,0052)")
+    for contrast, one in chosen.items():
+        uid, reference = one.series.frame_of_reference_uid, chosen[name].series
         if uid != reference.frame_of_reference_uid:
             raise SelectionRefused(
                 f"two frames of reference: {contrast} {one.series.label} and {name} {reference.label}; "
