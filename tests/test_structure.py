@@ -80,10 +80,8 @@ LIBRARIES = {  # library: where it may be imported
         for name in ("network", "layers", "feature_map_offload", "views", "packs", "brain", "device")
     ),
     "SimpleITK": (
-        *(
-            f"segmentation/{name}.py"
-            for name in ("volume", "second_reader", "align", "grid", "brain", "method", "enhancement")
-        ),
+        *(f"segmentation/{name}.py" for name in ("volume", "second_reader", "align", "grid", "brain")),
+        *(f"segmentation/{name}.py" for name in ("method", "enhancement", "intensity_match", "uptake")),
         "demo/overlay.py",
     ),
     "dicom2nifti": ("segmentation/converter.py",),

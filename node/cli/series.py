@@ -30,7 +30,8 @@ class _StudyByDefault(click.Group):
 def series() -> None:
     """List the contrast of each series of a study.
 
-    Also prints the evidence, and why series were passed over. STUDY_DIR is a folder of DICOM files.
+    Also prints the evidence, and why series were passed over. STUDY_DIR is a folder of DICOM files. Into a pipe or a
+    file, one line is written per series, with tabs between the columns.
     """
 
 
@@ -41,7 +42,7 @@ def series() -> None:
 def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) -> None:
     """List the contrast of each series, the evidence, and why series were passed over; also for a refused study."""
     from node.errors import SelectionRefused
-    from node.series.explain import selection_as_dict, selection_table
+    from node.series.explain import selection_as_dict
     from node.series.headers import read_study
     from node.series.select import Choice, select
     from node.series.vocabulary import load_vocabulary
@@ -59,16 +60,30 @@ def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) ->
         reason = str(refusal) if refusal else None
         click.echo(json.dumps(selection_as_dict(selection) | {"refusal": reason}, indent=2, ensure_ascii=False))
     elif selection:
-        Console().print(selection_table(selection))
+        _print_selection(selection)
     if refusal:
         raise refusal
 
 
-def _images(one: Series, other: Series) -> Comparison:
+def _print_selection(selection: Selection) -> None:
+    """A table on a terminal; into a file or a pipe, one line per series, whose columns are separated by tabs."""
+    from node.series.explain import selection_rows, selection_table
+
+    console = Console()
+    if console.is_terminal:
+        console.print(selection_table(selection))
+        return
+    for line in selection_rows(selection):
+        click.echo(line)
+    for caution in selection.cautions:
+        click.echo(f"caution: {caution}", err=True)
+
+
+def _images(one: Series, other: Series, twin: Series | None = None, /) -> Comparison:
     # imported only if a study needs it, because the import takes seconds
     from node.segmentation.enhancement import compare_enhancement
 
-    return compare_enhancement(one, other)
+    return compare_enhancement(one, other, twin)
 
 
 @series.command("unknown")
@@ -91,7 +106,7 @@ def unknown_series(as_json: bool, config_file: Path | None) -> None:
     caption = "? stands for the group that fits: T1, T2, FLAIR, other, ..." if found else "none so far"
     table = Table(title="Descriptions that no known word decided", caption=caption)
     for column in ("description", "series", "first seen", "last seen", "timing of", "line for [series.rules]"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # nothing is cut
     for one, rule in found:
         days = (one.first_seen, one.last_seen)
         cells = (one.description, str(one.count), *days, one.physics or "", rule or "no word to go by")

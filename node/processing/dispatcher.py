@@ -10,6 +10,7 @@ import structlog
 from node.config import Config
 from node.errors import RefusedError, StorageError, StudyError
 from node.metrics import Metrics
+from node.processing.report_anew import with_own_words
 from node.processing.request import (
     ProcessingRequest,
     RequestOptions,
@@ -22,6 +23,7 @@ from node.processing.request_sequence import (
     digest_of,
     earlier_requests,
     judged,
+    judged_attribute,
     judged_by_study,
     request_attributes,
     workflows_of_study,
@@ -79,9 +81,11 @@ class StudyDispatcher:
         request = self._request(RequestOptions(study_instance_uid, quiet_series))
         records = workflows_of_study(self._client, request.study_instance_uid)
         is_judged = request.instances in judged(records)
+        if not is_judged:
+            request = with_own_words(request, records, self._config.work_folder)
         known = [each.workflow_id for each in records if digest_of(each) == request.workflow_id]
         if known and not is_judged:  # instances arrived since, and the selection has not changed
-            self._client.describe(known[-1], request_attributes(request))
+            self._client.describe(known[-1], judged_attribute(request))
         if known or is_judged:
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=request.workflow_id)
             return
@@ -101,6 +105,8 @@ class StudyDispatcher:
         request = self._request(RequestOptions(study_instance_uid, use=use))
         if use and request.selection is None and not request.is_undecided:
             raise StudyError(f"study {study_instance_uid}: {request.refusal}")
+        if not use:  # what is chosen by hand is an attempt at the same request, even where nothing else is chosen
+            request = with_own_words(request, records, self._config.work_folder)
         # the selection that a comparison leads to is not known yet: its attempts must have other ids than earlier ones
         known = [each for each in records if request.is_undecided or digest_of(each) == request.workflow_id]
         if any(record.engine_status in ACTIVE and record.engine_status != "DELAYED" for record in known):

@@ -34,7 +34,7 @@ from node.log import study_context
 from node.notify.notices import notify_humans
 from node.processing.pack_support import cascade_card
 from node.processing.request import ProcessingRequest
-from node.processing.result_files import existing_results, rounded, write_refused, write_results
+from node.processing.result_files import earlier_segmentation, existing_results, rounded, write_refused, write_results
 from node.processing.selection_steps import decided_request, following_workflow, later_workflow
 from node.processing.step_errors import guarded
 from node.processing.step_records import (
@@ -221,6 +221,9 @@ class Pipeline:
         from node.segmentation.regions_file import write_regions
 
         assert request.selection is not None
+        known = earlier_segmentation(request, Path(folder))
+        if known is not None:
+            return known
         begun = time.monotonic()
         for series in request.selection.chosen.values():
             reason = self._reader.why_unusable(series)
@@ -228,7 +231,7 @@ class Pipeline:
                 return UnusableSeries(f"{series.label}: {reason}")
         volumes = self._reader.take(request.selection)
         cascade = self._loaded_cascade(request.model)
-        seed = int(request.workflow_id[:8], 16)
+        seed = int((request.regions_of or request.workflow_id)[:8], 16)
         exam = segment_exam(volumes, cascade, seed, self._device, self._progress)
         write_regions(exam, Path(folder))
         return Segmentation(

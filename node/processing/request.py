@@ -14,12 +14,12 @@ from pydantic import AliasChoices, Field, TypeAdapter
 from node.config import Config
 from node.dicom import uids
 from node.errors import RefusedError, SelectionRefused, SelectionUndecided
+from node.series.by_images import Compare
 from node.series.headers import read_study
 from node.series.select import Choice, select
 from node.series.vocabulary import load_vocabulary
-from node.study import Comparison, Contrast, Selection, Series, Study
+from node.study import Contrast, Selection, Series, Study
 
-Compare = Callable[[Series, Series], Comparison]
 WhyUnusable = Callable[[Series], str | None]
 """Why a series cannot become a volume, as its pixels show; None if it can."""
 
@@ -44,6 +44,8 @@ class ProcessingRequest:
         earlier: digests of the study's requests before this one, newest first; this request's report replaces that of
             the latest one that has a report.
         instances: digest of all instances of the study that were read, chosen or not.
+        regions_of: digest of the earlier request of the same series and settings, whose regions are used again, because
+            only the words of the report differ; empty: none.
         force: an admin requested the study again: it is processed even if its results exist.
     """
 
@@ -60,6 +62,7 @@ class ProcessingRequest:
     force: Annotated[bool, Field(validation_alias=AliasChoices("force", "is_by_hand"))] = False  # 0.1.0's name
     use: dict[Contrast, str] = field(default_factory=dict)
     considered: Selection | None = None
+    regions_of: str = ""
 
     def as_json(self) -> str:
         """The request as JSON for the engine's database; later versions of glionode must be able to read it."""

@@ -6,19 +6,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from node.dicom import uids
 from node.processing.request import ProcessingRequest, with_first_creation_time
+from node.series.explain import short_lines
 from node.workflow.engine import WorkflowClient, WorkflowRecord
 from node.workflow.states import StudyState
 from node.workflow.workflow_id import WorkflowId
 
 _COMPARING, _JUDGED = "comparing", "judged-"
+TOLD = "told"
+"""Attribute of a workflow: the digest of what its report says of the selection."""
 _WAITING = ("ENQUEUED", "DELAYED")
 
 
 def request_attributes(request: ProcessingRequest) -> dict[str, str]:
     """The attributes of the request's workflows: the study, the instances that were judged, and whether it compares."""
-    attributes = {"study_instance_uid": request.study_instance_uid, f"{_JUDGED}{request.instances}": "yes"}
-    return attributes | {_COMPARING: request.workflow_id} if request.is_undecided else attributes
+    attributes = {"study_instance_uid": request.study_instance_uid, **judged_attribute(request)}
+    if request.is_undecided:
+        return attributes | {_COMPARING: request.workflow_id}
+    return attributes | ({TOLD: told_of(request)} if request.selection else {})
+
+
+def judged_attribute(request: ProcessingRequest) -> dict[str, str]:
+    """The attribute of a workflow by which the request's instances are known to have been judged."""
+    return {f"{_JUDGED}{request.instances}": "yes"}
+
+
+def told_of(request: ProcessingRequest) -> str:
+    """The digest of what the report says of the selection; of equal selections in equal words it is equal."""
+    if request.selection is None:
+        return ""
+    return told_digest(short_lines(request.selection), request.selection.cautions)
+
+
+def told_digest(short: Iterable[str], cautions: Iterable[str]) -> str:
+    """The digest of a report's words: its lines about the series, and its cautions about the selection."""
+    return uids.digest((*short, *cautions))[:32]
 
 
 def workflows_of_study(client: WorkflowClient, study_instance_uid: str) -> list[WorkflowRecord]:
@@ -83,6 +106,12 @@ def _is_comparing(record: WorkflowRecord) -> bool:
     return record.attributes.get(_COMPARING) == digest_of(record)
 
 
+def _is_cancelled(records: Sequence[WorkflowRecord], request_id: str) -> bool:
+    """True if the latest workflow of the request was cancelled, for a later request of other series, say."""
+    latest = [each for each in records if digest_of(each) == request_id][-1]
+    return latest.engine_status == "CANCELLED"
+
+
 def cancel_waiting(client: WorkflowClient, records: Iterable[WorkflowRecord], request_id: str) -> None:
     """Cancel the study's workflows of other requests, if no worker has begun them."""
     for record in records:
@@ -93,7 +122,7 @@ def cancel_waiting(client: WorkflowClient, records: Iterable[WorkflowRecord], re
 def request_after_comparison(
     client: WorkflowClient, request: ProcessingRequest, workflow_id: str, work_folder: Path
 ) -> tuple[WorkflowId, ProcessingRequest | None]:
-    """The workflow that follows the comparison ``workflow_id``, which gave ``request``; and the request to enqueue.
+    """The workflow that follows ``workflow_id``, which led to the selection of ``request``; and the request to enqueue.
 
     The request is None if there is nothing to enqueue: the same selection was requested before, or the study has a
     later request. A forced request is enqueued even if the selection was requested before. May be called twice.
@@ -107,7 +136,8 @@ def request_after_comparison(
     later = later_request(records, workflow_id)
     if later is not None and digest_of(later) != request.workflow_id:
         return WorkflowId.parse(later.workflow_id), None
-    if attempts and not request.force:
+    is_comparison = any(each.workflow_id == workflow_id and _is_comparing(each) for each in records)
+    if attempts and not request.force and (is_comparison or not _is_cancelled(records, request.workflow_id)):
         return WorkflowId(request.workflow_id, max(attempts)), None
     cancel_waiting(client, (each for each in records if not _is_comparing(each)), request.workflow_id)
     attempt = max(WorkflowId.parse(workflow_id).attempt, 1 + max(attempts, default=0))

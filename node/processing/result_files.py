@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +27,8 @@ from node.series.values import DICOM_UNREADABLE
 from node.study import RESULT_FILES, Contrast, ResultIdentity, Software
 
 REFUSAL_FILE = "refusal.dcm"
-WORK_FILES = (*RESULT_FILES, REFUSAL_FILE, "label_map.nii.gz", "disagreement.nii.gz", "regions.npz")
+_REGION_FILES = ("label_map.nii.gz", "disagreement.nii.gz", "regions.npz")
+WORK_FILES = (*RESULT_FILES, REFUSAL_FILE, *_REGION_FILES)
 
 
 def write_results(config: Config, request: ProcessingRequest, folder: Path, segmented: Segmentation) -> dict[str, Any]:
@@ -58,6 +60,36 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, segm
     }
     _write_json(folder / "result.json", result)
     return result
+
+
+def earlier_segmentation(request: ProcessingRequest, folder: Path) -> Segmentation | None:
+    """The regions of the earlier request ``regions_of``, copied into ``folder``; None if its results are gone.
+
+    Raises:
+        OSError: a file cannot be copied.
+    """
+    if not request.regions_of or request.selection is None:
+        return None
+    source = folder.parent / request.regions_of
+    try:
+        result: dict[str, Any] = json.loads((source / "result.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    if result["state"] != "reported" or not all((source / name).is_file() for name in _REGION_FILES):
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _REGION_FILES:
+        aside = folder / f".part.{name}"
+        shutil.copyfile(source / name, aside)
+        aside.replace(folder / name)
+    cautions = result["cautions"][1:] if result["replaces"] else result["cautions"]
+    of_selection = result["selection"]["cautions"]
+    return Segmentation(
+        brain_ml=result["brain_ml"],
+        agreement=result["agreement"],
+        cautions=[*request.selection.cautions, *(each for each in cautions if each not in of_selection)],
+        seconds=result["seconds"]["segment"],
+    )
 
 
 def existing_results(request: ProcessingRequest, folder: Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from node.config import Config
 from node.errors import EngineError, SelectionRefused
+from node.processing.report_anew import with_own_words
 from node.processing.request import ProcessingRequest, RequestOptions, WhyUnusable, build_request
 from node.processing.request_sequence import later_request, request_after_comparison, workflows_of_study
 from node.processing.step_records import FollowingWorkflow
@@ -37,6 +38,8 @@ def following_workflow(
 ) -> FollowingWorkflow:
     """The workflow that processes ``request``, to which the workflow ``workflow_id`` led."""
     with closing(WorkflowClient(config)) as client:
+        records = workflows_of_study(client, request.study_instance_uid)
+        request = request if request.force else with_own_words(request, records, Path(work_folder))
         following, enqueued = request_after_comparison(client, request, workflow_id, Path(work_folder))
     folder = str(Path(work_folder) / request.workflow_id)
     return FollowingWorkflow(str(following), None if enqueued is None else enqueued.as_json(), folder)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from node.series.body_part import is_other_body_part
 from node.series.classify import DECIDED, classify_description
 from node.series.facts import SeriesFacts
+from node.series.marker import Marker
 from node.series.vocabulary import Vocabulary
 from node.series.words import Classification
 from node.study import Contrast, Series, Verdict
 
+NOT_USABLE = "not usable: "
 MIN_SLICES = 8
 MIN_COVERAGE_MM = 80.0  # smaller than any adult brain in any direction: a thinner slab cannot show the whole brain
 
@@ -22,7 +25,7 @@ class Candidate:
     ``excluded``: why the series cannot be used, or None; ``is_by_hand``: a user chose it; ``is_undecided``: whether it
     is before or after contrast stays open; ``may_compare``: a comparison with the images of a twin may decide that;
     ``is_inferred``: that it is before contrast follows only from the lack of any mark; ``is_elsewhere``: its header
-    names another body part.
+    names another body part; ``agent``: whether a FLAIR is before or after contrast agent, as far as it is known.
     """
 
     series: Series
@@ -37,16 +40,19 @@ class Candidate:
     may_compare: bool = False
     is_inferred: bool = False
     is_elsewhere: bool = False
+    agent: Marker | None = None
 
 
-def make_candidate(series: Series, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Candidate:
-    """The candidate for ``series``, classified by its own description and header."""
+def make_candidate(
+    series: Series, facts: SeriesFacts | None, vocabulary: Vocabulary, ignored: Collection[str] = ()
+) -> Candidate:
+    """The candidate for ``series``, classified by its own description and header; ``ignored`` words mean nothing."""
     if facts is None:
         nothing = Classification(None, (), 0.0)
         return Candidate(
             series, None, nothing, None, [], f"modality {series.modality}", f"ignored: modality {series.modality}"
         )
-    found = classify_description(series.series_description, facts, vocabulary)
+    found = classify_description(series.series_description, facts, vocabulary, ignored)
     elsewhere = is_other_body_part(facts, vocabulary)
     excluded = f"Body Part Examined is {facts.body_part_examined}" if elsewhere else _exclusion(facts, found)
     return Candidate(series, facts, found, found.contrast, list(found.evidence), excluded, is_elsewhere=elsewhere)
@@ -63,7 +69,7 @@ def volume_problem(facts: SeriesFacts) -> str | None:
 
 def verdict(one: Candidate, *, is_chosen: bool) -> Verdict:
     """The verdict on a series, as it is reported."""
-    note = one.note or (f"not usable: {one.excluded}" if one.excluded else "none of the four contrasts")
+    note = one.note or (f"{NOT_USABLE}{one.excluded}" if one.excluded else "none of the four contrasts")
     if note.startswith("chosen") and not is_chosen:  # the study was refused for another contrast
         note = f"would be {note}"
     return Verdict(

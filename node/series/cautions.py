@@ -48,8 +48,8 @@ def _of_plain_t1(t1: Candidate, candidates: Sequence[Candidate]) -> list[str]:
     for other in candidates:
         if other is t1 or other.contrast is not Contrast.T1:
             continue
-        if other.is_undecided and _is_earlier(t1, other):
-            return [f"{name}: the later {other.series.label} is alike, but may be after contrast; not used"]
+        if other.is_undecided and _is_earlier(other, t1) is not True:
+            return [f"{name}: {other.series.label} may be before or after contrast, and was not used"]
         if t1.is_inferred and other.excluded is None and _is_earlier(other, t1) is not False:
             return [
                 f"{name} bears no mark of contrast agent: that it is before contrast follows only from the marks of "

@@ -8,7 +8,7 @@ does.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from node.errors import ConfigError
 from node.series import physics
 from node.series.facts import SeriesFacts
+from node.series.settle import BY_FACTS, SINGLE_SHOT, covers_brain, is_single_shot, settle_by_facts
 from node.series.vocabulary import OTHER, Vocabulary, load_vocabulary, tokens
 from node.series.words import BY_PHYSICS, BY_WORDS, Classification, classify_words
 from node.study import Contrast
@@ -34,15 +35,20 @@ _NO_AGENT = frozenset([
 ])  # fmt: skip
 
 
-def classify_description(description: str | None, facts: SeriesFacts | None, vocabulary: Vocabulary) -> Classification:
+def classify_description(
+    description: str | None, facts: SeriesFacts | None, vocabulary: Vocabulary, ignored: Collection[str] = ()
+) -> Classification:
     """Classify one series by its description, checked against its header.
 
     If no word of the description decides, Protocol Name (0018,1030) and then Sequence Name (0018,0024) are read, with
-    less confidence.
+    less confidence. ``ignored``: words that are to mean nothing, because they name the whole examination.
     """
-    found = classify_words(description or "", vocabulary, facts is not None and physics.is_mprage(facts))
+    found = classify_words(description or "", vocabulary, facts is not None and physics.is_mprage(facts), ignored)
     if facts is None:
         return found
+    by_words = found
+    found = _single_shot(settle_by_facts(found, description or "", facts, vocabulary, ignored), facts, vocabulary)
+    limit = 1.0 if found is by_words or found.contrast is None else found.confidence
     by_header = physics.kind_by_header(facts)
     if by_header:
         kind = found.kind if by_header[0] == "echo planar" and found.kind else by_header[0]  # a perfusion, say
@@ -50,7 +56,18 @@ def classify_description(description: str | None, facts: SeriesFacts | None, voc
     for name, text in (("Protocol Name", facts.protocol_name), ("Sequence Name", facts.sequence_name)):
         if text and found.contrast is None and found.kind is None:
             found = _with_other_words(found, name, classify_words(text, vocabulary))
-    return _with_agent(_with_physics(found, facts), facts)
+    found = _with_agent(_with_physics(found, facts), facts)
+    return replace(found, confidence=min(found.confidence, limit))
+
+
+def _single_shot(found: Classification, facts: SeriesFacts, vocabulary: Vocabulary) -> Classification:
+    """``found``, unless Sequence Name says that its T2 is a single shot: then one of low confidence, or a localizer."""
+    if found.contrast is not Contrast.T2 or not is_single_shot(facts, vocabulary):
+        return found
+    evidence = (*found.evidence, f"Sequence Name {facts.sequence_name} is that of a single shot")
+    if covers_brain(facts):
+        return replace(found, evidence=evidence, confidence=min(found.confidence, BY_FACTS))
+    return Classification(None, evidence, BY_WORDS, found.marker, SINGLE_SHOT)
 
 
 def _with_other_words(found: Classification, name: str, other: Classification) -> Classification:

@@ -1,15 +1,24 @@
-"""The selection as JSON values, as a table and as one line per contrast."""
+"""The selection as JSON values, as a table, as lines for other programs, and as one line per contrast."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from node.series.by_hand import EVIDENCE
+from node.series.candidate import NOT_USABLE
+from node.series.order import UNDECIDED
 from node.study import Contrast, Selection, Verdict
 
+_ROW_COLUMNS: tuple[str, ...] = (
+    "series_number", "series_instance_uid", "contrast", "chosen", "series_description", "part", "evidence", "note",
+)  # fmt: skip
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_MOST_NAMED = 3  # series that could not be used, in a short line
 _ABOUT_AGENT = ("contrast", "overlay", "agent", "bolus")
 
 
@@ -47,19 +56,35 @@ def selection_table(selection: Selection) -> Table:
     Text from DICOM headers is never interpreted as markup.
     """
     caption = Text("; ".join(selection.cautions)) if selection.cautions else None
-    table = Table(title="Which series is which", caption=caption)
-    for column in ("series", "description", "verdict", "evidence", "chosen, or why not"):
-        table.add_column(column, justify="right" if column == "series" else "left")
+    table = Table(title="Which series is which", caption=caption, show_lines=True, padding=(0, 1))
+    # "fold" cuts nothing: what is longer than its column goes on in the next line
+    table.add_column("series", justify="right", overflow="fold")
+    table.add_column("description", overflow="fold", max_width=20)
+    table.add_column("verdict", overflow="fold")
+    table.add_column("evidence; chosen, or why not", overflow="fold")
     for verdict in selection.verdicts:
         table.add_row(
             Text("?" if verdict.series_number is None else str(verdict.series_number)),
             Text("\n".join(filter(None, (verdict.series_description, verdict.part)))),
             Text(str(verdict.contrast) if verdict.contrast else "other"),
-            Text("\n".join(verdict.evidence)),
-            Text(verdict.note),
+            Text("\n".join((*verdict.evidence, f"→ {verdict.note}"))),
             style="bold" if verdict.chosen else None,
         )
     return table
+
+
+def selection_rows(selection: Selection) -> list[str]:
+    """One line per series or part, columns separated by tabs, for other programs; the first line names the columns.
+
+    Control characters of a text from DICOM headers become blanks, so that a line is one series.
+    """
+    lines = [_ROW_COLUMNS]
+    for one in selection.verdicts:
+        number = "" if one.series_number is None else str(one.series_number)
+        contrast, chosen = str(one.contrast) if one.contrast else "other", "yes" if one.chosen else "no"
+        texts = (one.series_description or "", one.part, "; ".join(one.evidence), one.note)
+        lines.append((number, one.series_instance_uid, contrast, chosen, *texts))
+    return ["\t".join(_CONTROL.sub(" ", text) for text in line) for line in lines]
 
 
 def short_lines(selection: Selection) -> tuple[str, ...]:
@@ -71,7 +96,9 @@ def short_lines(selection: Selection) -> tuple[str, ...]:
     lines = []
     for contrast, series in selection.chosen.items():
         verdict = by_key[series.key]
-        reasons = dict.fromkeys((_main_evidence(verdict, contrast), _choice_reason(verdict)))
+        reasons = dict.fromkeys(
+            (_main_evidence(verdict, contrast), _choice_reason(verdict, contrast, selection.verdicts))
+        )
         lines.append(f"{contrast}: {series.label}: {'; '.join(reasons)}")
     return tuple(lines)
 
@@ -85,8 +112,31 @@ def _main_evidence(verdict: Verdict, contrast: Contrast) -> str:
     return verdict.evidence[0] if verdict.evidence else "no evidence"
 
 
-def _choice_reason(verdict: Verdict) -> str:
-    """Shorten a note: ``chosen of 2: thinner; runner-up ...`` to ``chosen of 2 (thinner)``, ``chosen: X`` to ``X``."""
+def _choice_reason(verdict: Verdict, contrast: Contrast, verdicts: Sequence[Verdict]) -> str:
+    """Shorten a note: ``chosen of 2: thinner; runner-up ...`` to ``chosen of 2 (thinner)``, ``chosen: X`` to ``X``.
+
+    Where others of ``contrast`` cannot be used, they are named with the reason: it was not the only one.
+    """
+    out = [one for one in verdicts if _is_out(one, contrast)]
+    if verdict.note.startswith("chosen: the only") and out:
+        named = [f"{_label(one)}: {_why_out(one).partition(': ')[0]}" for one in out[:_MOST_NAMED]]
+        more = [f"and {len(out) - _MOST_NAMED} more"] if len(out) > _MOST_NAMED else []
+        return f"the only usable {contrast} of {len(out) + 1} (not {'; '.join([*named, *more])})"
     first = verdict.note.partition("; runner-up")[0]
     head, _, reason = first.partition(": ")
     return f"{head} ({reason})" if head.startswith("chosen of") else reason or head
+
+
+def _is_out(one: Verdict, contrast: Contrast) -> bool:
+    """True if ``one`` is, or may be, of ``contrast``, but cannot be used."""
+    may_be = contrast in (Contrast.T1, Contrast.T1C) and _why_out(one).startswith(UNDECIDED)
+    return not one.chosen and bool(_why_out(one)) and (one.contrast is contrast or may_be)
+
+
+def _why_out(one: Verdict) -> str:
+    return one.note.removeprefix(NOT_USABLE) if one.note.startswith(NOT_USABLE) else ""
+
+
+def _label(one: Verdict) -> str:
+    number = "?" if one.series_number is None else one.series_number
+    return f"series {number} '{one.series_description or ''}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -70,3 +71,7 @@ class SeriesFacts:
     def step_mm(self) -> float | None:
         """Distance between slices in mm: from the positions, else Spacing Between Slices (0018,0088)."""
         return self.slice_step_mm if self.slice_step_mm is not None else self.spacing_between_slices_mm
+
+
+FactsByKey = Mapping[tuple[str, str], SeriesFacts]
+"""Facts by `node.study.Series.key`."""

@@ -1,9 +1,10 @@
 """Decide for each T1 series of a study whether it was acquired before or after contrast agent.
 
 Evidence in this order: words; Contrast/Bolus Start Time; a Contrast/Bolus Agent that not all series of the study have;
-a graphic overlay that the series' twin lacks; acquisition order relative to a series of known state or another sign of
-the injection; acquisition order of twins when a subtraction or perfusion series shows that contrast agent was given
-between them; last, if the caller passes one, a comparison of the twins' images. An undecided state stays None.
+a graphic overlay that the series' twin lacks; acquisition order outside the interval between the last series known to
+be before and the first known to be after contrast; the lack of a mark that others have; acquisition order of twins when
+a subtraction or perfusion series shows that contrast agent was given between them; last, if the caller passes one, a
+comparison of images. An undecided state stays None.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from node.series.by_images import Compare, decide_by_images
+from node.series.by_images import Compare, decide_by_images, decide_unlike, is_beside_known, unlike_and_open
 from node.series.classify import named_agent
 from node.series.marker import Marker
+from node.series.order import by_being_first, by_lack_of_mark, by_order
 from node.series.signs import OtherSeries, Sign, signs_of
 from node.series.twins import (
     T1Series,
@@ -39,7 +41,12 @@ def resolve(
         _by_header(member)
     _by_agent(members, others)
     _by_overlay(members)
-    _by_order(members, signs)
+    for member in members:
+        member.is_marked = member.state is not None
+    by_order(members, signs)
+    by_lack_of_mark(members)
+    by_order(members, signs)
+    by_being_first(members)
     _by_twin_order(members, signs)
     _share_state(members)
     if compare:
@@ -87,53 +94,6 @@ def _may_be_later(one: T1Series, other: T1Series) -> bool:
     return one.acquired is None or other.acquired is None or is_earlier(other, one)
 
 
-def _by_order(members: Sequence[T1Series], signs: Sequence[Sign]) -> None:
-    """Contrast agent stays during an examination: a series acquired later than one after contrast is after contrast.
-
-    An undecided series acquired before all its twins is inferred to be before contrast if another one is after it.
-    """
-    for member in [one for one in members if one.state is None and one.acquired]:
-        _by_neighbours(member, [one for one in members if in_one_session(member, one)], signs)
-    for member in members:
-        not_later = [
-            twin
-            for twin in members
-            if are_twins(member, twin) and not is_earlier(member, twin) and not same_acquisition(member, twin)
-        ]
-        if member.state is None and not not_later and any(other.state == "after" for other in members):
-            member.is_inferred = True
-            later = [other for other in members if other.state == "after" and is_earlier(member, other)]
-            text = f"acquired {clock(member.acquired)}, earlier than" if later else "bears no mark, unlike"
-            if later or not any(_is_day_apart(member, other) for other in members if other.state == "after"):
-                member.decide("before", f"{text} the series after contrast")
-
-
-def _by_neighbours(member: T1Series, session: Sequence[T1Series], signs: Sequence[Sign]) -> None:
-    assert member.acquired is not None
-    known = [(one.acquired, one.state) for one in session if one.acquired]
-    after = [(moment, f"a series after contrast ({clock(moment)})") for moment, state in known if state == "after"]
-    before = [moment for moment, state in known if state == "before"]
-    if after:  # a sign alone may be a misnamed series; with a series known to be after contrast it gives the time
-        after += [
-            (sign.moment, f"{sign.text} ({clock(sign.moment)})")
-            for sign in signs
-            if sign.moment
-            and sign.kind != "subtraction"
-            and in_one_session(member, sign.moment)
-            and not any(sign.moment < moment for moment in before)  # contradicted by a series known as before
-        ]
-        first, text = min(after)
-        if member.acquired > first:
-            member.decide("after", f"acquired {clock(member.acquired)}, later than {text}")
-    if before and member.acquired < max(before):
-        text = f"acquired {clock(member.acquired)}, earlier than one before contrast ({clock(max(before))})"
-        member.decide("before", text)
-
-
-def _is_day_apart(one: T1Series, other: T1Series) -> bool:
-    return one.acquired is not None and other.acquired is not None and not in_one_session(one, other)
-
-
 def _by_twin_order(members: Sequence[T1Series], signs: Sequence[Sign]) -> None:
     for member in members:
         twins = [twin for twin in members if are_twins(member, twin) and in_one_session(member, twin)]
@@ -169,7 +129,7 @@ def _share_state(members: Sequence[T1Series]) -> None:
 
 
 def _by_images(members: Sequence[T1Series], signs: Sequence[Sign], compare: Compare) -> None:
-    in_order = sorted(members, key=lambda member: (member.series.series_number or 0, member.series.series_instance_uid))
+    in_order = sorted(members, key=lambda member: (member.series.series_number or 0, member.series.key))
     compared: list[T1Series] = []
     for member in in_order:
         twins = [one for one in comparable(member, in_order) if not same_acquisition(member, one)]
@@ -177,7 +137,18 @@ def _by_images(members: Sequence[T1Series], signs: Sequence[Sign], compare: Comp
             group = [one for one in in_order if one is member or any(one is twin for twin in twins)]
             compared += group
             decide_by_images(group, compare)
-            _by_order(members, signs)
+            by_order(members, signs)
+    for member in in_order:
+        others = [one for one in unlike_and_open(member, in_order) if not same_acquisition(member, one)]
+        if others and not any(member is one for one in compared):
+            group = [one for one in in_order if one is member or any(one is other for other in others)]
+            compared += group
+            decide_by_images(group, compare)
+            by_order(members, signs)
+    known = [one for one in in_order if one.state]  # what is decided below is no ground for further decisions
+    for member in in_order:
+        if member.state is None and is_beside_known(member, known):
+            decide_unlike(member, known, compare)
 
 
 def _corroborate(members: Sequence[T1Series]) -> None:

@@ -9,6 +9,9 @@ from node.series.vocabulary import Word
 
 Marker = Literal["after", "before"]
 
+MARKING_GROUPS = frozenset(["agent", "after", "before", "without"])
+"""Groups of words that say before or after contrast, beside the weighting."""
+
 # words allowed between a negation and the agent it negates: articles and routes of administration
 _BETWEEN = frozenset([
     "any", "the", "el", "la", "le", "il", "o", "a", "de", "del", "di", "du", "d", "l", "iv", "ev", "i", "e", "v", "inj",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from node.series.facts import SeriesFacts
+from node.series.marker import Marker
 from node.series.words import Classification
 from node.study import Contrast, Series
 
@@ -21,7 +22,7 @@ class Entry:
     """One series that competes for a contrast.
 
     ``in_frame``: in the T1c's frame of reference (for the T1c: in one that every contrast has); ``in_session``: not
-    hours apart from the T1c.
+    hours apart from the T1c; ``agent``: a FLAIR is before or after contrast agent.
     """
 
     contrast: Contrast
@@ -30,6 +31,7 @@ class Entry:
     classification: Classification
     in_frame: bool
     in_session: bool = True
+    agent: Marker | None = None
 
 
 def _criteria(entry: Entry) -> list[tuple[float, str]]:
@@ -40,6 +42,8 @@ def _criteria(entry: Entry) -> list[tuple[float, str]]:
     wants_volume = contrast in (Contrast.T1, Contrast.T1C)
     moment, is_sure = facts.acquisition_datetime, classification.confidence >= SURE
     slices = "slice distance unknown" if step is None else f"{step:.3g} mm slices"
+    is_fine = step is None or step <= T2_STEP_MM
+    wants_no_agent = contrast is Contrast.FLAIR
     return [
         (float(entry.in_frame), "common frame of reference" if entry.in_frame else "another frame of reference"),
         (float(entry.in_session), "of one session" if entry.in_session else "hours apart"),
@@ -50,8 +54,17 @@ def _criteria(entry: Entry) -> list[tuple[float, str]]:
             float(coverage is None or coverage >= WHOLE_BRAIN_MM),
             "coverage unknown" if coverage is None else f"covers {coverage:.0f} mm",
         ),
+        (float(is_fine or not wants_no_agent), slices),
+        (
+            float(entry.agent != "after" or not wants_no_agent),
+            "after contrast agent" if entry.agent == "after" else "not after contrast agent",
+        ),
         (-round(step, 1) if step is not None else -99.0, slices),
         (round(coverage or 0.0, -1), "coverage unknown" if coverage is None else f"covers {coverage:.0f} mm"),
+        (
+            float(entry.agent == "before" or not wants_no_agent),
+            "before contrast agent" if entry.agent == "before" else "perhaps after contrast agent",
+        ),
         (
             (moment - datetime.min).total_seconds() if moment else 0.0,
             f"acquired {moment:%H:%M:%S}" if moment else "time unknown",

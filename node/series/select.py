@@ -9,26 +9,21 @@ from typing import Literal
 from node.errors import InstanceRefused, SelectionRefused, SelectionUndecided
 from node.series.body_part import lies_elsewhere
 from node.series.by_hand import EVIDENCE, assign_by_hand
-from node.series.by_images import Compare
-from node.series.candidate import Candidate, make_candidate, verdict, volume_problem
+from node.series.by_images import Compare, may_be_compared
+from node.series.candidate import Candidate, make_candidate, verdict
 from node.series.cautions import cautions_on
-from node.series.classify import classify_description
-from node.series.fact_reader import read_facts
-from node.series.facts import SeriesFacts
+from node.series.facts import FactsByKey, SeriesFacts
+from node.series.flair import settle_flair
 from node.series.injection import resolve
 from node.series.missing import T1_FAMILY, images_may_decide, missing_text
+from node.series.order import open_reason
+from node.series.part_reader import read_parts
+from node.series.protocol_words import words_of_protocol
 from node.series.ranking import Entry, first_difference, rank, shortfall_of
 from node.series.signs import OtherSeries
-from node.series.substacks import parts_of
-from node.series.twins import SESSION, T1Series, are_twins, comparable, in_one_session
+from node.series.twins import SESSION, T1Series
 from node.series.vocabulary import Vocabulary
 from node.study import Contrast, Selection, Series, Study
-
-FactsByKey = Mapping[tuple[str, str], SeriesFacts]
-"""Facts by `Series.key`."""
-
-_MAY_HOLD_A_CONTRAST = (None, "proton density")
-"""Kinds of a series that is worth splitting: a dual echo is called proton density, and its second echo is a T2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +72,6 @@ def select(
     return select_by_facts(replace(study, series=tuple(members)), facts, vocabulary, choice, compare)
 
 
-def read_parts(series: Series, study: Study, vocabulary: Vocabulary) -> list[tuple[Series, SeriesFacts | None]]:
-    """``series`` with its facts, or the parts into which it is split because it holds several volumes.
-
-    Only a series that may be one of the four contrasts is split, by words or, where these name nothing, by its parts.
-    Facts are None if the modality is not MR.
-    """
-    if series.modality != "MR":
-        return [(series, None)]
-    facts = read_facts(series, study.planes)
-    if volume_problem(facts) is None:
-        return [(series, facts)]
-    of_all = replace(facts, image_type=(), image_component=None, made_by_software=None)  # the first image's, not all's
-    kinds = {classify_description(series.series_description, each, vocabulary).kind for each in (facts, of_all)}
-    if kinds.isdisjoint(_MAY_HOLD_A_CONTRAST):
-        return [(series, facts)]
-    parts = parts_of(series)
-    if not parts:
-        return [(series, facts)]
-    return [(one.series, replace(read_facts(one.series, study.planes), is_phase=one.is_phase)) for one in parts]
-
-
 def select_by_facts(
     study: Study,
     facts: FactsByKey,
@@ -121,7 +95,12 @@ def _selection(
     choice: Choice,
     compare: Compare | None,
 ) -> Selection:
-    candidates = [make_candidate(series, _known(series, facts, choice), vocabulary) for series in study.series]
+    in_order = sorted(study.series, key=_place)  # the order of arrival changes no word of the result
+    pairs = [(series, _known(series, facts, choice)) for series in in_order]
+    candidates = [make_candidate(*pair, vocabulary) for pair in pairs]
+    ignored = words_of_protocol(candidates, vocabulary)
+    if ignored:
+        candidates = [make_candidate(*pair, vocabulary, ignored) for pair in pairs]
     try:
         return _decide(study, candidates, choice, compare)
     except SelectionRefused as error:
@@ -137,6 +116,10 @@ def _known(series: Series, facts: FactsByKey, choice: Choice) -> SeriesFacts | N
     return found if found is None or reason is None else replace(found, irregularity=reason)
 
 
+def _place(series: Series) -> tuple[bool, int, str]:
+    return series.series_number is None, series.series_number or 0, series.series_instance_uid
+
+
 def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compare: Compare | None) -> Selection:
     if not any(one.facts for one in candidates):
         held = ", ".join(sorted({series.modality for series in study.series}))
@@ -145,6 +128,7 @@ def _decide(study: Study, candidates: Sequence[Candidate], choice: Choice, compa
     _refuse_other_body_part([one for one in candidates if one.facts and not one.is_by_hand])
     _exclude_elsewhere(candidates)
     cautions = list(_settle_contrast_agent(candidates, compare))
+    settle_flair(candidates)
     if choice.shortfall == "refuse":
         _exclude_short(candidates)
     chosen = _choose(candidates, choice.needed)
@@ -208,15 +192,13 @@ def _settle_contrast_agent(candidates: Sequence[Candidate], compare: Compare | N
         member = members.get(one.series.key)
         if member is None:
             continue
-        twins = [other for other in family if are_twins(member, other) and in_one_session(member, other)]
         one.evidence += [text for text in member.evidence if text not in one.evidence]
         one.contrast = Contrast.T1C if member.state == "after" else Contrast.T1
         one.is_inferred = member.is_inferred
-        if member.state is None and twins:
-            names = " and ".join(sorted({member.series.label, *(twin.series.label for twin in twins)}))
-            alike = f"undecided before or after contrast: {names} are alike; no word, bolus tag, overlay or order tells"
-            one.excluded = one.excluded or "; ".join(text for text in (alike, member.doubt) if text)
-            one.is_undecided, one.may_compare = True, bool(comparable(member, family))
+        one.may_compare = member.state is None and may_be_compared(member, family)
+        reason = open_reason(member, family)
+        if reason:
+            one.excluded, one.is_undecided = one.excluded or reason, True
     return cautions
 
 
@@ -238,7 +220,7 @@ def _choose(candidates: Sequence[Candidate], needed: Sequence[Contrast]) -> dict
                 one.note = f"not used: in another frame of reference than {reference.series.label}"
             continue
         chosen[contrast] = best
-        _write_notes(pairs)
+        _write_notes(pairs, [one for one in candidates if _is_out(one, contrast)])
         _note_by_hand(best, candidates)
     return {contrast: chosen[contrast] for contrast in Contrast if contrast in chosen}
 
@@ -269,13 +251,23 @@ def _entry(contrast: Contrast, one: Candidate, frames: Collection[str | None], r
         one.classification,
         in_frame=one.series.frame_of_reference_uid in frames,
         in_session=not (moments[0] and moments[1]) or abs(moments[0] - moments[1]) <= SESSION,
+        agent=one.agent,
     )
 
 
-def _write_notes(pairs: Sequence[tuple[Entry, Candidate]]) -> None:
-    """Write the notes: why the first was chosen, and why the others were passed over for it."""
+def _is_out(one: Candidate, contrast: Contrast) -> bool:
+    """True if ``one`` is, or may be, of ``contrast``, but cannot be used."""
+    is_member = one.contrast is contrast or (one.is_undecided and contrast in T1_FAMILY)
+    return is_member and one.excluded is not None
+
+
+def _write_notes(pairs: Sequence[tuple[Entry, Candidate]], out: Sequence[Candidate]) -> None:
+    """Write the notes: why the first was chosen, and why the others were passed over for it; ``out``: the unusable."""
     (first, best), *others = pairs
     best.note = f"chosen: the only {first.contrast}"
+    if out:
+        reasons = "; ".join(f"{one.series.label}: {one.excluded}" for one in out)
+        best.note = f"chosen: the only usable {first.contrast} of {len(out) + 1}; not usable: {reasons}"
     for place, (entry, one) in enumerate(others, start=1):
         better, worse = first_difference(first, entry)
         one.note = f"passed over for {best.series.label}: {worse} against {better}"

@@ -22,7 +22,8 @@ class T1Series:
     """One T1-weighted series and its state (before or after contrast agent) as far as it is decided.
 
     ``is_usable``: nothing but an open state excludes it; ``doubt``: the result of image comparisons that did not decide
-    its state; ``is_inferred``: its state rests on the lack of any mark that other series have.
+    its state; ``is_inferred``: its state rests on the lack of any mark that other series have; ``is_marked``: its own
+    words or header give its state.
     """
 
     series: Series
@@ -33,6 +34,7 @@ class T1Series:
     is_usable: bool = True
     doubt: str = ""
     is_inferred: bool = False
+    is_marked: bool = False
 
     @property
     def acquired(self) -> datetime | None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, takewhile
 
-from node.series.marker import Marker, read_marker
+from node.series.marker import MARKING_GROUPS, Marker, read_marker
+from node.series.relations import without_relations
 from node.series.vocabulary import OTHER, Vocabulary, Word
 from node.study import Contrast
 
 BY_WORDS, BY_SEQUENCE, BY_PHYSICS = 0.9, 0.8, 0.5
 """Confidence in a verdict by a word for the weighting, by a word for a sequence, by the timing or a common usage."""
+
+DUAL_ECHO = "dual echo"
+"""Kind of a name that means proton density and T2 alike."""
 
 _TRANSFER = "magnetisation transfer"
 # kinds that outweigh others in one name: "art TOF sub" is an angiography, "ep2d_perf" a perfusion
@@ -32,7 +36,8 @@ class Classification:
 
     ``marker``: before or after contrast agent, as the words say, whatever the weighting; ``kind``: the kind of a series
     that is none of the four; ``elsewhere``: why the images show another body part, though their weighting is one of the
-    four; ``contradicted``: why the timing contradicts ``contrast``.
+    four; ``contradicted``: why the timing contradicts ``contrast``; ``bare_name``: the words of the description without
+    those that say before or after contrast.
     """
 
     contrast: Contrast | None
@@ -42,16 +47,32 @@ class Classification:
     kind: str | None = None
     elsewhere: str | None = None
     contradicted: str | None = None
+    bare_name: tuple[str, ...] = ()
 
 
-def classify_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -> Classification:
+def classify_words(
+    text: str, vocabulary: Vocabulary, is_mprage: bool = False, ignored: Collection[str] = ()
+) -> Classification:
     """The verdict by the words of ``text`` alone; its confidence is 0 if no word decides.
 
-    ``is_mprage``: the header says that the images are an MPRAGE as acquired, so "MPR" abbreviates MPRAGE.
+    Args:
+        text: the description, or another name.
+        vocabulary: what words mean.
+        is_mprage: the header says that the images are an MPRAGE as acquired, so "MPR" abbreviates MPRAGE.
+        ignored: words, and kinds or groups of words, that are to mean nothing.
     """
-    words = vocabulary.words(text)
+    said = [
+        replace(word, group="neutral", kind=None) if {word.text, word.kind, word.group} & {*ignored} else word
+        for word in vocabulary.words(text)
+    ]
+    words = without_relations(said)
+    return replace(_by_all_words(words, is_mprage), bare_name=_bare_name(words))
+
+
+def _by_all_words(words: Sequence[Word], is_mprage: bool) -> Classification:
     marker, marker_evidence = read_marker(words)
-    excluded = _excluding_word(words, marker) or (None if is_mprage else _reformat(words))
+    abbreviates = is_mprage and not _first(words, "T1_sequence")  # "mprage_MPR" is no MPRAGE cut short
+    excluded = _excluding_word(words, marker) or (None if abbreviates else _reformat(words))
     if excluded:
         kind, evidence = excluded
         return Classification(None, (evidence,), BY_WORDS, marker, kind)
@@ -66,6 +87,12 @@ def classify_words(text: str, vocabulary: Vocabulary, is_mprage: bool = False) -
     else:
         texts = (evidence, f"{marker_evidence}; {weighting} keeps its weighting") if marker_evidence else (evidence,)
     return Classification(weighting, texts, confidence, marker, elsewhere=_vertebrae(words))
+
+
+def _bare_name(words: Sequence[Word]) -> tuple[str, ...]:
+    """The words without those that say before or after contrast ("t1c" counts as "t1")."""
+    kept = [word for word in words if word.group not in MARKING_GROUPS and word.text not in ("+", "c")]
+    return tuple("t1" if word.group == "T1c" else word.text for word in kept)
 
 
 def _first(words: Sequence[Word], *groups: str) -> Word | None:
@@ -109,8 +136,11 @@ def _excluding_word(words: Sequence[Word], marker: Marker | None) -> tuple[str, 
     others = [word for word in words if word.group == OTHER and word.kind not in allowed]
     if others:
         other = min(others, key=lambda word: _PRECEDENCE.get(word.kind or "", len(_PRECEDENCE)))
+        t2 = _first(words, "T2")
+        if t2 and {word.kind for word in others} == {"proton density"}:
+            return DUAL_ECHO, f"'{t2.text}' and '{other.text}' in one name read as {DUAL_ECHO}"
         return other.kind or OTHER, f"'{other.text}' reads as {other.kind or OTHER}"
-    return _difference(words, marker) or _dixon_part(words)
+    return _difference(words, marker) or _dixon_part(words) or _spine_letters(words)
 
 
 def _difference(words: Sequence[Word], marker: Marker | None) -> tuple[str, str] | None:
@@ -126,6 +156,21 @@ def _vertebrae(words: Sequence[Word]) -> str | None:
     for pair in pairwise(words):
         if all(word.group is None and _VERTEBRA.fullmatch(word.text) for word in pair):
             return f"'{pair[0].text} {pair[1].text}' are vertebrae: another body part"
+    return None
+
+
+def _spine_letters(words: Sequence[Word]) -> tuple[str, str] | None:
+    """(kind, evidence) for parts of the spine as letters: ``C/T/L``, ``T-L``, or ``C/T`` of a sagittal series.
+
+    Elsewhere, C and T mean other things: T is transversal at the end of a name of Philips, C contrast agent.
+    """
+    letters = [word.text for word in words]
+    is_sagittal = not {"sag", "sagittal", "sagi", "sagit"}.isdisjoint(letters)
+    for start in range(len(letters)):
+        run = list(takewhile(lambda letter: letter in ("c", "t", "l", "s"), letters[start:]))
+        is_spine = "l" in run or (run[:2] == ["c", "t"] and (is_sagittal or start == 0))
+        if len(run) > 1 and is_spine and run == sorted(run, key="ctls".index):
+            return "another body part", f"'{' '.join(run)}' reads as parts of the spine"
     return None
 
 

@@ -147,12 +147,27 @@ def test_series_as_json(tmp_path: Path, config_file: Path, study: dict) -> None:
     assert PATIENT_NAME.split("^")[0] not in result.output
 
 
-def test_series_as_table(tmp_path: Path, config_file: Path, study: dict) -> None:
-    """For people each series is a row."""
+def test_series_into_a_pipe(tmp_path: Path, config_file: Path, study: dict) -> None:
+    """Other programs get one line per series with all columns and the whole UID; cautions go to standard error."""
     folder = write_small_study(tmp_path / "study", study)
     result = run_glionode("series", folder, "--config", config_file)
     assert result.exit_code == 0
-    assert all(contrast in result.stdout for contrast in CONTRASTS)
+    header, *rows = [line.split("\t") for line in result.stdout.splitlines()]
+    found = {row[header.index("contrast")]: row for row in rows}
+    uids = {contrast: row[header.index("series_instance_uid")] for contrast, row in found.items()}
+    assert uids == {contrast: study[contrast][0].SeriesInstanceUID for contrast in CONTRASTS}
+    assert {len(row) for row in rows} == {len(header)}
+    assert result.stderr.startswith("caution: ")
+
+
+def test_series_on_a_terminal(tmp_path: Path, config_file: Path, study: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For people each series is a row of a table."""
+    folder = write_small_study(tmp_path / "study", study)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run_glionode("series", folder, "--config", config_file).stdout
+    assert "Which series is which" in shown
+    assert all(contrast in shown for contrast in CONTRASTS)
 
 
 def test_series_refuses(tmp_path: Path, config_file: Path, study: dict) -> None:

@@ -15,10 +15,10 @@ from node.config import Config, build_config, load_config
 from node.errors import StorageError, StudyError
 from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
-from node.processing.request import ProcessingRequest
+from node.processing.request import ProcessingRequest, build_request
 from node.processing.study_status import read_study_statuses
 from node.study import Contrast
-from node.workflow.engine import WorkflowClient
+from node.workflow.engine import STUDY_QUEUE, WorkflowClient
 
 
 @pytest.fixture
@@ -173,6 +173,64 @@ def add_localizer(config: Config, uid: str) -> str:
     localizer.SeriesDescription, localizer.SeriesNumber = "localizer", 99
     write_instance_file(config.spool_folder / uid / "1.2.3", localizer)
     return "1.2.3.99"
+
+
+def add_runner_up(config: Config, uid: str) -> None:
+    """A late T1c of thicker slices: the choice stays, but it is one of two."""
+    late = make_small_study()["T1c"]
+    for number, instance in enumerate(late[::2]):
+        instance.SeriesInstanceUID, instance.SeriesNumber = "1.2.3.77", 77
+        instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.77.{number + 1}"
+        instance.SeriesDescription = "T1 cor post contrast"
+    write_small_study(config.spool_folder / uid / "1.2.3.77", {"T1c": late[::2]})
+
+
+def request_of(client: WorkflowClient, workflow_id: str) -> ProcessingRequest:
+    """The request that a workflow was enqueued with."""
+    (text,) = (each.input["args"][0] for each in client._client.list_workflows(workflow_ids=[workflow_id]))
+    return ProcessingRequest.from_json(text)
+
+
+def test_a_late_series_that_changes_only_the_words_has_the_report_made_anew(
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
+    """The same series under an id of its own, with the regions of the first; a second start changes nothing."""
+    uid = receive(config, make_small_study())
+    dispatcher.start(uid)
+    ((first, _),) = requests(client, uid)
+    add_runner_up(config, uid)
+    dispatcher.start(uid)
+    (_, status), (second, _) = requests(client, uid)
+    assert status == "CANCELLED"
+    anew = request_of(client, second)
+    assert anew.selection is not None
+    assert (anew.regions_of, anew.earlier) == (first, (first,))
+    assert anew.selection.chosen == request_of(client, first).selection.chosen
+    add_localizer(config, uid)
+    dispatcher.start(uid)
+    assert [workflow_id for workflow_id, _ in requests(client, uid)] == [first, second]
+    dispatcher.cancel(uid)
+    assert dispatcher.retry(uid, {}) == f"{second}.2"
+
+
+def test_words_of_a_report_without_record_are_read_from_its_result(
+    config: Config, client: WorkflowClient, dispatcher: StudyDispatcher
+) -> None:
+    """A workflow of an earlier version does not record them: its result does; without a result nothing is done anew."""
+    uid = receive(config, make_small_study())
+    request = build_request(config.spool_folder / uid, config)
+    attributes = {"study_instance_uid": uid, f"judged-{request.instances}": "yes"}
+    folder = config.work_folder / request.workflow_id
+    client.enqueue(STUDY_QUEUE, "process", request.workflow_id, request.as_json(), str(folder), attributes=attributes)
+    add_localizer(config, uid)
+    dispatcher.start(uid)
+    assert len(requests(client, uid)) == 1
+    folder.mkdir(parents=True)
+    result = {"state": "reported", "selection": {"short": ["T1c: the only T1c"], "cautions": []}}
+    (folder / "result.json").write_text(json.dumps(result), "utf-8")
+    add_runner_up(config, uid)
+    dispatcher.start(uid)
+    assert len(requests(client, uid)) == 2
 
 
 def test_changed_setting_runs_nothing_again_by_itself(

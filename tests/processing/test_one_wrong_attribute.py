@@ -358,7 +358,7 @@ def check_copied(result: pydicom.Dataset, source: pydicom.Dataset, keyword: str)
 
     Of several equal values one is enough, and a name has at most 64 letters.
     """
-    values = (raw(source, keyword) or b"").split(b"\\")
+    values = [each.strip() for each in (raw(source, keyword) or b"").split(b"\\")]
     given = values[0] if len(set(values)) == 1 else b"".join(values)
     copied = letters(str(result.get(keyword) or ""))
     readings = {letters(given.decode(charset, "replace")) for charset in ("latin-1", "utf-8")}

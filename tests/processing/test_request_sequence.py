@@ -131,3 +131,12 @@ def test_later_order_is_not_superseded_by_a_comparison(tmp_path: Path) -> None:
     client = Client(records((UNDECIDED, "PENDING", UNDECIDED), (B, "ENQUEUED")))
     assert request_after_comparison(client, request(A), UNDECIDED, tmp_path) == (WorkflowId(B), None)
     assert client.cancelled == []
+
+
+def test_selection_that_was_superseded_is_done_when_pixels_lead_back_to_it(tmp_path: Path) -> None:
+    """A workflow that was cancelled for a request whose series cannot be used is enqueued again, as another attempt."""
+    client = Client(records((A, "SUCCESS"), (B, "CANCELLED"), (LATER, "SUCCESS")))
+    following, anew = request_after_comparison(client, request(B), LATER, tmp_path)
+    assert (following, anew is not None) == (WorkflowId(B, 2), True)
+    client = Client(records((A, "SUCCESS"), (B, "SUCCESS"), (LATER, "SUCCESS")))
+    assert request_after_comparison(client, request(B), LATER, tmp_path) == (WorkflowId(B), None)

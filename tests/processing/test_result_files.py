@@ -221,3 +221,44 @@ def test_a_study_of_two_patients_is_refused(
     with pytest.raises(InstanceRefused, match=r"^\(0010,00[12]0\) Patient"):
         written_for(study_with(keyword, vr, b"12\\34"), tmp_path, config, monkeypatch)
     assert not list((tmp_path / "work").glob("*.dcm"))
+
+
+def made_with_regions(tmp_path: Path, request: ProcessingRequest) -> Path:
+    """Results with the files of the regions, their report itself a replacement."""
+    assert request.selection is not None
+    selection = list(request.selection.cautions)
+    segmented = {"brain_ml": 1200.5, "agreement": {"whole_tumour": {"dice": 0.9}}, "seconds": {"segment": 7.5}}
+    cautions = ["replaces the report of 2024-01-01", *selection, "small enhancing tumour"]
+    folder = tmp_path / "work" / request.workflow_id
+    write_made(folder, request, **segmented, cautions=cautions, replaces="0" * 32)
+    for name in result_files._REGION_FILES:
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def test_regions_of_the_earlier_request_are_used_again(tmp_path: Path, study_request: ProcessingRequest) -> None:
+    """Copied byte by byte, with the cautions of the segmentation and the request's own on the selection."""
+    earlier = made_with_regions(tmp_path, study_request)
+    assert study_request.selection is not None
+    selection = replace(study_request.selection, cautions=("another caution",))
+    anew = replace(study_request, workflow_id="a" * 32, regions_of=study_request.workflow_id, selection=selection)
+    folder = tmp_path / "work" / anew.workflow_id
+    found = result_files.earlier_segmentation(anew, folder)
+    assert found is not None
+    assert found.cautions == ["another caution", "small enhancing tumour"]
+    assert (found.brain_ml, found.seconds) == (1200.5, 7.5)
+    for name in result_files._REGION_FILES:
+        assert (folder / name).read_bytes() == (earlier / name).read_bytes()
+
+
+@pytest.mark.parametrize("missing", ["result.json", "regions.npz"])
+def test_regions_that_are_gone_are_computed(
+    tmp_path: Path, config: Config, study_request: ProcessingRequest, missing: str
+) -> None:
+    """Where the earlier results are deleted, or not there yet, the method runs: here it lacks its model pack."""
+    (made_with_regions(tmp_path, study_request) / missing).unlink()
+    anew = replace(study_request, workflow_id="a" * 32, regions_of=study_request.workflow_id)
+    folder = tmp_path / "work" / anew.workflow_id
+    assert result_files.earlier_segmentation(anew, folder) is None
+    outcome = Pipeline(config).process(RecordingSteps(anew.workflow_id), anew.as_json(), str(folder))
+    assert (outcome["state"], outcome["kind"]) == ("failed", "ModelPackError")

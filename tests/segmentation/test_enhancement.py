@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from node.errors import ContentRefused, SelectionUndecided
 from node.segmentation import enhancement
 from node.segmentation.enhancement import Brightening, brightening, compare_enhancement
+from node.segmentation.uptake import LEAST_UPTAKE_ML, uptake
 from node.segmentation.volume import image_from_affine, read_volume
 from node.series.fact_reader import read_facts
 from node.series.headers import read_study
@@ -128,6 +129,24 @@ def test_real_exam_without_any_mark_is_selected_by_its_images(data_folder, brain
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("has_before", [True, False], ids=["after the twin before contrast", "of unknown time"])
+def test_real_series_between_the_twins_is_taken_for_t1c_by_its_images(data_folder, brainix, compare, has_before):
+    """Bare of every mark, and acquired between the twins, the 3-D series is the T1c: order does not make it the T1."""
+    known = {number: brainix[number] for number in (301, 401, 601, 701)}
+    known[801] = replace(brainix[801], series_description="T1/3D/FFE")
+    study = replace(read_study(data_folder / "brainix"), series=tuple(known.values()))
+    facts = {one.series_instance_uid: replace(read_facts(one), has_overlay=False) for one in known.values()}
+    first, last = (facts[known[number].series_instance_uid].acquisition_datetime for number in (601, 701))
+    moment = first + (last - first) / 2 if has_before else None
+    uid = known[801].series_instance_uid
+    facts[uid] = replace(facts[uid], acquisition_datetime=moment)
+    with pytest.raises(SelectionUndecided):
+        select_by_facts(study, facts, load_vocabulary())
+    selection = select_by_facts(study, facts, load_vocabulary(), compare=compare)
+    assert [selection.chosen[contrast].series_number for contrast in (Contrast.T1, Contrast.T1C)] == [601, 801]
+
+
+@pytest.mark.slow
 def test_synthetic_exam_is_told_apart(synthetic_exam, compare):
     """The T1c of the synthetic exam, as DICOM, is found; swapping the two swaps the answer."""
     series = {one.series_description: one for one in read_study(synthetic_exam.series[0].files[0].parents[1]).series}
@@ -198,6 +217,44 @@ def test_pair_of_another_scanner_is_told_apart(data_folder):
         sitk.ReadImage(str(data_folder / "tcga-fg-6692" / f"{name}.nii.gz"), sitk.sitkFloat32) for name in ("t1", "t1c")
     )
     assert brightening(after, before).is_enhancement
+
+
+def reweighted(image, power, noise=0.03):
+    """The same head under another contrast between tissues, as another kind of sequence has, with noise."""
+    array = np.maximum(sitk.GetArrayFromImage(image).astype(float), 0)
+    level = np.percentile(array, 99)
+    noisy = (array / level) ** power * level + np.random.default_rng(1).normal(0, noise * level, array.shape)
+    copy = sitk.GetImageFromArray(np.abs(noisy).astype(np.float32))
+    copy.CopyInformation(image)
+    return copy
+
+
+@pytest.mark.slow
+def test_a_real_series_of_another_kind_is_told_by_two_twins(brainix):
+    """The coronal gradient echo after contrast agent is bright where the two spin echoes differ; so it is decided."""
+    found = compare_enhancement(brainix[801], brainix[601], brainix[701])
+    assert found.after == "one"
+    assert "among the brightest tenth of like tissue in series 801" in found.evidence
+    assert compare_enhancement(brainix[801], brainix[601]).after is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("power", [0.6, 1.6])
+def test_a_series_of_another_kind_before_contrast_is_not_taken_for_one_after_it(brainix, power):
+    """With other weights of the tissues, the spin echo before contrast agent is never said to be after it."""
+    before, after = (read_volume(brainix[number]).image for number in (601, 701))
+    share, volume_ml = uptake(reweighted(before, power), before, after)
+    assert share < 0.7
+    assert volume_ml > LEAST_UPTAKE_ML
+
+
+def test_a_third_series_that_cannot_be_read_is_undecided(tmp_path):
+    """The reason is told, and nothing is decided."""
+    series = phantoms.write_series(tmp_path / "good", phantoms.classic(phantoms.Geometry()))
+    bad = replace(series, series_instance_uid="1.2.3", instances=series.instances[:2])
+    found = compare_enhancement(bad, series, series)
+    assert found.after is None
+    assert "cannot be compared with two others" in found.evidence
 
 
 def test_a_series_that_cannot_be_read_is_undecided_with_the_reason(tmp_path):

@@ -17,10 +17,10 @@ class Images:
 
     def __init__(self, **level: int) -> None:
         self.level = {int(name.removeprefix("s")): value for name, value in level.items()}
-        self.asked: list[tuple[int, int]] = []
+        self.asked: list[tuple[int, ...]] = []
 
-    def __call__(self, one, other) -> Comparison:
-        self.asked.append((one.series_number, other.series_number))
+    def __call__(self, one, other, twin=None) -> Comparison:
+        self.asked.append(tuple(each.series_number for each in (one, other, twin) if each))
         a, b = self.level[one.series_number], self.level[other.series_number]
         after = None if a == b else "one" if a > b else "other"
         return Comparison(after, f"images: {one.series_number} has {a}, {other.series_number} has {b}")
@@ -189,4 +189,94 @@ def test_a_single_unmarked_t1_is_a_t1(builder):
     with pytest.raises(SelectionRefused, match="no T1c") as refused:
         run(builder, images)
     assert not isinstance(refused.value, SelectionUndecided)
+    assert images.asked == []
+
+
+SE = {"slice_step_mm": 6.0, "scanning_sequence": ("SE",), "mr_acquisition_type": "2D", "echo_time_ms": 12.0}
+GRE = {"scanning_sequence": ("GR",), "mr_acquisition_type": "3D", "echo_time_ms": 4.0}
+
+
+def exam_without_tags(builder, *, has_first):
+    """A 3-D T1, a spin echo, a 3-D T1 with fat suppression, the spin echo again; neither word nor tag tells."""
+    builder.add(1, "T2 TSE", 1).add(2, "FLAIR", 5)
+    if has_first:
+        builder.add(3, "T1 3D", 29, **GRE)
+    builder.add(4, "T1 SE", 42, **SE).add(5, "T1 3D FS", 49, **GRE, scan_options=("FS",)).add(6, "T1 SE", 54, **SE)
+    return builder
+
+
+@pytest.mark.parametrize(
+    ("has_first", "level", "expected"),
+    [
+        (True, {"s4": 0, "s5": 2, "s6": 2}, (3, 5, 1, 2)),
+        (False, {"s4": 0, "s5": 2, "s6": 2}, (4, 5, 1, 2)),
+        (True, {"s4": 0, "s5": 0, "s6": 2}, (3, 6, 1, 2)),
+        (False, {"s4": 0, "s5": 0, "s6": 2}, (4, 6, 1, 2)),
+    ],
+    ids=["decided", "decided, no first", "open", "open, no first"],
+)
+def test_between_the_last_before_and_the_first_after_order_decides_nothing(builder, has_first, level, expected):
+    """The 3-D series between the two spin echoes is taken as T1c if its images show it, else for neither."""
+    exam_without_tags(builder, has_first=has_first)
+    images = Images(s3=0, **level)
+    selection = run(builder, images)
+    assert numbers(selection) == expected
+    assert images.asked == [(4, 6), (5, 4, 6)]
+    between = next(one for one in selection.verdicts if one.series_number == 5)
+    if level["s5"]:
+        assert "images: 5 has 2, 4 has 0" in between.evidence
+    else:
+        assert "order decides nothing between them; images: 5 has 0, 4 has 0" in between.note
+
+
+@pytest.mark.parametrize("has_first", [True, False])
+def test_without_images_an_exam_without_tags_stays_undecided(builder, has_first):
+    """Headers alone leave the two spin echoes open, so the images are asked."""
+    with pytest.raises(SelectionUndecided):
+        run(exam_without_tags(builder, has_first=has_first))
+
+
+def test_a_series_of_another_kind_is_compared_with_a_marked_one_if_no_t1_is_known(builder):
+    """Without times, two unmarked series beside a marked one are open; the marked one enhances against either."""
+    builder.add(1, "T2").add(2, "FLAIR").add(3, "T1 AX", **SE).add(4, "MPRAGE", **GRE).add(5, "T1 COR GD", **SE)
+    with pytest.raises(SelectionUndecided):
+        run(builder)
+    images = Images(s3=0, s4=0, s5=1)
+    assert numbers(run(builder, images)) == (4, 5, 1, 2)
+    assert images.asked == [(3, 5), (4, 5)]
+
+
+def test_images_that_contradict_what_is_known_decide_nothing(builder):
+    """An open series that enhances against the one known to be after contrast is no T1c by that."""
+    builder.add(1, "T2").add(2, "FLAIR").add(3, "T1 AX", **SE).add(4, "MPRAGE", **GRE).add(5, "T1 COR GD", **SE)
+    with pytest.raises(SelectionRefused, match="the images speak against what else is known of series 5"):
+        run(builder, Images(s3=2, s4=2, s5=1))
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"), [({"s3": 0, "s4": 1}, (3, 4, 1, 2)), ({"s3": 1, "s4": 0}, (4, 3, 1, 2))]
+)
+def test_two_kinds_without_any_mark_are_compared(builder, level, expected):
+    """Where headers and times are silent, a spin echo and a gradient echo are compared like twins."""
+    builder.add(1, "T2").add(2, "FLAIR").add(3, "AX T1", **SE).add(4, "SAG MPRAGE", **GRE)
+    with pytest.raises(SelectionUndecided, match="no T1c"):
+        run(builder)
+    assert numbers(run(builder, Images(**level))) == expected
+
+
+def test_two_kinds_that_images_do_not_tell_are_refused_with_their_evidence(builder):
+    """Neither is taken for T1 or T1c."""
+    builder.add(1, "T2", 1).add(2, "FLAIR", 2).add(3, "AX T1", 3, **SE).add(4, "SAG MPRAGE", 9, **GRE)
+    with pytest.raises(SelectionRefused, match=r"no T1c: .*; images: 3 has 0, 4 has 0") as refused:
+        run(builder, Images(s3=0, s4=0))
+    assert not isinstance(refused.value, SelectionUndecided)
+
+
+@pytest.mark.parametrize("other", [{"scan_options": ("FS",)}, {"sequence_variant": ("MTC",)}])
+def test_two_kinds_of_which_one_suppresses_fat_are_not_compared(builder, other):
+    """Fat suppression and magnetisation transfer darken by themselves: no image is asked."""
+    builder.add(1, "T2", 1).add(2, "FLAIR", 2).add(3, "AX T1", 3, **SE).add(4, "SAG MPRAGE", 9, **GRE, **other)
+    images = Images(s3=0, s4=1)
+    with pytest.raises(SelectionRefused, match="no T1c"):
+        run(builder, images)
     assert images.asked == []

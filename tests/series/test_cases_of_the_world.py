@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import phantoms
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -47,6 +48,7 @@ from node.config import load_config
 from node.dicom.uids import derived_uid
 from node.processing.request import build_request
 from node.segmentation.exam_reader import ExamReader
+from node.segmentation.seg_writer import write_seg
 from node.series.explain import selection_as_dict
 from node.study import Contrast
 
@@ -407,6 +409,15 @@ def encoded_odd(instance: Dataset) -> bytes:
     length = len(instance.PixelData)
     at = content.rindex(b"\xe0\x7f\x10\x00OB\0\0") + 8
     return content[:at] + struct.pack("<I", length) + instance.PixelData
+
+
+def test_segmentation_of_a_lossy_source_says_so(world, study):
+    """PS3.3 C.7.6.1.1.5: what was made of a lossy compressed image is marked as such, too."""
+    lossy(study["T1c"])
+    world.write(study)
+    volume = world.volumes()[Contrast.T1C]
+    masks = {region: np.ones(volume.image.GetSize()[::-1], bool) for region in phantoms.REGIONS}
+    assert write_seg(volume, masks, phantoms.IDENTITY).LossyImageCompression == "01"
 
 
 def test_directory_file_beside_the_study_is_no_instance(world, study):

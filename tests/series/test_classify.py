@@ -181,6 +181,7 @@ def test_t2_and_flair_keep_their_weighting(description, expected):
         "effort1",
         "T2 FIESTA",
         "T1 reformat",
+        "PJN:Sag CUBE T1 +C",
         "FLAIR sub",
         "ASSET calibration",
         "FAT: Ax T1 Flex Post",
@@ -267,6 +268,7 @@ def test_an_mpr_as_acquired_is_an_mprage(image_type, expected):
     facts = SeriesFacts(image_type=image_type, **_MPRAGE)
     assert classify_description("t1_mpr_sag", facts, VOCABULARY).contrast is expected
     assert label("t1_mpr_sag") == "other"
+    assert classify_description("t1_mprage_sag_MPR_tra", facts, VOCABULARY).contrast is None
 
 
 @pytest.mark.parametrize(
@@ -334,3 +336,147 @@ def test_a_sequence_name_counts_less_than_words(text, expected):
 def test_flair_with_short_echo_is_t1_flair():
     """'FLAIR' with TE below 40 ms and TI below 1.5 s is a T1-FLAIR."""
     assert label("SAG FLAIR", EchoTime="24", RepetitionTime="2000", InversionTime="860") == "T1"
+
+
+_ELSEWHERE = """
+SAG T2 TSP | SAG T1 CSP POST | LSP SAG T2
+T1 C SPINE POST | T1 C-SPINE +C | AX T1 +C C SPINE | SAG C/T T2 | SAG T2 C/T/L
+T2 T-L SAG | C/T SAG T1 POST | T2 L-S SAG | T2 BH | T2 TSE BREATH HOLD | T1 VIBE VENOUS
+T1 LAVA PORTAL VENOUS | T1 venoes
+T1 LIVER POST | T1 PELVIS +C | T2 MAMMOGRAPHY | T1 BRUST KM | T2 ABDOMEN APNEE | T1 arterial | T2 DORSAL | T2 D SPINE
+T2 WHOLESPINE | HALS T1 KM | NECK T1 +C | T1 HEPATOBILIARY | T2 SAG COLUMNA DORSAL
+"""
+_OF_THE_BRAIN = {
+    "T1 C+": "T1c", "T1 +C": "T1c", "T1 -C": "T1", "T1 C- AX": "T1", "T1 SAG C": "T1c", "sT2/TSE/T": "T2",
+    "T1/SE/T": "T1", "T1/3D/FFE/C": "T1c", "BRAIN & NECK T1 +C": "T1c", "HEAD AND NECK T2": "T2", "KOPF/HALS T1": "T1",
+    "CABEZA Y CUELLO T1 CONTRASTE": "T1c", "T1 TRA C": "T1c", "T2 S": "T2", "T1 CSF": "T1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "description", [text.strip() for text in _ELSEWHERE.replace("\n", "|").split("|") if text.strip()]
+)
+def test_a_word_for_the_body_outweighs_weighting_and_contrast(description):
+    """Spine, abdomen and breast inside a study of the brain, in full and abbreviated, breath held or by phase."""
+    assert label(description) == "other"
+
+
+@pytest.mark.parametrize(("description", "expected"), _OF_THE_BRAIN.items())
+def test_letters_and_necks_that_mean_no_other_body_part(description, expected):
+    """C for contrast, T for transversal, and the neck beside the head leave a series one of the brain."""
+    assert label(description) == expected
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("T2 PRE SPECTROSCOPY", "T2"),
+        ("T1 +C PRE SPECTRO", "T1c"),
+        ("FLAIR POST MRS", "FLAIR"),
+        ("T2 for spectro planning", "T2"),
+        ("T2 AXIAL PARA ESPECTROSCOPIA", "T2"),
+        ("T1 KM fuer Fusion", "T1c"),
+        ("T1 pre perfusion", "T1"),
+        ("T1 post perfusion", "T1c"),
+        ("T1 PREPOST", "T1"),
+        ("T1 PRE/POST CONTRAST", "T1"),
+        ("BRAIN W/WO CONTRAST T1", "T1"),
+        ("T1 mit und ohne KM", "T1"),
+        ("BRAIN W/WO CONTRAST T1 POST", "T1c"),
+        ("T1 pre and post GAD +C", "T1c"),
+        ("spectroscopy T2", "other"),
+        ("T2 nativ spectroscopy", "other"),
+        ("BRAIN/T1_DORSAL+C", "T1c"),
+        ("T1 perfusion post", "other"),
+        ("T1 post-pre", "other"),
+    ],
+)
+def test_words_for_other_examinations_beside_a_series(description, expected):
+    """What a series is acquired for or before says nothing of it; before and after in one word marks nothing."""
+    assert label(description) == expected
+
+
+_SE = {"ScanningSequence": "SE", "RepetitionTime": "4000"}
+
+
+@pytest.mark.parametrize(
+    "description", ["AX PDT2", "DUAL", "DOUBLE ECHO TRA", "PD/T2", "T2+PD", "T2 DE TSE", "dual_tse_tra"]
+)
+def test_of_a_dual_echo_the_echo_time_tells_the_t2(description):
+    """The part of a long echo is the T2, that of a short echo proton density; without an echo time it is neither."""
+    assert label(description, EchoTime="98", **_SE) == "T2"
+    assert label(description, EchoTime="14", **_SE) == "other"
+    assert label(description, EchoTime="45", **_SE) == "other"
+    assert label(description) == "other"
+    assert label(description, EchoTime="98", RepetitionTime="650", ScanningSequence="GR") == "other"
+
+
+def test_proton_density_alone_is_never_t2():
+    """A name that says proton density only is believed, whatever the echo time."""
+    assert label("AX PD TSE", EchoTime="98", **_SE) == "other"
+
+
+@pytest.mark.parametrize(
+    ("sequence", "expected"), [("SE", Contrast.T2), ("GR", None)], ids=["spin echo", "gradient echo"]
+)
+def test_ge_beside_t2_is_what_the_header_says(sequence, expected):
+    """GE beside T2 names a vendor where the timing is that of a T2 spin echo; a gradient echo gives no T2."""
+    facts = SeriesFacts(scanning_sequence=(sequence,), echo_time_ms=98.0, repetition_time_ms=4000.0)
+    assert classify_description("AX T2 GE 3D", facts, VOCABULARY).contrast is expected
+
+
+_STACK = {"slice_count": 160, "slice_step_mm": 1.0, "coverage_mm": 160.0}
+_MPRAGE_TIMING = {
+    "scanning_sequence": ("GR", "IR"),
+    "echo_time_ms": 3.0,
+    "repetition_time_ms": 2000.0,
+    "inversion_time_ms": 900.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("description", "facts", "expected"),
+    [
+        ("3D T1 SCOUT FOR NAVIGATION", {**_STACK, **_MPRAGE_TIMING}, Contrast.T1),
+        ("LOC T1 MPRAGE +C", {**_STACK, **_MPRAGE_TIMING}, Contrast.T1C),
+        ("LOC T1 MPRAGE", _STACK, Contrast.T1),
+        ("T1 localizer", {**_MPRAGE_TIMING, "slice_count": 3, "slice_step_mm": 10.0, "coverage_mm": 30.0}, None),
+        ("T1 localizer", {**_STACK, **_MPRAGE_TIMING, "mixture": "holds 3 orientations"}, None),
+        ("T1 localizer", {**_STACK, **_MPRAGE_TIMING, "irregularity": "planes are not parallel"}, None),
+        ("T1 localizer", {**_MPRAGE_TIMING, "slice_count": 20, "slice_step_mm": 10.0, "coverage_mm": 200.0}, None),
+        ("AAHead_Scout", {**_STACK, "slice_count": 128, "slice_step_mm": 1.6, "scanning_sequence": ("GR",)}, None),
+        ("T1 localizer", {}, None),
+        (
+            "T2 SSFSE LOC",
+            {**_STACK, "echo_time_ms": 90.0, "repetition_time_ms": 1400.0, "scanning_sequence": ("SE",)},
+            None,
+        ),
+        (
+            "T2 SSFSE",
+            {**_STACK, "echo_time_ms": 90.0, "repetition_time_ms": 1400.0, "scanning_sequence": ("SE",)},
+            Contrast.T2,
+        ),
+        (
+            "T2 HASTE 3 PLANE",
+            {"slice_count": 9, "slice_step_mm": 10.0, "coverage_mm": 90.0, "echo_time_ms": 90.0},
+            None,
+        ),
+    ],
+)
+def test_facts_outweigh_a_word_for_a_localizer_or_a_single_shot(description, facts, expected):
+    """A whole brain of the named contrast is no localizer; it is less sure than a series of a plain name."""
+    found = classify_description(description, SeriesFacts(**facts), VOCABULARY)
+    assert found.contrast is expected
+    assert expected is None or DECIDED < found.confidence < 0.8
+
+
+@pytest.mark.parametrize(("count", "expected"), [(30, Contrast.T2), (9, None)])
+def test_a_single_shot_known_by_its_sequence_name(count, expected):
+    """Siemens's HASTE is named h2d in the header whatever the protocol's name: it is unsure, or a localizer."""
+    facts = SeriesFacts(
+        sequence_name="*h2d1_205", slice_count=count, slice_step_mm=5.0, coverage_mm=5.0 * count, echo_time_ms=90.0,
+        repetition_time_ms=1400.0, scanning_sequence=("SE",),
+    )  # fmt: skip
+    found = classify_description("T2 tra", facts, VOCABULARY)
+    assert found.contrast is expected
+    assert found.confidence < 0.8 or expected is None

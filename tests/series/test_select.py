@@ -125,19 +125,35 @@ def test_a_sign_older_than_a_series_known_as_before_is_no_sign(builder):
     assert numbers(builder)[:2] == (4, 5)
 
 
-def test_an_inferred_t1_is_a_caution_where_another_came_first(builder):
-    """Nothing but its place before the first marked series makes the chosen T1 one before contrast: that is said."""
-    with_others(builder).add(3, "AX T1", 5, slice_step_mm=5.0).add(4, "t1_mprage_sag", 20).add(5, "AX T1 +C", 25)
-    assert numbers(builder)[0] == 4
-    assert any("series 4 't1_mprage_sag') bears no mark of contrast agent" in text for text in run(builder).cautions)
+@pytest.mark.parametrize("minute", [20, None])
+def test_an_unmarked_t1_that_may_be_after_contrast_is_not_used_and_told(builder, minute):
+    """Between a T1 and the first marked series, or at an unknown time, a series may be after contrast: it is no T1."""
+    builder.add(1, "T2 TSE", 1).add(2, "FLAIR", 2)
+    builder.add(3, "AX T1", minute and 5, slice_step_mm=5.0).add(4, "t1_mprage_sag", minute)
+    builder.add(5, "AX T1 +C", minute and 25)
+    assert numbers(builder)[:2] == (3, 5)
+    assert any("series 4 't1_mprage_sag' may be before or after contrast" in text for text in run(builder).cautions)
+    assert verdict(builder, 4).note.startswith("not usable: undecided before or after contrast")
 
 
-def test_without_any_time_an_unmarked_t1_is_a_caution(builder):
-    """A de-identified examination does not say whether the unmarked T1 came before or after the injection."""
-    builder.add(1, "T2 TSE").add(2, "FLAIR").add(3, "AX T1", slice_step_mm=5.0).add(4, "SAG T1 MPRAGE")
-    builder.add(5, "AX T1 +C")
-    assert numbers(builder)[0] == 4
-    assert any("series 4 'SAG T1 MPRAGE') bears no mark of contrast agent" in text for text in run(builder).cautions)
+def test_a_name_that_occurs_with_a_mark_is_before_contrast_without_it(builder):
+    """Where each plane is repeated with a mark, the unmarked ones are before contrast, wherever they were acquired."""
+    with_others(builder).add(3, "AX T1", 10, slice_step_mm=5.0).add(4, "T1 COR 3D", 14).add(5, "+C T1 COR 3D", 30)
+    builder.add(6, "AX T1 +C", 25, slice_step_mm=5.0)
+    assert numbers(builder) == (4, 5, 1, 2)
+
+
+def test_a_scanner_that_enters_the_agent_leaves_no_series_open(builder):
+    """If series after the injection have the agent in their header, one without it is before, whatever its kind."""
+    with_others(builder).add(3, "AX T1", 10, slice_step_mm=5.0).add(4, "SAG MPRAGE", 14)
+    builder.add(5, "COR VIBE", 30, contrast_bolus_agent="Gd")
+    assert numbers(builder) == (4, 5, 1, 2)
+
+
+def test_order_tells_nothing_of_a_t1_between_words_that_contradict_it(builder):
+    """A series named pre after one named post: what lies between them is left open."""
+    with_others(builder).add(3, "T1 pre", 30, slice_step_mm=5.0).add(4, "T1 post", 20).add(5, "MPRAGE", 25)
+    assert verdict(builder, 5).note.startswith("not usable: undecided")
 
 
 def test_contrast_agent_is_gone_on_the_next_day(builder):
@@ -242,7 +258,7 @@ def test_a_later_repeat_that_is_left_aside_is_a_caution(builder):
     """Alike, later, before the first marked series: it may be after contrast, so the earlier one is used, and told."""
     with_others(builder).add(3, "T1 SE", 10).add(4, "T1 SE", 14).add(5, "T1 3D +C", 30)
     assert numbers(builder)[0] == 3
-    assert any("the later series 4 'T1 SE' is alike" in text for text in run(builder).cautions)
+    assert any("series 4 'T1 SE' may be before or after contrast" in text for text in run(builder).cautions)
 
 
 def test_a_contradiction_is_the_reason_even_beside_an_agent_tag(builder):
@@ -306,8 +322,28 @@ def test_the_better_of_two_is_chosen_and_the_other_explained(builder, worse, bet
 
 def test_the_later_of_repeats_is_chosen(builder):
     """A series acquired twice was repeated for a reason."""
-    with_others(builder).add(3, "T1", 10).add(4, "T1 KM", 20).add(5, "FLAIR", 30)
-    assert numbers(builder)[3] == 5
+    with_others(builder).add(3, "T1", 10).add(4, "T1 KM", 20).add(5, "FLAIR", 9).add(6, "T2 TSE", 30)
+    assert numbers(builder)[2:] == (6, 5)
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ({}, 2),
+        ({"slice_step_mm": 2.0}, 5),
+        ({"description": "FLAIR pre", "minute": 30}, 5),
+    ],
+    ids=["alike", "the one before is too thick", "a name against the order"],
+)
+def test_a_flair_before_contrast_goes_before_one_after_it(builder, second, expected):
+    """The method's training data were mostly acquired so; only slices beyond the method's limit weigh more."""
+    builder.add(1, "T2", 1).add(2, "FLAIR", 5, slice_step_mm=5.0).add(3, "T1", 10).add(4, "T1 KM", 20)
+    values = {"description": "FLAIR", "minute": 30, "slice_step_mm": 5.0, **second}
+    builder.add(5, values.pop("description"), values.pop("minute"), **values)
+    assert numbers(builder)[3] == expected
+    if expected == 2:
+        assert "runner-up series 5 'FLAIR': after contrast agent" in verdict(builder, 2).note
+        assert "acquired 14:30, later than a T1c (14:20): after contrast" in verdict(builder, 5).evidence
 
 
 def test_a_thin_slab_is_no_brain(builder):

@@ -146,15 +146,16 @@ def test_missing_slice_is_not_hidden_by_a_split(split):
     assert split(study) == []
 
 
-def test_second_echo_of_a_dual_echo_is_the_t2(chosen, tmp_path):
-    """It alone is chosen, read and digested; verdicts name both parts."""
+@pytest.mark.parametrize("description", ["T2 TSE tra", "PD/T2 TSE tra", "AX PDT2", "DUAL ECHO", "T2 DOUBLE ECHO"])
+def test_second_echo_of_a_dual_echo_is_the_t2(chosen, description):
+    """It alone is chosen and read; verdicts name both parts, whatever of the two the description names."""
     study = make_small_study()
     study["T2"] += again(study["T2"], "first echo", EchoTime=15.0)
-    describe(study["T2"], "T2 TSE tra")
+    describe(study["T2"], description)
     selection = chosen(study)
     t2 = selection.chosen[Contrast.T2]
     assert (t2.part, len(t2.instances), len(read_volume(t2).sources)) == ("echo time 98 ms", 12, 12)
-    assert t2.label == "series 3 'T2 TSE tra', echo time 98 ms"
+    assert t2.label == f"series 3 '{description}', echo time 98 ms"
     verdicts = {verdict.part: verdict for verdict in selection.verdicts if verdict.series_number == 3}
     assert (verdicts["echo time 98 ms"].chosen, verdicts["echo time 15 ms"].chosen) == (True, False)
     listed = [each for each in selection_as_dict(selection)["series"] if each["series_number"] == 3]

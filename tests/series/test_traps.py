@@ -127,9 +127,9 @@ def test_the_right_four_are_chosen(selection):
     ("number", "contrast", "texts"),
     [
         (1, None, ["'localizer' reads as localizer"]),
-        (2, "T2", ["'t2' reads as T2", "TE 98 ms, TR 5200 ms, sequence SE agree", "chosen: the only T2"]),
+        (2, "T2", ["'t2' reads as T2", "TE 98 ms, TR 5200 ms, sequence SE agree", "chosen: the only usable T2 of 2"]),
         (3, "FLAIR", ["'flair' reads as FLAIR", "TI 2500 ms", "chosen: the only FLAIR"]),
-        (4, "T1", ["acquired 14:10, earlier than the series after contrast", "chosen of 2", "runner-up series 12"]),
+        (4, "T1", ["acquired 14:10, earlier than the series after contrast", "chosen: the only usable T1 of 3"]),
         (5, "T1c", ["acquired 14:40, later than a series after contrast (14:30)", "passed over for series 6", "3-D"]),
         (6, "T1c", ["'km' says after contrast", "chosen of 2: 3-D with 1.5 mm slices", "runner-up series 5"]),
         (7, None, ["Image Type holds MPR: reformat"]),
@@ -137,7 +137,7 @@ def test_the_right_four_are_chosen(selection):
         (9, None, ["Image Type holds MIP: projection"]),
         (10, None, ["b-value 1000 s/mm²: diffusion"]),
         (11, None, ["Image Type holds ADC: diffusion"]),
-        (12, "T1", ["'t1' reads as T1, and 'flair' with T1 stays T1", "passed over for series 4"]),
+        (12, "T1", ["'t1' reads as T1, and 'flair' with T1 stays T1", "undecided before or after contrast"]),
         (13, None, ["Manufacturer is glionode: a result of this node"]),
         (14, "T1", ["not usable: a slice is missing: gaps of 1.50 to 3.00 mm"]),
         (15, None, ["Contributing Equipment (0018,A001) is Processing Equipment (DCM 109102)"]),
@@ -157,8 +157,11 @@ def test_each_verdict_carries_its_evidence(selection, number, contrast, texts):
 def test_the_short_form(selection):
     """One line per contrast for report and page."""
     assert short_lines(selection) == (
-        "T1: series 4 'T1 SE tra': 't1' reads as T1; chosen of 2 (5 mm slices)",
+        "T1: series 4 'T1 SE tra': 't1' reads as T1; the only usable T1 of 3 "
+        "(not series 12 'Sag T1 FLAIR': undecided before or after contrast; "
+        "series 14 'T1 MPRAGE': a slice is missing)",
         "T1c: series 6 'T1 MPRAGE KM': 'km' says after contrast; chosen of 2 (3-D with 1.5 mm slices)",
-        "T2: series 2 'T2 TSE tra': 't2' reads as T2; the only T2",
+        "T2: series 2 'T2 TSE tra': 't2' reads as T2; the only usable T2 of 2 "
+        "(not series 18 'T2 TSE tra': covers only 32 mm)",
         "FLAIR: series 3 'FLAIR tra': 'flair' reads as FLAIR; the only FLAIR",
     )
