@@ -25,6 +25,9 @@ from node.scp.status import STATUSES
 from node.scu.commitment import SAME_ASSOCIATION_SECONDS
 from node.scu.store import classify_status
 from node.scu.stow import PERMANENT
+from node.series.candidate import MIN_COVERAGE_MM, MIN_SLICES
+from node.series.stack import POSITION_TOLERANCE_MM, SPACING_TOLERANCE
+from node.series.substacks import MOST_PARTS
 
 FILE = Path(__file__).with_name("conformance.md")
 
@@ -163,7 +166,84 @@ followed; no proxy is used. If the answer does not list an instance as stored, t
 before the instance counts as delivered. A Failure Reason is treated as the status of a C-STORE (above). Without one,
 these HTTP statuses are final, and requests with any other are repeated: {permanent_http}.
 
-## 4. Instances that glionode makes
+## 4. Instances that glionode reads
+
+Everything is decided before the networks run. *Taken*: the images are read as one volume, voxel for voxel. *Split*: the
+parts of the series are judged like series; the one chosen is named in the evidence, and results refer to its images
+alone. *Refused*: the series is passed over for the next best; if there is none, the study is refused with the reason,
+which names the attribute. Three readers (dicom2nifti, highdicom, GDCM) must agree about places and pixel values.
+
+### Kinds of instances
+
+| instances of a series | outcome |
+|---|---|
+| MR Image Storage, one plane each, in any order, under any Instance Numbers | taken |
+| one Enhanced MR or Legacy Converted Enhanced MR instance; geometry in shared or per-frame groups; frames in any \
+order, in several stacks that make one even volume | taken; references name the frames |
+| Enhanced MR with one frame in each instance; a concatenation (PS3.3 C.7.6.16.2.2.4) | taken |
+| Enhanced MR Color, RGB, PALETTE COLOR, several samples per pixel | refused: Photometric Interpretation |
+| several frames in an MR Image Storage instance | refused |
+| Siemens mosaic (all slices as tiles of one image) | refused |
+| secondary captures, presentation states, reports, raw data, DICOMDIR in the study | not used; they harm nothing |
+| a file that is truncated, is no DICOM under the name `.dcm`, or lacks one of the UIDs or Modality | the study is \
+refused, with the file: nobody knows whether a series is complete |
+| instances of two studies in one folder | refused |
+
+### Several images in one series
+
+Only a series that may be one of the four contrasts is split, at most into {most_parts} parts.
+
+| images of a series | outcome |
+|---|---|
+| dual echo: two Echo Times or Echo Numbers (proton density and T2) | split; the echo that is a T2 by its timing |
+| magnitude and phase, or other Image Types, Frame Types or Complex Image Components | split |
+| several inversion times or b-values | split |
+| temporal positions, acquisitions or trigger times | split; a phase of a dynamic T1 is neither T1 nor T1c |
+| a scan that was broken off and begun again under another Acquisition Number | split; the complete acquisition |
+| several orientations, matrices, pixel spacings, SOP classes or Frames of Reference | split |
+| a survey, a text page, a plane without geometry | put aside |
+| an image stored twice with equal pixels (one, or up to a tenth of the series) | put aside |
+| two images at one position that differ, and no attribute says in what | refused |
+
+### Geometry
+
+| planes | outcome |
+|---|---|
+| oblique, sagittal, coronal; Pixel Spacing that differs between rows and columns | taken |
+| slice gaps that differ by less than {gap_percent:.0f} % | taken |
+| a slice missing; two slabs with a gap; unequal gaps | refused |
+| planes that shift beside their normal by more than {tolerance} mm over the stack (gantry tilt) | refused |
+| Slice Location, Slice Thickness, Spacing Between Slices, Images in Acquisition or Patient Position that contradict \
+the positions | taken; the positions count |
+| cosines or Pixel Spacing that differ by rounding (less than 0.0001) | taken |
+| Image Position, Image Orientation, Pixel Spacing, Rows or Columns missing, malformed (`0,5`, `nan`) or impossible | \
+refused, with the tag |
+| Frame of Reference UID missing, or another one than that of the T1c | refused |
+| fewer than {min_slices} slices, or less than {min_coverage:.0f} mm of coverage | refused |
+
+### Pixels
+
+| pixel data | outcome |
+|---|---|
+| implicit, explicit, big-endian and deflated encoding; RLE, JPEG, JPEG-LS, JPEG 2000 as far as both decoders read \
+them; offset tables or none; several fragments in a frame | taken |
+| 8, 16 or 32 bits allocated; fewer bits stored, signed or not; overlays in unused bits | taken |
+| High Bit other than Bits Stored - 1; a description that is missing or malformed | refused, with the tag |
+| MONOCHROME1 | taken; values are not inverted |
+| Rescale Slope and Intercept, for the series or for each image | applied |
+| Rescale Slope that is 0, negative or no number | refused, with the tag |
+| Real World Value Mapping, overlays, icons, presentation attributes | not used |
+| Pixel Padding Value and Range Limit | padding gets the least value of the image |
+| fewer bytes than the header says; a row or a frame more than it says | refused |
+| lossy compressed, marked as such | taken; the segmentation says so (Lossy Image Compression) |
+
+### Texts, names and dates
+
+A value that results copy and the standard forbids is repaired if its meaning is certain (`2024.01.02`, a code in lower
+case), else left out; the report says which attributes. Patient's Name, Patient ID or a UID that is invalid, or differs
+between instances of the T1c, refuses the study with the tag.
+
+## 5. Instances that glionode makes
 
 | | segmentation | report |
 |---|---|---|
@@ -179,7 +259,7 @@ these HTTP statuses are final, and requests with any other are repeated: {perman
 
 Values of the source that the standard forbids are not copied: a Patient's Sex other than M, F, O is left empty.
 
-## 5. Services that glionode does not offer
+## 6. Services that glionode does not offer
 
 Storage commitment as SCP, query and retrieve as SCP, retrieve as SCU, modality worklist, MPPS, DICOMweb as a service.
 """
@@ -241,6 +321,11 @@ def statement() -> str:
         same_association=SAME_ASSOCIATION_SECONDS,
         permanent_reasons=" and ".join(describe_failure(reason) for reason in sorted(PERMANENT_REASONS)),
         permanent_http=", ".join(str(int(code)) for code in sorted(PERMANENT)),
+        most_parts=MOST_PARTS,
+        gap_percent=100 * SPACING_TOLERANCE,
+        tolerance=POSITION_TOLERANCE_MM,
+        min_slices=MIN_SLICES,
+        min_coverage=MIN_COVERAGE_MM,
         explicit=ExplicitVRLittleEndian.name,
         explicit_uid=f"`{ExplicitVRLittleEndian}`",
         implicit=ImplicitVRLittleEndian.name,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 Lookup = Callable[[str], Any]
 """The value of an attribute by keyword; None if it is missing."""
@@ -34,25 +35,36 @@ def shared_groups(dataset: Dataset) -> Dataset:
     return groups
 
 
-def _frame_lookup(dataset: Dataset, common: dict[str, Any], groups: Dataset) -> Lookup:
+def _frame_lookup(dataset: Dataset, common: dict[str, Dataset], groups: Dataset) -> Lookup:
     """Attributes of the frame's own functional groups, else of the shared ones, else of the instance."""
-    values = {**common, **macro_attributes(groups)}
-    values["AcquisitionDateTime"] = values.get("FrameAcquisitionDateTime") or dataset.get("AcquisitionDateTime")
+    holders = {**common, **macro_attributes(groups)}
 
     def lookup(keyword: str) -> Any:
-        return values[keyword] if keyword in values else dataset.get(keyword)
+        if keyword == "AcquisitionDateTime":
+            return lookup("FrameAcquisitionDateTime") or dataset.get(keyword)
+        return holders.get(keyword, dataset).get(keyword)
 
     return lookup
 
 
-def macro_attributes(groups: Dataset) -> dict[str, Any]:
-    """Attributes of all functional group macros of one item, by keyword; private macros are left out."""
-    values: dict[str, Any] = {}
+def macro_attributes(groups: Dataset) -> dict[str, Dataset]:
+    """The item that holds each attribute of the functional group macros of one item; private macros are left out.
+
+    Values are not read, so that a malformed one harms only those who ask for it.
+    """
+    holders: dict[str, Dataset] = {}
     for element in groups:
         if element.VR == "SQ" and not element.tag.is_private and element.value:
-            values.update({inner.keyword: inner.value for inner in element.value[0] if inner.VR != "SQ"})
+            item = element.value[0]
+            holders.update(dict.fromkeys(_plain_keywords(item), item))
             if element.keyword == "MRDiffusionSequence":
-                values.setdefault("DiffusionBValue", element.value[0].get("DiffusionBValue"))
+                holders.setdefault("DiffusionBValue", item)
             if element.keyword == "DerivationImageSequence":
-                values["DerivationCodeSequence"] = element.value[0].get("DerivationCodeSequence")
-    return values
+                holders["DerivationCodeSequence"] = item
+    return holders
+
+
+def _plain_keywords(item: Dataset) -> list[str]:
+    """The keywords of the attributes of ``item`` that are no sequences."""
+    found = ((keyword_for_tag(tag), tag) for tag in item.keys())  # noqa: SIM118 - iterating a data set reads values
+    return [keyword for keyword, tag in found if keyword and dictionary_VR(tag) != "SQ"]

@@ -190,6 +190,13 @@ def _decimal(value: str) -> str:
     return value if len(value) <= 16 else stripped if len(stripped) <= 16 else format_number_as_ds(float(stripped))
 
 
+def finite_number(value: object) -> float | None:
+    """``value`` of a DS, IS, FL or FD as a number; None if it is none by PS3.5 6.2 (``float`` takes ``1_0``)."""
+    found = str(value).strip(" \0")
+    number = float(found) if _DECIMAL.fullmatch(found) else math.nan
+    return number if math.isfinite(number) else None
+
+
 def _integer(value: str) -> str:
     stripped = value.strip(" ")
     if stripped and not (_INTEGER.fullmatch(stripped) and -(2**31) <= int(stripped) < 2**31):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.tag import Tag
 
 from node.dicom.frames import image_lookups
+from node.dicom.value_rules import finite_number
 from node.errors import GeometryRefused, InstanceRefused
 from node.segmentation.source_images import SourceImage
 from node.study import Series
@@ -20,6 +23,8 @@ LEAST_CORRELATION = 0.999
 """Two readings of one slice agree if their correlation is at least this; intensity scaling may differ."""
 
 _COSINE_TOLERANCE = 1e-3
+_OF_THE_IMAGE = (0x0020, 0x0028, 0x5200, 0x7FE0)  # groups of relationship, image, frames and pixels
+_OFFSETS = (Tag("ExtendedOffsetTable"), Tag("ExtendedOffsetTableLengths"))
 
 
 def is_same_content(one: NDArray[Any], other: NDArray[Any]) -> bool:
@@ -78,13 +83,44 @@ def _check_place(series: Series, source: SourceImage, image: sitk.Image, toleran
 
 
 def _read(series: Series, source: SourceImage) -> sitk.Image:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(source.path))
     try:
-        return reader.Execute()
+        return _read_image_alone(source) if _stops_gdcm(source.dataset) else _read_file(source.path)
     except RuntimeError:  # its text names the file's path
         uid = source.dataset.SOPInstanceUID
         raise InstanceRefused(
             f"{series.label}: pixel data of instance {uid} cannot be decoded by a second reader"
         ) from None
+
+
+def _read_file(path: Path) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    return reader.Execute()
+
+
+def _stops_gdcm(dataset: Dataset) -> bool:
+    """True if ``dataset`` holds a Spacing Between Slices of 0 or of text, or an Extended Offset Table.
+
+    GDCM 3.0 reads no image that has one of them, although no pixel and no place depends on it.
+    """
+    spacing = dataset.get("SpacingBetweenSlices")
+    return (spacing is not None and not (finite_number(spacing) or 0) > 0) or "ExtendedOffsetTable" in dataset
+
+
+def _read_image_alone(source: SourceImage) -> sitk.Image:
+    """The image as GDCM reads it from a file without the attributes of `_stops_gdcm`.
+
+    What else describes the image, and the bytes of its pixels, are those of the source.
+    """
+    dataset = dcmread(source.path)
+    image = Dataset()
+    kept = (tag for tag in dataset.keys() if tag.group in _OF_THE_IMAGE and tag not in _OFFSETS)  # noqa: SIM118
+    image.update({tag: dataset.get_item(tag) for tag in kept})
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "Modality"):
+        image[keyword] = dataset[keyword]
+    image.file_meta = dataset.file_meta
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "image.dcm"
+        image.save_as(path, enforce_file_format=True)
+        return _read_file(path)

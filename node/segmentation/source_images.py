@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.datadict import dictionary_description
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.tag import Tag
 
 from node.dicom.frames import ENHANCED_MR, Lookup, image_lookups
 from node.dicom.pixel_description import without_unused_bits
@@ -51,10 +53,24 @@ def read_images(series: Series) -> list[SourceImage]:
             raise InstanceRefused(f"{series.label}: an attribute cannot be read ({type(error).__name__})") from None
         numbers = instance.frames or range(1, len(lookups) + 1)
         images += [
-            SourceImage(instance.path, number, dataset, lookup)
+            SourceImage(instance.path, number, dataset, _naming(lookup))
             for number, lookup in zip(numbers, lookups, strict=False)
         ]
     return images
+
+
+def _naming(lookup: Lookup) -> Lookup:
+    """``lookup`` that raises InstanceRefused, with the attribute's name, for a value that pydicom cannot read."""
+
+    def find(keyword: str) -> Any:
+        try:
+            return lookup(keyword)
+        except MALFORMED as error:
+            tag = Tag(keyword)
+            name = f"{dictionary_description(tag)} ({tag.group:04X},{tag.element:04X})"
+            raise InstanceRefused(f"{name} cannot be read ({type(error).__name__})") from None
+
+    return find
 
 
 def _read(path: Path) -> pydicom.Dataset:
@@ -88,11 +104,16 @@ def _decoded(series: Series, dataset: pydicom.Dataset) -> NDArray[Any]:
 
 def _image_of(series: Series, image: SourceImage, frames: NDArray[Any]) -> NDArray[Any]:
     is_enhanced = str(image.dataset.SOPClassUID) in ENHANCED_MR
-    if image.frame > len(frames) or (len(frames) > 1 and not is_enhanced):
-        raise _undecodable(series, image.dataset, f"it holds {len(frames)} frames")
+    if len(frames) != (int(image.dataset.get("NumberOfFrames") or 1) if is_enhanced else 1) or image.frame > len(
+        frames
+    ):
+        raise _undecodable(series, image.dataset, f"it holds {len(frames)} frames of Rows x Columns pixels")
     stored: NDArray[Any] = frames[image.frame - 1]
     if image.dataset.file_meta.TransferSyntaxUID.is_encapsulated:  # a decoder fills the unused bits
         return stored
+    left_over = len(image.dataset.PixelData) - frames.nbytes
+    if left_over >= stored[0].nbytes:  # fewer bytes are padding
+        raise _undecodable(series, image.dataset, f"Rows x Columns x Number of Frames leave {left_over} bytes over")
     return without_unused_bits(stored, int(image.dataset.BitsStored))
 
 

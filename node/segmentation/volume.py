@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from node.dicom.pixel_description import first_pixel_problem, padding_mask
+from node.dicom.pixel_description import first_pixel_problem, padding_mask, rescale_of
 from node.errors import ContentRefused, GeometryRefused, InstanceRefused
 from node.segmentation.converter import CONVERSION_ERRORS, Plane, converted, neutral_series
 from node.segmentation.second_reader import check_with_second_reader, is_same_content
@@ -80,22 +80,25 @@ def read_volume(series: Series) -> SourceVolume:
             against each other; the readers disagree.
         ContentRefused: every pixel is padding.
     """
-    images = read_images(series)
     try:
-        images = _in_order(series, images)
-        planes = [
-            _plane(image, images[0], stored)
-            for image, stored in zip(images, stored_values(series, images), strict=True)
-        ]
-    except MALFORMED as error:
-        raise InstanceRefused(f"{series.label}: an attribute cannot be read ({type(error).__name__})") from None
+        return _read(series)
+    except InstanceRefused as error:
+        raise InstanceRefused(f"{series.label}: {str(error).removeprefix(f'{series.label}: ')}") from None
+
+
+def _read(series: Series) -> SourceVolume:
+    images = _in_order(series, read_images(series))
+    planes = [
+        _plane(image, images[0], stored) for image, stored in zip(images, stored_values(series, images), strict=True)
+    ]
     first, last = (np.array(plane.position_mm) for plane in (planes[0], planes[-1]))
     datasets = neutral_series(planes, float(np.linalg.norm(last - first)) / (len(planes) - 1))
     expected = _affine_of_planes(series, datasets)
     affine_lps, array_zyx = _right_handed(*_converted(series, datasets))
+    array_zyx = array_zyx.astype(np.float32)
     _check_agreement(series, (affine_lps, array_zyx), expected, planes)
     check_with_second_reader(series, images, array_zyx, POSITION_TOLERANCE_MM)
-    image = image_from_affine(_without_padding(series, array_zyx.astype(np.float32), planes, images), affine_lps)
+    image = image_from_affine(_without_padding(series, array_zyx, planes, images), affine_lps)
     return SourceVolume(image, series, files_of(images))
 
 
@@ -124,11 +127,11 @@ def _in_order(series: Series, images: Sequence[SourceImage]) -> list[SourceImage
 
 def _plane(image: SourceImage, first: SourceImage, stored: NDArray[Any]) -> Plane:
     """The plane of ``image``; cosines and spacing are those of ``first``, since they may be rounded differently."""
-    slope, intercept = image.lookup("RescaleSlope"), image.lookup("RescaleIntercept")
+    slope, intercept = rescale_of(image.lookup)
     return Plane(
         stored,
-        rescale_slope=1.0 if slope is None else float(slope),
-        rescale_intercept=0.0 if intercept is None else float(intercept),
+        rescale_slope=slope,
+        rescale_intercept=intercept,
         position_mm=tuple(float(value) for value in image.lookup("ImagePositionPatient")),
         orientation=tuple(float(value) for value in first.lookup("ImageOrientationPatient")),
         pixel_spacing_mm=tuple(float(value) for value in first.lookup("PixelSpacing")),

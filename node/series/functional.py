@@ -10,6 +10,7 @@ from pydicom import Dataset
 from node.dicom.frames import Lookup, macro_attributes, shared_groups
 from node.series.values import text
 
+_NAMES = {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}  # keywords of classic and enhanced MR
 _PULSES = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 
 
@@ -19,19 +20,25 @@ def instance_lookup(dataset: Dataset, frames: Sequence[int] = ()) -> Lookup:
     ``frames``: the numbers of the frames that count; empty for all.
     """
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
-    values = {**macro_attributes(per_frame[min(frames, default=1) - 1]), **macro_attributes(shared_groups(dataset))}
-    values["EchoTime"] = values.get("EffectiveEchoTime")
-    values["InversionTime"] = values.get("InversionTimes")
+    holders = {**macro_attributes(per_frame[min(frames, default=1) - 1]), **macro_attributes(shared_groups(dataset))}
+
+    def of_macros(keyword: str) -> Any:
+        name = _NAMES.get(keyword, keyword)
+        return holders[name].get(name) if name in holders else None
+
+    values: dict[str, Any] = {}
     pulse = _PULSES.get(text(dataset.get("EchoPulseSequence")) or "", [])
     values["ScanningSequence"] = pulse + (["EP"] if text(dataset.get("EchoPlanarPulseSequence")) == "YES" else [])
     values["SequenceName"] = dataset.get("PulseSequenceName")
     agents = dataset.get("ContrastBolusAgentSequence")
-    is_given = text(values.get("ContrastBolusAgentAdministered")) != "NO"
+    is_given = text(of_macros("ContrastBolusAgentAdministered")) != "NO"
     values["ContrastBolusAgent"] = agents[0].get("CodeMeaning") if agents and is_given else None
 
     def lookup(keyword: str) -> Any:
         value = dataset.get(keyword)
-        return values.get(keyword) if value is None or value == "" else value
+        if value is not None and value != "":
+            return value
+        return values[keyword] if keyword in values else of_macros(keyword)
 
     return lookup
 

@@ -78,10 +78,13 @@ def _read_studies(folder: Path) -> tuple[tuple[Study, ...], tuple[tuple[str, str
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             dataset = _read_identity(path)
-        except DICOM_UNREADABLE as error:
+        except InstanceRefused as error:
+            unreadable.append((str(path.relative_to(folder)), str(error)))
+            continue
+        except DICOM_UNREADABLE as error:  # its text may repeat a value of the header
             if isinstance(error, OSError) and error.errno is not None:  # from the disk: pydicom's own have no errno
                 raise
-            unreadable.append((str(path.relative_to(folder)), str(error) or type(error).__name__))
+            unreadable.append((str(path.relative_to(folder)), f"cannot be parsed ({type(error).__name__})"))
             continue
         if dataset is None:
             continue
@@ -106,23 +109,23 @@ def _read_identity(path: Path) -> Dataset | None:
         start = file.read(132)
         if start[128:] != b"DICM":
             if path.suffix.lower() == ".dcm" or start[:2] in (b"\x08\x00", b"\x02\x00"):
-                raise ValueError("not a DICOM Part 10 file: no DICM prefix (PS3.10 7.1)")
+                raise InstanceRefused("not a DICOM Part 10 file: no DICM prefix (PS3.10 7.1)")
             return None
         file.seek(0)
         dataset = read_partial(file, is_past_study_tags, specific_tags=STUDY_TAGS)
         use_own_table(dataset)
         storage_class = str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
-        if storage_class == _DIRECTORY or dataset.get("SOPClassUID") in _RAW_DATA:
+        if storage_class == _DIRECTORY or text(dataset.get("SOPClassUID")) in _RAW_DATA:
             return None
         for keyword in _IDENTITY:
             value = text(dataset.get(keyword))
             # the receiver decides whether UIDs with leading zeros are taken (scp.uid_repair)
             is_uid = is_valid_uid if keyword == "SOPClassUID" else is_usable_uid
             if value is None or (keyword.endswith("UID") and not is_uid(value)):
-                raise ValueError(f"{keyword} is {'missing' if value is None else 'no valid UID'}")
+                raise InstanceRefused(f"{keyword} is {'missing' if value is None else 'no valid UID'}")
         reason = truncation(file, path.stat().st_size, dataset)
     if reason:
-        raise ValueError(reason)
+        raise InstanceRefused(reason)
     return dataset
 
 

@@ -81,7 +81,7 @@ def without_repeats(images: Sequence[Image]) -> tuple[Image, ...]:
             repeated.append((first[place], image))
         else:
             first[place] = image
-    if len(repeated) > _MOST_REPEATED * len(images):
+    if len(repeated) > max(1, _MOST_REPEATED * len(images)):
         return tuple(images)
     left_out = {image.instance for other, image in repeated if _pixel_bytes(image) == _pixel_bytes(other)}
     return tuple(image for image in images if image.instance not in left_out)

@@ -25,8 +25,11 @@ def read_parts(series: Series, study: Study, vocabulary: Vocabulary) -> list[tup
     if series.modality != "MR":
         return [(series, None)]
     facts = read_facts(series, study.planes)
-    kind = classify_description(series.series_description, facts, vocabulary).kind
-    if volume_problem(facts) is None or kind not in _MAY_HOLD_A_CONTRAST:
+    if volume_problem(facts) is None:
+        return [(series, facts)]
+    of_all = replace(facts, image_type=(), image_component=None, made_by_software=None)  # the first image's, not all's
+    kinds = {classify_description(series.series_description, each, vocabulary).kind for each in (facts, of_all)}
+    if kinds.isdisjoint(_MAY_HOLD_A_CONTRAST):
         return [(series, facts)]
     parts = parts_of(series)
     if not parts:

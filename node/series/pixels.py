@@ -6,9 +6,14 @@ import struct
 from typing import BinaryIO
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_description
 from pydicom.filereader import read_partial
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from node.dicom.value_rules import finite_number
+from node.errors import InstanceRefused
+from node.series.values import DICOM_UNREADABLE
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _SOP_INSTANCE_UID = Tag("SOPInstanceUID")
@@ -16,14 +21,35 @@ _SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 
 
 def expected_bytes(dataset: Dataset) -> int | None:
-    """Length of native pixel data, computed from the image description, padded to even; None if there is no image."""
-    rows, columns, bits = dataset.get("Rows"), dataset.get("Columns"), dataset.get("BitsAllocated")
+    """Length of native pixel data, computed from the image description, not padded; None if there is no image.
+
+    Raises:
+        InstanceRefused: an attribute of the description is no count; the text names it.
+    """
+    rows, columns, bits = (_count(dataset, keyword) for keyword in ("Rows", "Columns", "BitsAllocated"))
     if not rows or not columns or not bits:
         return None
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    length = (int(rows) * int(columns) * samples * frames * int(bits) + 7) // 8
-    return length + length % 2
+    frames = _count(dataset, "NumberOfFrames") or 1
+    samples = _count(dataset, "SamplesPerPixel") or 1
+    return (rows * columns * samples * frames * bits + 7) // 8
+
+
+def _count(dataset: Dataset, keyword: str) -> int | None:
+    """The value of an attribute that counts something; None if it is missing or empty.
+
+    Raises:
+        InstanceRefused: it is no count; the text names the attribute.
+    """
+    try:
+        value = dataset.get(keyword)
+    except DICOM_UNREADABLE:
+        value = ()
+    if value is None:
+        return None
+    if not isinstance(value, int) or value < 0 or finite_number(value) is None:
+        tag = Tag(keyword)
+        raise InstanceRefused(f"{dictionary_description(tag)} ({tag.group:04X},{tag.element:04X}) is not one number")
+    return int(value)
 
 
 def truncation(file: BinaryIO, size_bytes: int, dataset: Dataset) -> str | None:
@@ -40,7 +66,7 @@ def truncation(file: BinaryIO, size_bytes: int, dataset: Dataset) -> str | None:
         file.seek(max(0, size_bytes - len(_SEQUENCE_DELIMITER)))
         if file.read() == _SEQUENCE_DELIMITER:
             return None
-    elif _ends_with_pixel_data(file, size_bytes, expected, syntax):
+    elif _ends_with_pixel_data(file, size_bytes, expected + expected % 2, syntax):
         return None
     return _walk(file, size_bytes, expected, syntax)
 
@@ -73,7 +99,10 @@ def _walk(file: BinaryIO, size_bytes: int, expected: int, syntax: UID) -> str | 
     if file.tell() + length > size_bytes:
         return f"truncated: pixel data says {length} bytes, {max(0, size_bytes - file.tell())} are there"
     if length < expected:
-        return f"pixel data holds {length} bytes, Rows x Columns x frames need {expected}"
+        return (
+            f"pixel data holds {length} bytes, but Rows x Columns x Samples per Pixel x Number of Frames of this Bits "
+            f"Allocated need {expected}"
+        )
     return None
 
 

@@ -278,9 +278,10 @@ def _write_notes(pairs: Sequence[tuple[Entry, Candidate]], out: Sequence[Candida
 def _check_frame_of_reference(chosen: Mapping[Contrast, Candidate]) -> None:
     name = Contrast.T1C if Contrast.T1C in chosen else next(iter(chosen), Contrast.T1C)
     for contrast, one in chosen.items():
-        uid, reference = one.series.frame_of_reference_uid, chosen[name].series
-        if uid is None:
+        if one.series.frame_of_reference_uid is None:
             raise SelectionRefused(f"{contrast} {one.series.label} lacks Frame of Reference UID (0020,0052)")
+    for contrast, one in chosen.items():
+        uid, reference = one.series.frame_of_reference_uid, chosen[name].series
         if uid != reference.frame_of_reference_uid:
             raise SelectionRefused(
                 f"two frames of reference: {contrast} {one.series.label} and {name} {reference.label}; "

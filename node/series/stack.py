@@ -92,7 +92,7 @@ def _box(orientation: Vector, points: Sequence[Vector], plane: Lookup) -> tuple[
 def irregularity(planes: Sequence[Lookup]) -> str | None:
     """The first reason found why ``planes`` are not a regular volume, or None."""
     if not planes:
-        return "holds no frame"
+        return "holds no frame: Per-frame Functional Groups Sequence (5200,9230) is missing or empty"
     rows: dict[str, list[Vector]] = {}
     for keyword, count, name in _ATTRIBUTES:
         values = [coordinates(plane(keyword), count) for plane in planes]
@@ -110,6 +110,8 @@ def irregularity(planes: Sequence[Lookup]) -> str | None:
             return f"{name} is missing in {missing} of {len(planes)} images"
         if len(set(values)) > 1:
             return f"{name} differs between its images"
+        if keyword != "FrameOfReferenceUID" and not (integer(values[0]) or 0) > 0:
+            return f"{name} is not a positive number"
     if min(rows["PixelSpacing"][0]) <= 0:
         return "Pixel Spacing (0028,0030) is not positive"
     if not _is_orthonormal(rows["ImageOrientationPatient"][0]):

@@ -18,7 +18,8 @@ from node.series.values import DICOM_UNREADABLE, coordinates, number, text
 from node.study import Instance, Series
 
 _FEWEST_SLICES = 4
-_MOST_PARTS = 64
+MOST_PARTS = 64
+"""A series with more values of an attribute than this is not split by it."""
 _SEVERAL_PER_POSITION = 1.5
 _SAME_COSINE = 1e-3
 _PLANES = ("sagittal", "coronal", "axial")  # by the axis, x, y or z, to which the normal is nearest
@@ -71,6 +72,8 @@ def parts_of(series: Series) -> tuple[Part, ...]:
         InstanceRefused: an instance can no longer be read.
     """
     images = read_images(series)
+    if not images:
+        return ()
     groups = _split(_Group((), without_repeats(images)), _ATTRIBUTES)
     volumes = [group for group in groups if group.is_volume]
     if not volumes or len(volumes[0].images) == len(images):
@@ -96,7 +99,7 @@ def _split(group: _Group, attributes: Sequence[_Attribute]) -> list[_Group]:
         if not attribute.is_structural and _images_per_position(group.images) < _SEVERAL_PER_POSITION:
             continue  # it would take every second slice for a volume
         members = _by(attribute, group.images)
-        if not 1 < len(members) <= _MOST_PARTS:
+        if not 1 < len(members) <= MOST_PARTS:
             continue
         parts = [
             part

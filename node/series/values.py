@@ -5,7 +5,6 @@ Headers in clinical use are often malformed: a malformed value counts as missing
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 import zlib
@@ -14,6 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from node.dicom.value_rules import finite_number
 
 DICOM_UNREADABLE = (
     InvalidDicomError, EOFError, OSError, ValueError, TypeError, KeyError, LookupError, AttributeError,
@@ -46,10 +47,7 @@ def texts(value: Any) -> tuple[str, ...]:
 def number(value: Any) -> float | None:
     """The first value as a finite float."""
     members = _members(value)
-    if not members or str(members[0]).strip() == "":
-        return None
-    found = float(members[0])
-    return found if math.isfinite(found) else None
+    return finite_number(members[0]) if members else None
 
 
 def integer(value: Any) -> int | None:
@@ -60,11 +58,8 @@ def integer(value: Any) -> int | None:
 
 def coordinates(value: Any, count: int) -> Any:
     """Exactly ``count`` finite floats, as a tuple."""
-    try:
-        found = tuple(float(member) for member in _members(value))
-    except (TypeError, ValueError):
-        return None
-    return found if len(found) == count and all(math.isfinite(each) for each in found) else None
+    found = tuple(finite_number(member) for member in _members(value))
+    return None if len(found) != count or None in found else found
 
 
 def date_time(both: Any, date: Any, time: Any) -> datetime | None:

@@ -84,8 +84,8 @@ class BadStudy:
 BAD_STUDIES = (
     BadStudy(without_flair, "no FLAIR: of 3 MR series none reads as FLAIR"),
     BadStudy(of_two_frames, "two frames of reference: T2 series 3 'T2 TSE tra' and T1c series 2"),
-    BadStudy(without_pixels, "pixel data holds 0 bytes, Rows x Columns x frames need 32"),
-    BadStudy(cut_short, "pixel data holds 16 bytes, Rows x Columns x frames need 32"),
+    BadStudy(without_pixels, "pixel data holds 0 bytes, but Rows x Columns x Samples per Pixel x Number of Frames of"),
+    BadStudy(cut_short, "pixel data holds 16 bytes, but Rows x Columns x Samples per Pixel x Number of Frames of"),
     BadStudy(all_cut_short, "the folder holds no readable DICOM instance"),
     BadStudy(
         without_pixel_spacing,
