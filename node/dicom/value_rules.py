@@ -15,7 +15,7 @@ from datetime import date
 
 from pydicom.valuerep import format_number_as_ds
 
-from node.dicom.uids import is_valid_uid
+from node.dicom.uids import is_usable_uid, is_valid_uid
 
 LONGEST = {"CS": 16, "SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "AE": 16}
 """Most characters of a value (PS3.5 Table 6.2-1)."""
@@ -37,6 +37,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,11}")
 _CODE = re.compile(r"[A-Z0-9_ ]{0,16}")
 _IDENTIFIER = re.compile(r"(ID|IDs|UID|Number|Identifier|CodeValue|Designator)$|^Issuer|^UniversalEntity")
 _LINE_BREAKS = re.compile(r"[\t\n\v\f\r ]*[\t\n\v\f\r][\t\n\v\f\r ]*")
+# leading zeros of old archives stay: results must name what the archive holds; the receiver decides on taking them
+_NAMED_BY_THE_ARCHIVE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 _ALLOWED_CONTROLS = {"LT": "\t\n\f\r", "ST": "\t\n\f\r", "UT": "\t\n\f\r"}  # PS3.5 6.1.3
 
 
@@ -95,6 +97,8 @@ def valid_value(keyword: str, vr: str, value: str) -> str:
     """
     if vr in TEXTS:
         return _text(keyword, vr, value)
+    if keyword in _NAMED_BY_THE_ARCHIVE and is_usable_uid(value):
+        return value
     rule = _RULES.get(vr)
     return rule(value) if rule else value
 

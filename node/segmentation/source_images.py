@@ -14,6 +14,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.datadict import dictionary_description
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import Tag
 
 from node.dicom.frames import ENHANCED_MR, Lookup, image_lookups
@@ -92,10 +93,16 @@ def stored_values(series: Series, images: Sequence[SourceImage]) -> list[NDArray
 
 
 def _decoded(series: Series, dataset: pydicom.Dataset) -> NDArray[Any]:
-    """[frame, row, column]; pydicom caches the array of a data set."""
+    """[frame, row, column]; pydicom caches the array of a data set.
+
+    Not GDCM decodes compressed pixels, but another plug-in where there is one: GDCM is the second reader.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+                plugins = get_decoder(dataset.file_meta.TransferSyntaxUID).available_plugins
+                dataset.pixel_array_options(decoding_plugin=next((one for one in plugins if one != "gdcm"), ""))
             array = dataset.pixel_array
             return array if array.ndim == 3 else array[np.newaxis]
     except MALFORMED as error:

@@ -21,7 +21,7 @@ _TAGS = [*STUDY_TAGS, *(Tag(keyword) for keyword in (
     "TemporalPositionIdentifier", "AcquisitionNumber", "TriggerTime", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ))]  # fmt: skip
-_SAME_PLACE_MM = 0.01
+_PLACE_DIGITS = 2  # of millimetres
 _MOST_REPEATED = 0.1  # more images than this share of a series are no slip, but another volume
 
 
@@ -94,7 +94,7 @@ def _place(image: Image) -> tuple[Any, ...] | None:
         values = coordinates(image.lookup(keyword), count)
         if values is None:
             return None
-        found += [round(value / _SAME_PLACE_MM) for value in values]
+        found += [round(value, _PLACE_DIGITS) for value in values]
     return tuple(found)
 
 

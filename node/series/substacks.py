@@ -21,7 +21,7 @@ _FEWEST_SLICES = 4
 MOST_PARTS = 64
 """A series with more values of an attribute than this is not split by it."""
 _SEVERAL_PER_POSITION = 1.5
-_SAME_COSINE = 1e-3
+_COSINE_DIGITS = 2
 _PLANES = ("sagittal", "coronal", "axial")  # by the axis, x, y or z, to which the normal is nearest
 
 
@@ -189,7 +189,7 @@ def _has_place(lookup: Lookup) -> Value:
 
 def _orientation(lookup: Lookup) -> Value:
     cosines = coordinates(lookup("ImageOrientationPatient"), 6)
-    return tuple(round(cosine / _SAME_COSINE / 10) for cosine in cosines) if cosines else (None,)
+    return tuple(round(cosine, _COSINE_DIGITS) for cosine in cosines) if cosines else (None,)
 
 
 def _plane_name(value: Value) -> str:

@@ -121,7 +121,7 @@ def test_real_exam_without_any_mark_is_selected_by_its_images(data_folder, brain
     """Bare of overlay, subtraction and further T1 series, the real exam is undecided; its images settle it."""
     series = tuple(one for number, one in brainix.items() if number in (301, 401, 601, 701))
     study = replace(read_study(data_folder / "brainix"), series=series)
-    facts = {one.series_instance_uid: replace(read_facts(one), has_overlay=False) for one in series}
+    facts = {one.key: replace(read_facts(one), has_overlay=False) for one in series}
     with pytest.raises(SelectionUndecided):
         select_by_facts(study, facts, load_vocabulary())
     selection = select_by_facts(study, facts, load_vocabulary(), compare=compare)
@@ -136,11 +136,11 @@ def test_real_series_between_the_twins_is_taken_for_t1c_by_its_images(data_folde
     known = {number: brainix[number] for number in (301, 401, 601, 701)}
     known[801] = replace(brainix[801], series_description="T1/3D/FFE")
     study = replace(read_study(data_folder / "brainix"), series=tuple(known.values()))
-    facts = {one.series_instance_uid: replace(read_facts(one), has_overlay=False) for one in known.values()}
-    first, last = (facts[known[number].series_instance_uid].acquisition_datetime for number in (601, 701))
+    facts = {one.key: replace(read_facts(one), has_overlay=False) for one in known.values()}
+    first, last = (facts[known[number].key].acquisition_datetime for number in (601, 701))
     moment = first + (last - first) / 2 if has_before else None
-    uid = known[801].series_instance_uid
-    facts[uid] = replace(facts[uid], acquisition_datetime=moment)
+    key = known[801].key
+    facts[key] = replace(facts[key], acquisition_datetime=moment)
     with pytest.raises(SelectionUndecided):
         select_by_facts(study, facts, load_vocabulary())
     selection = select_by_facts(study, facts, load_vocabulary(), compare=compare)
