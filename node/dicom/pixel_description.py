@@ -16,7 +16,7 @@ from node.errors import InstanceRefused
 _ALLOCATED = (8, 16, 32)
 _LEAST_SLOPE = 1e-30
 _STEPS = 2.0**23  # that float32 tells apart
-_TERM = re.compile(r"[A-Za-z0-9_ ]{1,16}")
+_TERM = re.compile(r"[A-Z0-9_ ]{1,16}|missing")
 _PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
 _COUNTS = (
     ("SamplesPerPixel", "Samples per Pixel (0028,0002)"),

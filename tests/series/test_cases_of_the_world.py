@@ -644,6 +644,12 @@ def with_value(keyword, value):
     return change
 
 
+def two_paddings(t2):
+    for each in t2:
+        each.add_new(0x00280120, "US", [0, 7])
+    return t2
+
+
 def coloured(t2):
     for each in t2:
         each.SamplesPerPixel, each.PhotometricInterpretation, each.PlanarConfiguration = 3, "RGB", 0
@@ -689,6 +695,11 @@ REFUSED = {
     "CaPTk #445: no orientation": (without("ImageOrientationPatient"), r"Image Orientation \(Patient\) \(0020,0037\)"),
     "dcmjs #287: Pixel Spacing with a comma": (with_value("PixelSpacing", ["0,5", "0,5"]), r"\(0028,0030\)"),
     "dcm2niix: Rescale Slope of 0": (with_value("RescaleSlope", "0"), r"Rescale Slope \(0028,1053\)"),
+    "pydicom: Rescale Slope that only Python takes for a number": (with_value("RescaleSlope", "1_0"), r"\(0028,1053\)"),
+    "Rescale Intercept beyond all pixels": (with_value("RescaleIntercept", "1e16"), r"\(0028,1052\)"),
+    "Number of Frames in words": (with_value("NumberOfFrames", "one"), r"Number of Frames \(0028,0008\)"),
+    "two Pixel Padding Values": (two_paddings, r"Pixel Padding Value \(0028,0120\)"),
+    "no Frame of Reference": (without("FrameOfReferenceUID"), r"lacks Frame of Reference UID \(0020,0052\)"),
     "colour images of a viewer": (coloured, r"Photometric Interpretation \(0028,0004\) is RGB"),
     "Enhanced MR Color": (enhanced_colour, "no T2"),
     "cornerstone3D #2241: a frame without Plane Position": (frame_without_position, r"\(0020,0032\) is missing"),
