@@ -121,6 +121,8 @@ def _checked(dataset: pydicom.Dataset, is_strict: bool) -> CheckedIdentity:
             setattr(dataset, keyword, "")
     if cleaner.is_rewritten:
         dataset.SpecificCharacterSet = UNICODE
+    elif "SpecificCharacterSet" in dataset and not terms_of(dataset):
+        del dataset.SpecificCharacterSet  # an empty one names no other than the default repertoire
     return CheckedIdentity(dataset, tuple(dict.fromkeys(changed)), _NAMES.get(cleaner.read_as, ""))
 
 

@@ -37,10 +37,11 @@ def pixel_problem(image: Lookup) -> str | None:
         numbers[keyword] = value
     photometric = str(image("PhotometricInterpretation") or "missing")
     allocated, stored = numbers["BitsAllocated"], numbers["BitsStored"]
-    if numbers["SamplesPerPixel"] != 1 or photometric not in _PHOTOMETRIC:
+    if photometric not in _PHOTOMETRIC:
         shown = photometric if _TERM.fullmatch(photometric) else "malformed"
-        samples = f"Samples per Pixel (0028,0002) is {numbers['SamplesPerPixel']}"
-        return f"Photometric Interpretation (0028,0004) is {shown}, {samples}: not a grey-scale image"
+        return f"Photometric Interpretation (0028,0004) is {shown}: not a grey-scale image"
+    if numbers["SamplesPerPixel"] != 1:
+        return f"Samples per Pixel (0028,0002) is {numbers['SamplesPerPixel']}: not a grey-scale image"
     if allocated not in _ALLOCATED or not 1 <= stored <= allocated:
         return f"Bits Stored (0028,0101) is {stored} of {allocated} bits allocated, which no MR image may have"
     if numbers["HighBit"] != stored - 1:

@@ -420,6 +420,19 @@ def test_segmentation_of_a_lossy_source_says_so(world, study):
     assert write_seg(volume, masks, phantoms.IDENTITY).LossyImageCompression == "01"
 
 
+@pytest.mark.parametrize("value", ["", "  ", ["", ""], None], ids=repr)
+def test_empty_character_set_is_the_default_one(world, study, value):
+    """Old archives: a Specific Character Set that is empty stops no segmentation (PS3.3 C.12.1.1.2)."""
+    for each in study["T1c"]:
+        each.SpecificCharacterSet = value
+    world.write(study)
+    volume = world.volumes()[Contrast.T1C]
+    masks = {region: np.ones(volume.image.GetSize()[::-1], bool) for region in phantoms.REGIONS}
+    seg = write_seg(volume, masks, phantoms.IDENTITY)
+    assert not seg.get("SpecificCharacterSet")
+    assert seg.PatientName == study["T1c"][0].PatientName
+
+
 def test_directory_file_beside_the_study_is_no_instance(world, study):
     """PS3.10: a DICOMDIR of a disc is passed over."""
     world.write(study)
