@@ -122,7 +122,7 @@ def _checked(dataset: pydicom.Dataset, is_strict: bool) -> CheckedIdentity:
     if cleaner.is_rewritten:
         dataset.SpecificCharacterSet = UNICODE
     elif "SpecificCharacterSet" in dataset and not terms_of(dataset):
-        del dataset.SpecificCharacterSet  # empty: the default repertoire
+        del dataset.SpecificCharacterSet  # an empty one names no other than the default repertoire
     return CheckedIdentity(dataset, tuple(dict.fromkeys(changed)), _NAMES.get(cleaner.read_as, ""))
 
 

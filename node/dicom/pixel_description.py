@@ -16,7 +16,7 @@ from node.errors import InstanceRefused
 _ALLOCATED = (8, 16, 32)
 _LEAST_SLOPE = 1e-30
 _STEPS = 2.0**23  # that float32 tells apart
-_TERM = re.compile(r"[A-Za-z0-9_ ]{1,16}")
+_TERM = re.compile(r"[A-Z0-9_ ]{1,16}|missing")
 _PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
 _COUNTS = (
     ("SamplesPerPixel", "Samples per Pixel (0028,0002)"),
@@ -37,10 +37,11 @@ def pixel_problem(image: Lookup) -> str | None:
         numbers[keyword] = value
     photometric = str(image("PhotometricInterpretation") or "missing")
     allocated, stored = numbers["BitsAllocated"], numbers["BitsStored"]
-    if numbers["SamplesPerPixel"] != 1 or photometric not in _PHOTOMETRIC:
+    if photometric not in _PHOTOMETRIC:
         shown = photometric if _TERM.fullmatch(photometric) else "malformed"
-        samples = f"Samples per Pixel (0028,0002) is {numbers['SamplesPerPixel']}"
-        return f"Photometric Interpretation (0028,0004) is {shown}, {samples}: not a grey-scale image"
+        return f"Photometric Interpretation (0028,0004) is {shown}: not a grey-scale image"
+    if numbers["SamplesPerPixel"] != 1:
+        return f"Samples per Pixel (0028,0002) is {numbers['SamplesPerPixel']}: not a grey-scale image"
     if allocated not in _ALLOCATED or not 1 <= stored <= allocated:
         return f"Bits Stored (0028,0101) is {stored} of {allocated} bits allocated, which no MR image may have"
     if numbers["HighBit"] != stored - 1:

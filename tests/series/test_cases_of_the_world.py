@@ -420,6 +420,19 @@ def test_segmentation_of_a_lossy_source_says_so(world, study):
     assert write_seg(volume, masks, phantoms.IDENTITY).LossyImageCompression == "01"
 
 
+@pytest.mark.parametrize("value", ["", "  ", ["", ""], None], ids=repr)
+def test_empty_character_set_is_the_default_one(world, study, value):
+    """Old archives: a Specific Character Set that is empty stops no segmentation (PS3.3 C.12.1.1.2)."""
+    for each in study["T1c"]:
+        each.SpecificCharacterSet = value
+    world.write(study)
+    volume = world.volumes()[Contrast.T1C]
+    masks = {region: np.ones(volume.image.GetSize()[::-1], bool) for region in phantoms.REGIONS}
+    seg = write_seg(volume, masks, phantoms.IDENTITY)
+    assert not seg.get("SpecificCharacterSet")
+    assert seg.PatientName == study["T1c"][0].PatientName
+
+
 def test_directory_file_beside_the_study_is_no_instance(world, study):
     """PS3.10: a DICOMDIR of a disc is passed over."""
     world.write(study)
@@ -644,6 +657,12 @@ def with_value(keyword, value):
     return change
 
 
+def two_paddings(t2):
+    for each in t2:
+        each.add_new(0x00280120, "US", [0, 7])
+    return t2
+
+
 def coloured(t2):
     for each in t2:
         each.SamplesPerPixel, each.PhotometricInterpretation, each.PlanarConfiguration = 3, "RGB", 0
@@ -689,6 +708,11 @@ REFUSED = {
     "CaPTk #445: no orientation": (without("ImageOrientationPatient"), r"Image Orientation \(Patient\) \(0020,0037\)"),
     "dcmjs #287: Pixel Spacing with a comma": (with_value("PixelSpacing", ["0,5", "0,5"]), r"\(0028,0030\)"),
     "dcm2niix: Rescale Slope of 0": (with_value("RescaleSlope", "0"), r"Rescale Slope \(0028,1053\)"),
+    "pydicom: Rescale Slope that only Python takes for a number": (with_value("RescaleSlope", "1_0"), r"\(0028,1053\)"),
+    "Rescale Intercept beyond all pixels": (with_value("RescaleIntercept", "1e16"), r"\(0028,1052\)"),
+    "Number of Frames in words": (with_value("NumberOfFrames", "one"), r"Number of Frames \(0028,0008\)"),
+    "two Pixel Padding Values": (two_paddings, r"Pixel Padding Value \(0028,0120\)"),
+    "no Frame of Reference": (without("FrameOfReferenceUID"), r"lacks Frame of Reference UID \(0020,0052\)"),
     "colour images of a viewer": (coloured, r"Photometric Interpretation \(0028,0004\) is RGB"),
     "Enhanced MR Color": (enhanced_colour, "no T2"),
     "cornerstone3D #2241: a frame without Plane Position": (frame_without_position, r"\(0020,0032\) is missing"),

@@ -124,7 +124,7 @@ class Change:
 def encoded(instance: Dataset) -> bytes:
     """The Part 10 file of ``instance``, Explicit VR Little Endian; changed values are written as they are."""
     head = Dataset()
-    head.file_meta = copy.deepcopy(instance.file_meta)
+    head.file_meta = instance.file_meta
     buffer = io.BytesIO()
     dcmwrite(buffer, head, enforce_file_format=True)
     return buffer.getvalue() + _data_set(instance)
@@ -196,7 +196,7 @@ def shallow(instance: Dataset) -> Dataset:
         return copy.deepcopy(instance)
     other = Dataset()
     other.update({element.tag: element for element in instance})
-    other.file_meta = copy.deepcopy(instance.file_meta)
+    other.file_meta = instance.file_meta
     return other
 
 
