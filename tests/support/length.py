@@ -1,4 +1,4 @@
-"""How long the chaos suite may take."""
+"""How long the chaos suite, and the test of wrong attributes, may take."""
 
 from __future__ import annotations
 
