@@ -34,6 +34,8 @@ from node.scu import store
 from node.scu.store import send_instances
 from node.study import Destination, InstanceDelivery
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20.0
 BOTH = (SegmentationStorage, Comprehensive3DSRStorage)
 SYNTAXES = {

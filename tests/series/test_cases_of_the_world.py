@@ -52,7 +52,7 @@ from node.segmentation.seg_writer import write_seg
 from node.series.explain import selection_as_dict
 from node.study import Contrast
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 Study = dict[str, list[Dataset]]
 T2_LABEL = "T2 TSE tra"
