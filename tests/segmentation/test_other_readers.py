@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from node.series.headers import read_study
 from node.series.substacks import parts_of
 from node.study import Series
 
-DEBIAN = "/usr/bin/dcm2niix"
+DEBIAN, NEWER = "/usr/bin/dcm2niix", f"{sys.prefix}/bin/dcm2niix"
 PROGRAMS = [pytest.param(DEBIAN, marks=lab.needs(DEBIAN), id="Debian's"),
-            pytest.param("dcm2niix", marks=lab.needs("dcm2niix"), id="newer")]  # fmt: skip
+            pytest.param(NEWER, marks=lab.needs(NEWER), id="newer")]  # fmt: skip
 SERIES = {  # folder of the test data: Series Numbers that are one volume, or hold some
     "brainix": (301, 401, 501, 601, 701, 702, 801),
     "vendors/ge_mprage": None,
