@@ -32,8 +32,8 @@ from node.processing.request import (
     build_request,
     with_first_creation_time,
 )
-from node.processing.request_sequence import request_attributes
-from node.processing.selection_steps import later_workflow
+from node.processing.request_sequence import TOLD, request_attributes
+from node.processing.selection_steps import following_workflow, later_workflow
 from node.study import Comparison, Contrast, Destination
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient
 from node.workflow.workflow_id import WorkflowId
@@ -258,6 +258,27 @@ def test_later_order_is_found_in_the_database(tmp_path: Path, config: Config, st
             client.enqueue(STUDY_QUEUE, "process", each.workflow_id, "", "", attributes=request_attributes(each))
     assert later_workflow(config, study_request, study_request.workflow_id) == "b" * 32
     assert later_workflow(config, study_request, "b" * 32) is None
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_images_that_lead_to_the_same_series_in_other_words_make_the_report_anew(
+    tmp_path: Path, config: Config, study_request: ProcessingRequest, force: bool
+) -> None:
+    """A request of its own follows, which uses the regions again; a forced one is the same request once more."""
+    told = request_attributes(study_request) | {TOLD: "a digest of other words"}
+    with closing(WorkflowClient(config)) as client:
+        client.enqueue(STUDY_QUEUE, "process", study_request.workflow_id, "", "", attributes=told)
+        client.enqueue(STUDY_QUEUE, "process", "c" * 32, "", "", attributes={**told, "comparing": "c" * 32})
+    found = following_workflow(config, replace(study_request, force=force), "c" * 32, str(tmp_path / "work"))
+    assert found.request is not None
+    again = ProcessingRequest.from_json(found.request)
+    if force:
+        assert found.workflow_id == f"{study_request.workflow_id}.2"
+        assert again.regions_of == ""
+    else:
+        assert found.workflow_id == again.workflow_id != study_request.workflow_id
+        assert again.regions_of == study_request.workflow_id
+    assert found.folder == str(tmp_path / "work" / again.workflow_id)
 
 
 @pytest.mark.parametrize("step", ["compare", "refuse"])
