@@ -100,6 +100,8 @@ def _place(image: Image) -> tuple[Any, ...] | None:
 
 def _pixel_bytes(image: Image) -> bytes:
     """The encoded pixels, which are not decoded: images that are encoded differently are not taken for the same."""
-    dataset = dcmread(image.instance.path)
-    data: bytes = dataset.get("PixelData", b"")
+    try:
+        data: bytes = dcmread(image.instance.path).get("PixelData", b"")
+    except DICOM_UNREADABLE as error:
+        raise InstanceRefused(f"{image.instance.path.name} cannot be read: {type(error).__name__}") from None
     return data
