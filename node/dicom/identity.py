@@ -13,13 +13,13 @@ from pydicom.tag import Tag
 from node.dicom.character_sets import UNICODE, is_defined, terms_of
 from node.dicom.cleaning import Cleaner
 from node.dicom.copied_modules import COPIED, DEIDENTIFICATION, IDENTIFYING, MEASURES, PARTNERS, TYPE_2, WHOLE_MODULES
+from node.dicom.patient_match import Identity, differing_attributes, identity_of_patient
 from node.errors import InstanceRefused
 
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _OF_PLANES = ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence")
 _NAMING_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _EMPTIED = ("PatientBirthTime", "LastMenstrualDate")
-_OF_ONE_SERIES = ("PatientID", "PatientName", "StudyInstanceUID")
 _NAMES = {"UTF8": "UTF-8", "latin_1": "Latin-1", "euc_kr": "ISO 2022 IR 149", "iso_ir_58": "ISO 2022 IR 58"}
 
 
@@ -74,15 +74,20 @@ def checked_identities(headers: Iterable[pydicom.Dataset]) -> CheckedIdentity:
     """
     first: CheckedIdentity | None = None
     changed: dict[str, None] = {}
+    identities: list[Identity] = []
     for header in headers:
         checked = checked_identity(header)
         first = first or checked
         changed |= dict.fromkeys(checked.changed)
-        for keyword in _OF_ONE_SERIES:
-            if str(header.get(keyword) or "") != str(first.header.get(keyword) or ""):
-                raise InstanceRefused(f"{_named(keyword)} differs between its instances")
+        if header.StudyInstanceUID != first.header.StudyInstanceUID:
+            raise InstanceRefused(f"{_named('StudyInstanceUID')} differs between its instances")
+        identities.append(identity_of_patient(header))
     if first is None:
         raise InstanceRefused("the series has no instances")
+    differing = differing_attributes(identities)
+    if differing:
+        verb = "differs" if len(differing) == 1 else "differ"
+        raise InstanceRefused(f"{' and '.join(differing)} {verb} between its instances")
     return replace(first, changed=tuple(changed))
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pydicom
+import warnings
+from pathlib import Path
 
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from node.dicom.character_sets import use_own_table
 from node.dicom.identity import checked_identities
+from node.dicom.patient_match import Identity, differing_attributes, identity_of_patient
 from node.errors import ContentRefused, GeometryRefused, InstanceRefused
+from node.segmentation.source_images import MALFORMED
 from node.segmentation.volume import SourceVolume, read_volume
 from node.study import Contrast, Selection, Series
 
@@ -30,13 +37,49 @@ class ExamReader:
         """The volumes of the chosen series, which are no longer kept here.
 
         Raises:
-            RefusedError: a series cannot become a volume, or the T1c's instances do not say for certain whose images
-                they are, or of which frame of reference: results would name another patient, or none.
+            RefusedError: a series cannot become a volume; the instances used name two patients, or those of the T1c do
+                not say for certain whose images they are, or of which frame of reference.
         """
-        source = selection.chosen[Contrast.T1C]
-        try:
-            checked_identities(pydicom.dcmread(one.path, stop_before_pixels=True) for one in source.instances)
-        except InstanceRefused as error:
-            raise InstanceRefused(f"{source.label}: {error}") from None
+        _check_patient(selection)
         kept, self._volumes = self._volumes, {}
         return {contrast: kept.get(series) or read_volume(series) for contrast, series in selection.chosen.items()}
+
+
+def _check_patient(selection: Selection) -> None:
+    """Check that all instances used name one patient, and that results can name that patient.
+
+    Raises:
+        InstanceRefused: the text names attributes and series, never a value.
+    """
+    source = selection.chosen[Contrast.T1C]
+    of_series = {
+        series: [identity_of_patient(_header(series, one.path)) for one in series.instances]
+        for series in selection.chosen.values()
+    }
+    for series, identities in of_series.items():
+        _refuse_two_patients(identities, series.label)
+    for series, identities in of_series.items():
+        _refuse_two_patients([*of_series[source], *identities], f"{source.label} and {series.label}")
+    every = [identity for identities in of_series.values() for identity in identities]
+    _refuse_two_patients(every, "the series used")  # the T1c may leave open what others say
+    try:
+        checked_identities(_header(source, one.path) for one in source.instances)
+    except InstanceRefused as error:
+        raise InstanceRefused(f"{source.label}: {error}") from None
+
+
+def _refuse_two_patients(identities: list[Identity], where: str) -> None:
+    differing = differing_attributes(identities)
+    if differing:
+        raise InstanceRefused(f"the instances of {where} name two patients, by {' and '.join(differing)}")
+
+
+def _header(series: Series, path: Path) -> pydicom.Dataset:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            use_own_table(header)
+            return header
+    except (InvalidDicomError, *MALFORMED) as error:
+        raise InstanceRefused(f"{series.label}: {path.name} cannot be read ({type(error).__name__})") from None
