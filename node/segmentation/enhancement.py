@@ -23,11 +23,11 @@ from node.segmentation.intensity_match import (
     AIR,
     LEAST_HEAD_ML,
     STEP_MM,
+    at_one_level,
     clearly_brighter,
     coarse_grid,
     head_of,
     inner_of,
-    log_field,
     smooth,
     tissue_threshold,
 )
@@ -138,10 +138,7 @@ def brightening(one: sitk.Image, other: sitk.Image, names: Sequence[str] = ("one
     both = head & (a > tissue_a) & (b > tissue_b)
     if head.sum() * STEP_MM**3 / 1000 < LEAST_HEAD_ML or both.sum() * STEP_MM**3 / 1000 < LEAST_HEAD_ML / 2:
         raise ContentRefused(f"{names[0]} and {names[1]} show too little of one head in common")
-    half = np.exp(log_field(a, b, both) / 2)
-    a, b = a / half, b * half
-    level = np.median(np.sqrt(a[both] * b[both]))
-    return _shares(a / level, b / level, head)
+    return _shares(*at_one_level(a, b, both), head)
 
 
 def _shares(a: NDArray[np.float64], b: NDArray[np.float64], head: NDArray[np.bool_]) -> Brightening:

@@ -86,6 +86,16 @@ def log_field(a: NDArray[np.float64], b: NDArray[np.float64], both: NDArray[np.b
     return limited
 
 
+def at_one_level(
+    a: NDArray[np.float64], b: NDArray[np.float64], both: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``a`` and ``b`` without the smooth gain between them, in units of the level of the tissue ``both``."""
+    half = np.exp(log_field(a, b, both) / 2)
+    a, b = a / half, b * half
+    level = np.median(np.sqrt(a[both] * b[both]))
+    return a / level, b / level
+
+
 def inner_of(head: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The head deeper than its outer layers."""
     depth_mm = ndimage.distance_transform_edt(np.pad(head, 1))[1:-1, 1:-1, 1:-1] * STEP_MM

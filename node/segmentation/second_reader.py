@@ -50,13 +50,14 @@ def check_with_second_reader(
         InstanceRefused: GDCM cannot decode a file.
         GeometryRefused: GDCM reads other pixels, another position or another orientation.
     """
-    read: dict[Path, sitk.Image] = {}
+    read: dict[Path, NDArray[Any]] = {}
     for z in sorted({0, len(images) // 2, len(images) - 1}):
         source = images[z]
         if source.path not in read:
-            read[source.path] = _read(series, source)
-            _check_place(series, source, read[source.path], tolerance_mm)
-        frames = _frames(read[source.path], source.dataset)
+            image = _read(series, source)
+            _check_place(series, source, image, tolerance_mm)
+            read[source.path] = _frames(image, source.dataset)
+        frames = read[source.path]
         if source.frame > len(frames) or not is_same_content(frames[source.frame - 1], array_zyx[z]):
             raise GeometryRefused(f"{series.label}: slice {z + 1} differs in content between two readers")
 

@@ -21,6 +21,7 @@ from node.segmentation.intensity_match import (
     AIR,
     LEAST_HEAD_ML,
     STEP_MM,
+    at_one_level,
     clearly_brighter,
     coarse_grid,
     head_of,
@@ -102,10 +103,7 @@ def uptake(
     every = head & (c > limits[0]) & (b > limits[1]) & (a > limits[2])
     if every.sum() * STEP_MM**3 / 1000 < LEAST_HEAD_ML / 2:
         raise ContentRefused(f"{', '.join(names)} show too little of one head in common")
-    half = np.exp(log_field(a, b, every) / 2)
-    a, b = a / half, b * half
-    level = np.median(np.sqrt(a[every] * b[every]))
-    a, b = a / level, b / level
+    a, b = at_one_level(a, b, every)
     c = c / np.exp(log_field(c, b, every))
     return _share_of_brightest(c, b, clearly_brighter(a, b), inner_of(head))
 

@@ -25,10 +25,8 @@ from node.errors import ContentRefused, GeometryRefused, InstanceRefused
 from node.segmentation.converter import CONVERSION_ERRORS, Plane, converted, neutral_series
 from node.segmentation.second_reader import check_with_second_reader, is_same_content
 from node.segmentation.source_images import MALFORMED, SourceImage, files_of, read_images, stored_values
-from node.series.stack import POSITION_TOLERANCE_MM, SPACING_TOLERANCE, irregularity
+from node.series.stack import FEWEST_SLICES, POSITION_TOLERANCE_MM, SPACING_TOLERANCE, irregularity
 from node.study import Series
-
-_FEWEST_SLICES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ def _in_order(series: Series, images: Sequence[SourceImage]) -> list[SourceImage
     reason = irregularity(lookups)
     if reason is None and not lookups[0]("FrameOfReferenceUID"):
         reason = f"Frame of Reference UID (0020,0052) is missing in {len(images)} of {len(images)} images"
-    if reason is None and len(images) < _FEWEST_SLICES:
+    if reason is None and len(images) < FEWEST_SLICES:
         reason = f"{len(images)} slices are too few for a volume"
     if reason:
         raise GeometryRefused(f"{series.label}: {reason}")

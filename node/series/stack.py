@@ -20,6 +20,9 @@ Vector = tuple[float, ...]
 POSITION_TOLERANCE_MM = 0.1
 """Planes nearer than this share a position; the last plane may deviate this far from the normal through the first."""
 
+FEWEST_SLICES = 4
+"""Fewer planes are no volume."""
+
 SPACING_TOLERANCE = 0.01
 """Slice gaps may differ from their mean by this fraction."""
 
@@ -157,8 +160,11 @@ def _is_orthonormal(orientation: Vector) -> bool:
 
 
 def _normal(orientation: Vector) -> Vector:
+    """The unit normal: cosines are written with few digits, and over a head their error would look like a tilt."""
     ax, ay, az, bx, by, bz = orientation
-    return (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
+    normal = (ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
+    length = sqrt(_dot(normal, normal)) or 1.0
+    return tuple(each / length for each in normal)
 
 
 def _dot(a: Vector, b: Vector) -> float:

@@ -13,15 +13,15 @@ from pydicom.uid import UID
 
 from node.dicom.frames import Lookup
 from node.series.images import Image, read_images, without_repeats
-from node.series.stack import describe_stack, irregularity
-from node.series.values import DICOM_UNREADABLE, coordinates, number, text
+from node.series.stack import FEWEST_SLICES, describe_stack, irregularity
+from node.series.values import coordinates, number, text
 from node.study import Instance, Series
 
-_FEWEST_SLICES = 4
 MOST_PARTS = 64
 """A series with more values of an attribute than this is not split by it."""
 _SEVERAL_PER_POSITION = 1.5
-_COSINE_DIGITS = 2
+_SAME_COSINE = 0.01
+_SAME_SPACING_MM = 0.001
 _PLANES = ("sagittal", "coronal", "axial")  # by the axis, x, y or z, to which the normal is nearest
 
 
@@ -35,13 +35,14 @@ class _Attribute:
     """What may tell volumes apart.
 
     ``is_structural``: images that differ in it are never in one volume; ``is_time``: it numbers the phases of a dynamic
-    series.
+    series; ``tolerance``: numbers that differ by no more are one value, wherever they lie.
     """
 
     read: Read
     name: Name
     is_structural: bool = False
     is_time: bool = False
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class _Group:
 
     @property
     def is_volume(self) -> bool:
-        return len(self.images) >= _FEWEST_SLICES and _reason(self.images) is None
+        return len(self.images) >= FEWEST_SLICES and _reason(self.images) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +117,23 @@ def _split(group: _Group, attributes: Sequence[_Attribute]) -> list[_Group]:
 def _by(attribute: _Attribute, images: Sequence[Image]) -> dict[str, tuple[Image, ...]]:
     """The images of each value, in the order of the values, by the name of the value."""
     values: dict[Value, list[Image]] = {}
-    for image in images:
-        values.setdefault(attribute.read(image.lookup), []).append(image)
+    for value, image in sorted(
+        ((attribute.read(image.lookup), image) for image in images), key=lambda pair: _sortable(pair[0])
+    ):
+        like = next((each for each in values if _is_like(each, value, attribute.tolerance)), value)
+        values.setdefault(like, []).append(image)
     found: dict[str, tuple[Image, ...]] = {}
     for value in sorted(values, key=_sortable):
         name = attribute.name(value)
         taken = sum(1 for other in found if other == name or other.startswith(f"{name} ("))
         found[f"{name} ({taken + 1})" if taken else name] = tuple(values[value])
     return found
+
+
+def _is_like(one: Value, other: Value, tolerance: float) -> bool:
+    if not tolerance or len(one) != len(other) or None in (*one, *other):
+        return one == other
+    return all(abs(a - b) <= tolerance for a, b in zip(one, other, strict=True))
 
 
 def _sortable(value: Value) -> tuple[tuple[bool, str, Any], ...]:
@@ -164,10 +174,7 @@ def _rounded(*keywords: str, digits: int = 2) -> Read:
 
     def read(lookup: Lookup) -> Value:
         for keyword in keywords:
-            try:
-                found = number(lookup(keyword))
-            except DICOM_UNREADABLE:
-                found = None
+            found = number(lookup(keyword))
             if found is not None:
                 return (round(found, digits),)
         return (None,)
@@ -189,7 +196,7 @@ def _has_place(lookup: Lookup) -> Value:
 
 def _orientation(lookup: Lookup) -> Value:
     cosines = coordinates(lookup("ImageOrientationPatient"), 6)
-    return tuple(round(cosine, _COSINE_DIGITS) for cosine in cosines) if cosines else (None,)
+    return cosines or (None,)
 
 
 def _plane_name(value: Value) -> str:
@@ -201,7 +208,11 @@ def _plane_name(value: Value) -> str:
 
 
 def _spacing(lookup: Lookup) -> Value:
-    return tuple(round(each, 3) for each in coordinates(lookup("PixelSpacing"), 2) or ())
+    return coordinates(lookup("PixelSpacing"), 2) or (None,)
+
+
+def _spacing_name(value: Value) -> str:
+    return "no pixel spacing" if value[0] is None else "pixels of " + " x ".join(f"{each:g}" for each in value) + " mm"
 
 
 def _labelled(label: str, unit: str = "") -> Name:
@@ -223,8 +234,8 @@ _ATTRIBUTES: tuple[_Attribute, ...] = (
     _Attribute(_has_place, lambda value: "with position" if value[0] else "without position", is_structural=True),
     _Attribute(_texts("FrameOfReferenceUID"), lambda _value: "frame of reference", is_structural=True),
     _Attribute(_texts("Rows", "Columns"), lambda value: f"{value[1]} x {value[0]} pixels", is_structural=True),
-    _Attribute(_orientation, _plane_name, is_structural=True),
-    _Attribute(_spacing, lambda value: "pixels of " + " x ".join(f"{each:g}" for each in value) + " mm", True),
+    _Attribute(_orientation, _plane_name, is_structural=True, tolerance=_SAME_COSINE),
+    _Attribute(_spacing, _spacing_name, is_structural=True, tolerance=_SAME_SPACING_MM),
     _Attribute(_image_type, lambda value: f"image type {value[0] or 'missing'}", is_structural=True),
     _Attribute(_rounded("EffectiveEchoTime", "EchoTime"), _labelled("echo time", " ms")),
     _Attribute(_rounded("EchoNumbers"), _labelled("echo")),

@@ -86,6 +86,7 @@ def test_comparison_is_followed() -> None:
     assert successor_id(record) is None
     assert successor_id(replace(record, output={"state": "refused", "reason": "x"})) is None
     assert successor_id(replace(record, output={"state": "compared", "reason": None, "follows": A})) == A
+    assert successor_id(replace(record, output={"state": "reselected", "reason": "x", "follows": A})) == A
 
 
 @pytest.mark.parametrize(

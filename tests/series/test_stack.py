@@ -125,3 +125,14 @@ def test_an_oblique_stack_is_as_regular_as_an_axial_one(azimuth, elevation, step
 def test_no_position_crashes(values):
     """Whatever positions hold, the stack is described or called irregular."""
     describe_stack(AXIAL, [{"ImagePositionPatient": value, "PixelSpacing": value}.get for value in values])
+
+
+@pytest.mark.parametrize("digits", [4, 5, 6])
+def test_cosines_of_few_digits_are_no_tilt(digits):
+    """An oblique stack of 160 mm whose cosines are rounded is as regular as it was, and one that is tilted is told."""
+    cosine, sine = 0.995, (1 - 0.995**2) ** 0.5
+    orientation = (1, 0, 0, 0, round(cosine, digits), round(sine, digits))
+    even = [(0, -sine * 2 * index, cosine * 2 * index) for index in range(80)]
+    assert describe_stack(orientation, planes(even, orientation)).irregularity is None
+    tilted = [(0.004 * index, y, z) for index, (_, y, z) in enumerate(even)]
+    assert "tilted" in (describe_stack(orientation, planes(tilted, orientation)).irregularity or "")

@@ -86,6 +86,21 @@ def test_series_of_two_volumes_is_split_by_what_tells_them_apart(split, attribut
     assert sorted(split(study)) == sorted((name, 12) for name in parts)
 
 
+@pytest.mark.parametrize("cosine", [0.005, 0.995, 0.0049999, 0.0150001])
+def test_rounding_of_cosines_and_spacing_splits_no_volume(split, cosine):
+    """Cosines and spacings of one plane that are rounded otherwise in some images are one value, wherever they lie."""
+    study = make_small_study()
+    study["T2"] += again(study["T2"], "first echo", EchoTime=15.0)
+    for number, instance in enumerate(study["T2"]):
+        sine = (1 - cosine**2) ** 0.5
+        jitter = 4e-6 * (number % 3 - 1)
+        instance.ImageOrientationPatient = [1, 0, 0, 0, round(sine, 6), round(cosine + jitter, 6)]
+        instance.PixelSpacing = [1.0005, round(1.0005 + jitter, 7)]
+        place = (number % 12) * 10.0
+        instance.ImagePositionPatient = [0, round(-cosine * place, 6), round(sine * place, 6)]
+    assert split(study) == [("echo time 15 ms", 12), ("echo time 98 ms", 12)]
+
+
 def test_echoes_of_magnitude_and_phase_are_four_parts(split):
     """Two attributes that vary are both named."""
     study = make_small_study()
