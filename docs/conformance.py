@@ -144,14 +144,27 @@ association that the destination opens to the node's port; on that association t
 for itself, but need not. Its AE title must be allowed by `scp.calling_ae_titles`. The node itself commits to nothing:
 it answers an N-ACTION request with a failure.
 
+Transaction UIDs are random. A report on an association of its own counts only
+
+- under the calling AE title `commitment_ae_title` of the destination (default: its `ae_title`);
+- from an address of `commitment_addresses` (default: the addresses of its `host` when it was asked);
+- if the destination is asked over TLS, or the peer presents a certificate: with a certificate signed by `tls.ca_file`
+  whose Subject Alternative Name is the destination's `host`;
+- if it names no instance beside those asked for under its Transaction UID.
+
+Any other report changes nothing. Of reports on several requests for an instance the one on the latest counts; of several
+on one request, and of an instance that one report lists both ways, the failure.
+
 | action of the destination | reaction of the node |
 |---|---|
 | reports success | the results are *committed* |
-| reports failures | the node sends these instances again and requests commitment again; after {permanent_reasons} it \
-queries the destination instead, and the delivery fails if the destination does not list the instances |
+| reports failures | the node sends these instances again and requests commitment again, until they are committed \
+or `delivery.give_up_days` are over: then the delivery has *failed*; after {permanent_reasons} it fails at once. No query \
+changes this |
 | reports nothing for `delivery.commitment_wait_seconds`, default {delivery.commitment_wait_seconds:.0f} s; rejects \
-the presentation context; refuses the N-ACTION | the node queries the destination (C-FIND, Study Root, IMAGE level); \
-instances that it lists count as committed, the others are sent again |
+the presentation context; refuses the N-ACTION; reports on some instances only | the node queries the destination \
+(C-FIND, Study Root, IMAGE level); if it lists all of them in their study and series, the results are *present*, which is \
+less than committed; those that it does not list are sent again, and commitment is requested again |
 | does not answer queries, either | the results stay *delivered*, with the reason |
 
 Statuses answered to N-EVENT-REPORT:
@@ -163,8 +176,8 @@ Statuses answered to N-EVENT-REPORT:
 A destination with `protocol = "dicomweb"` gets its results by STOW-RS (PS3.18 10.5), one instance per request, as
 `application/dicom`. The node accepts answers in `application/dicom+json`, and also reads XML. Redirects are not
 followed; no proxy is used. If the answer does not list an instance as stored, the node searches for it by QIDO-RS
-before the instance counts as delivered. A Failure Reason is treated as the status of a C-STORE (above). Without one,
-these HTTP statuses are final, and requests with any other are repeated: {permanent_http}.
+before the instance counts as delivered. A Failure Reason is treated as the status of a C-STORE (above), but is always a
+failure, except that of an instance stored before (0x0111, 0xB00E), if the search finds it. Without one, these HTTP statuses are final, and requests with any other are repeated: {permanent_http}.
 
 ## 4. Instances that glionode reads
 

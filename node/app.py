@@ -48,7 +48,7 @@ _RECEIVER_LEAVE_SECONDS = 60.0
 @contextmanager
 def running_receiver(config: Config) -> Iterator[Receiver]:
     """Spool, assembly, SCP and status page, until the block ends."""
-    from node.delivery.delivery import COMMITMENT_TOPIC
+    from node.delivery.commitment_rounds import COMMITMENT_TOPIC
     from node.dicom.commitment import Commitments
     from node.scp.assembly import Assembly, AssemblyLoop
     from node.scp.commitment import CommitmentHandler
@@ -67,6 +67,7 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
     handlers = StorageHandlers(spool, metrics, config.scp, loop.instance_stored)
     reports = CommitmentHandler(
         Commitments(config.commitments_folder),
+        metrics,
         lambda workflow_id, message, key: client.send(workflow_id, COMMITMENT_TOPIC, message, key),
     )
     try:

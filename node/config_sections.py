@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,9 +28,20 @@ def _check_network(value: str) -> str:
     return value
 
 
+def _check_web_host(value: str) -> str:
+    """A host name or an address as a Host header names it, without a port; an IPv6 address in brackets or not."""
+    try:
+        return f"[{ipaddress.IPv6Address(value.strip('[]'))}]"
+    except ValueError:
+        if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value) is None:
+            raise ValueError("neither a host name nor an address, or with a port") from None
+        return value.lower()
+
+
 Network = Annotated[str, AfterValidator(_check_network)]
 AeTitle = Annotated[str, AfterValidator(_check_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+WebHost = Annotated[str, AfterValidator(_check_web_host)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -131,7 +143,7 @@ class RetentionSection(Section):
     """When inputs and results are deleted."""
 
     enabled: bool = True
-    after: Literal["delivered", "committed"] = "delivered"
+    after: Literal["delivered", "present", "committed"] = "delivered"
     input_days: Annotated[float, Field(ge=0)] = 30.0
     refused_days: Annotated[float, Field(ge=0)] = 0.0
     result_days: Annotated[float, Field(ge=0)] = 365.0
@@ -158,6 +170,7 @@ class WebSection(Section):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8042
+    hosts: tuple[WebHost, ...] = ()
 
 
 class LogSection(Section):
@@ -166,6 +179,10 @@ class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["console", "json"] = "console"
     hide_uids: bool = False
+
+
+_DICOM_KEYS = {"ae_title", "host", "port", "tls", "commitment", "commitment_ae_title", "commitment_addresses"}
+_WEB_KEYS = {"url", "user", "password_file", "token_file"}
 
 
 class DestinationSection(Section):
@@ -178,6 +195,8 @@ class DestinationSection(Section):
     port: Port | None = None
     tls: bool = False
     commitment: bool = False
+    commitment_ae_title: AeTitle | None = None
+    commitment_addresses: tuple[Network, ...] = ()
     url: str | None = Field(default=None, pattern=r"^https?://.+")
     user: str = ""
     password_file: Path | None = None
@@ -185,15 +204,11 @@ class DestinationSection(Section):
 
     @model_validator(mode="after")
     def _check_protocol(self) -> DestinationSection:
-        dicom, web = ("ae_title", "host", "port"), ("url",)
-        needed = dicom if self.protocol == "dicom" else web
+        needed = ("ae_title", "host", "port") if self.protocol == "dicom" else ("url",)
         missing = [key for key in needed if getattr(self, key) is None]
         if missing:
             raise ValueError(f"{missing[0]} is missing: protocol {self.protocol} needs it")
-        strange = {*dicom, "tls", "commitment", *web, "user", "password_file", "token_file"} & self.model_fields_set
-        strange -= (
-            {*dicom, "tls", "commitment"} if self.protocol == "dicom" else {*web, "user", "password_file", "token_file"}
-        )
+        strange = (_WEB_KEYS if self.protocol == "dicom" else _DICOM_KEYS) & self.model_fields_set
         if strange:
             raise ValueError(f"{min(strange)} does not belong to protocol {self.protocol}")
         return self
@@ -205,4 +220,13 @@ class DestinationSection(Section):
                 self.name, self.url or "", self.user, self.password_file, self.token_file, tls.ca_file
             )
         files = TlsFiles(tls.certificate_file, tls.key_file, tls.ca_file) if self.tls else None
-        return Destination(self.name, self.ae_title or "", self.host or "", self.port or 0, files, self.commitment)
+        return Destination(
+            self.name,
+            self.ae_title or "",
+            self.host or "",
+            self.port or 0,
+            files,
+            self.commitment,
+            self.commitment_ae_title or "",
+            self.commitment_addresses,
+        )

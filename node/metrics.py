@@ -18,6 +18,12 @@ class Metrics:
         self.instances = Counter(
             "glionode_instances_received", "C-STORE requests by outcome", ["outcome"], registry=self.registry
         )
+        self.commitment_reports = Counter(
+            "glionode_commitment_reports",
+            "Reports of storage commitment by the status answered",
+            ["status"],
+            registry=self.registry,
+        )
         self.received_bytes = Counter("glionode_received_bytes", "Bytes of stored instances", registry=self.registry)
         self.associations = Gauge("glionode_associations", "Associations open now", registry=self.registry)
         self.studies = Counter("glionode_studies_started", "Workflows started", registry=self.registry)

@@ -155,7 +155,11 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A DICOM peer that results are sent to; ``tls`` None: no TLS; ``commitment``: storage commitment is requested."""
+    """A DICOM peer that results are sent to; ``tls`` None: no TLS; ``commitment``: storage commitment is requested.
+
+    ``commitment_ae_title`` and ``commitment_addresses``: where its reports come from, if not from ``ae_title`` and the
+    addresses of ``host``.
+    """
 
     name: str
     ae_title: str
@@ -163,6 +167,8 @@ class Destination:
     port: int
     tls: TlsFiles | None = None
     commitment: bool = False
+    commitment_ae_title: str = ""
+    commitment_addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

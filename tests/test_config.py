@@ -61,7 +61,7 @@ def test_config_file_explains_every_setting():
 def test_config_file_example_destinations_are_valid():
     """The commented-out destinations, one of each protocol, work when their marks are removed."""
     pacs, archive = build_config(documented()).destinations()
-    assert pacs == Destination("pacs", "PACS", "pacs.example.org", 11112)
+    assert pacs == Destination("pacs", "PACS", "pacs.example.org", 11112, commitment_ae_title="PACS_SCU")
     assert isinstance(archive, WebDestination)
     assert archive.url == "https://pacs.example.org/dicom-web"
 

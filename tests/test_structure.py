@@ -74,6 +74,7 @@ OUTSIDE_NODE = {"bench", "chaos", "end_to_end", "support"}
 LIBRARIES = {  # library: where it may be imported
     "pynetdicom": ("scp/", "scu/", "demo/pacs.py"),
     "dicomweb_client": ("scu/stow.py",),
+    "urllib3": ("scp/report_origin.py",),
     "requests": ("scu/stow.py", "segmentation/packs.py"),
     "torch": tuple(
         f"segmentation/{name}.py"

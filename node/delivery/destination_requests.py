@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import uuid
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,7 @@ from node.delivery.records import Answer, Plan, PlannedInstance
 from node.dicom.commitment import Commitments
 from node.dicom.outgoing import Outgoing, read_outgoing
 from node.errors import DeliveryError, InstanceRefused
-from node.scu.commitment import CommitmentOutcome, CommitmentState, request_commitment
+from node.scu.commitment import CommitmentOutcome, CommitmentState, expected_report, request_commitment
 from node.scu.query import QueryOutcome, QueryState, find_instances
 from node.scu.send import send_results
 from node.study import Destination, WebDestination
@@ -65,7 +67,8 @@ class DestinationRequests:
             read = self._read(files)
         except OSError as error:
             return Plan(trouble=_passing(error))
-        return Plan(is_to_be_committed, [PlannedInstance(each.path.name, each.sop_instance_uid) for each in read])
+        instances = [PlannedInstance(each.path.name, each.sop_instance_uid) for each in read]
+        return Plan(is_to_be_committed, instances, secret=uuid.uuid4().hex)
 
     def send(self, files: Sequence[str]) -> list[Answer]:
         """One attempt to store ``files``, byte for byte; returns one answer per file, in the order of ``files``.
@@ -84,17 +87,21 @@ class DestinationRequests:
     def commit(self, files: Sequence[str], transaction_uid: str, workflow_id: str) -> CommitmentOutcome:
         """Request storage commitment for ``files``.
 
-        First stores the id of the workflow that awaits the report, which may arrive at once, in another process.
+        First records who awaits the report, and from whom, since it may arrive at once, in another process.
 
         Raises:
             DeliveryError: see `plan`; or it is a DICOMweb destination.
         """
         destination, section = self._dicom_destination, self._config.delivery
         try:
-            Commitments(self._config.commitments_folder).expect(transaction_uid, workflow_id)
+            read = self._read(files)
+            expected = expected_report(destination, workflow_id, read)
+            Commitments(self._config.commitments_folder).expect(transaction_uid, expected)
             return request_commitment(
-                destination, self._config.scp.ae_title, transaction_uid, self._read(files), section.timeout_seconds
+                destination, self._config.scp.ae_title, transaction_uid, read, section.timeout_seconds
             )
+        except socket.gaierror as error:
+            return CommitmentOutcome(CommitmentState.UNANSWERED, f"{destination.host}: {error.strerror}")
         except OSError as error:
             return CommitmentOutcome(CommitmentState.UNANSWERED, _passing(error))
 

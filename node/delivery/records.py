@@ -24,11 +24,14 @@ class Plan:
     Attributes:
         is_to_be_committed: storage commitment is to be requested for the instances.
         trouble: why the results cannot be read now; None: they were read.
+        secret: random; the Transaction UIDs of the requests for commitment follow from it. Empty: glionode 0.1.0 made
+            the plan, whose Transaction UIDs followed from the workflow's id.
     """
 
     is_to_be_committed: bool = False
     instances: list[PlannedInstance] = field(default_factory=list)
     trouble: str | None = None
+    secret: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,10 @@ class InstanceProgress:
 
     Attributes:
         status, reason: those of the destination's last answer.
+        is_present: the last query found the instance, whether or not it is committed.
+        failure_reason: why the destination refused to commit to the instance (PS3.3 C.14.1.1); None: it did not.
         attempts: how often the instance was sent.
+        reported_in: number of the latest request whose report names the instance, from 1; 0: none does.
     """
 
     file: str
@@ -60,5 +66,8 @@ class InstanceProgress:
     status: int | None = None
     is_delivered: bool = False
     is_committed: bool = False
+    is_present: bool = False
+    failure_reason: int | None = None
     reason: str | None = None
     attempts: int = 0
+    reported_in: int = 0

@@ -128,14 +128,20 @@ def _after_deliveries(statuses: list[DeliveryStatus]) -> tuple[StudyState, str |
     states = {each.state for each in statuses}
     if states == {DeliveryState.COMMITTED}:
         return StudyState.COMMITTED, None
-    if states <= {DeliveryState.DELIVERED, DeliveryState.COMMITTING, DeliveryState.COMMITTED}:
+    if states <= {DeliveryState.PRESENT, DeliveryState.COMMITTED}:
+        return StudyState.PRESENT, None
+    if states <= {DeliveryState.DELIVERED, DeliveryState.COMMITTING, DeliveryState.PRESENT, DeliveryState.COMMITTED}:
         return StudyState.DELIVERED, None
     return StudyState.REPORTED, None
 
 
 def _delivery_status(record: WorkflowRecord) -> DeliveryStatus:
     published = _state(record)
-    return DeliveryStatus(_known(DeliveryState, published, record), published.reason)
+    state = _known(DeliveryState, published, record)
+    if state == DeliveryState.COMMITTED and published.reason is not None:
+        # glionode 0.1.0 ended so a delivery whose instances a query found; what is reported committed has no remark
+        state = DeliveryState.PRESENT
+    return DeliveryStatus(state, published.reason)
 
 
 def _known(states: type[S], published: PublishedState, record: WorkflowRecord) -> S:

@@ -26,6 +26,7 @@ _OVER = (
     StudyState.REFUSED,
     StudyState.REPORTED,
     StudyState.DELIVERED,
+    StudyState.PRESENT,
     StudyState.COMMITTED,
     StudyState.CANCELLED,
 )

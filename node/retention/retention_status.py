@@ -19,11 +19,18 @@ from node.processing.study_status import StudyStatus
 from node.scp.removal import Contents, contents, studies_held
 from node.workflow.states import DeliveryState, DeliveryStatus, StudyState
 
-_WITH_RESULTS = (StudyState.REPORTED, StudyState.DELIVERED, StudyState.COMMITTED)
+_WITH_RESULTS = (StudyState.REPORTED, StudyState.DELIVERED, StudyState.PRESENT, StudyState.COMMITTED)
+_COMMITTED = (DeliveryState.COMMITTED,)
+_PRESENT = (DeliveryState.PRESENT, *_COMMITTED)
 _HAS_IT = {
-    "delivered": (DeliveryState.DELIVERED, DeliveryState.COMMITTED, DeliveryState.COMMITTING),
-    "committed": (DeliveryState.COMMITTED,),
+    "delivered": (DeliveryState.DELIVERED, DeliveryState.COMMITTING, *_PRESENT),
+    "present": _PRESENT,
+    "committed": _COMMITTED,
 }
+"""The states of a delivery that satisfy each value of ``retention.after``: each one satisfies those before it.
+
+A destination that refused to commit is in none of them, for its delivery is retried or failed.
+"""
 _CLOCKS_DIFFER = timedelta(minutes=5)
 """Tolerated difference between the clocks of the node's machines; beyond it, a clock counts as set back."""
 
@@ -133,11 +140,11 @@ def why_undelivered(config: Config, line: StudyStatus) -> str | None:
 
 
 def _has_it(after: str, section: DestinationSection | None, delivery: DeliveryStatus) -> bool:
-    if section is None and after == "committed":
+    if section is None and after != "delivered":
         # The config no longer says whether the destination was to commit. A delivery that ends without a reason is one
         # that was not asked to.
         is_asked_for_no_more = delivery == DeliveryStatus(DeliveryState.DELIVERED)
-        return delivery.state == DeliveryState.COMMITTED or is_asked_for_no_more
+        return delivery.state in _HAS_IT[after] or is_asked_for_no_more
     enough = after if section is None or section.commitment else "delivered"
     return delivery.state in _HAS_IT[enough]
 

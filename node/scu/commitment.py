@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import structlog
 from pydicom import Dataset
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from node.dicom.commitment import EVENT_TYPES, CommitmentReport, read_report
+from node.dicom.commitment import EVENT_TYPES, CommitmentReport, CommitmentRequest, read_report
 from node.dicom.outgoing import Outgoing
 from node.errors import CommitmentReportError, DeliveryError
 from node.scu.association import associate, why_not_established
 from node.study import Destination
+
+log = structlog.get_logger()
 
 _ACTION_TYPE_ID = 1  # request storage commitment, PS3.4 J.3.2
 SAME_ASSOCIATION_SECONDS = 2.0  # the association stays open so long for peers that send the report on it
@@ -67,6 +71,7 @@ def request_commitment(
     """
     reports: list[CommitmentReport] = []
     answered = threading.Event()
+    asked = {each.sop_instance_uid for each in instances}
 
     def take_report(event: evt.Event) -> tuple[int, None]:
         if event.request.EventTypeID not in EVENT_TYPES:
@@ -77,6 +82,9 @@ def request_commitment(
             return 0x0115, None
         if report.transaction_uid != transaction_uid:
             return 0x0112, None
+        if not report.instances <= asked:
+            log.warning("commitment_report_refused", status="0x0115", reason="an instance was not asked for")
+            return 0x0115, None
         reports.append(report)
         return 0x0000, None
 
@@ -95,6 +103,31 @@ def request_commitment(
     except DeliveryError as error:
         outcome = CommitmentOutcome(CommitmentState.UNANSWERED, str(error))
     return CommitmentOutcome(CommitmentState.REPORTED, report=reports[0]) if reports else outcome
+
+
+def expected_report(destination: Destination, workflow_id: str, instances: Sequence[Outgoing]) -> CommitmentRequest:
+    """What a report on ``instances`` must be like: from ``destination``, on them alone, for ``workflow_id``.
+
+    The addresses are those that the config gives, or those of the destination's host at this moment.
+
+    Raises:
+        socket.gaierror: the host has no address now.
+    """
+    return CommitmentRequest(
+        workflow_id=workflow_id,
+        destination=destination.name,
+        ae_title=destination.commitment_ae_title or destination.ae_title,
+        host=destination.host,
+        port=destination.port,
+        addresses=destination.commitment_addresses or _addresses(destination.host),
+        is_encrypted=destination.tls is not None,
+        instances=tuple(each.sop_instance_uid for each in instances),
+    )
+
+
+def _addresses(host: str) -> tuple[str, ...]:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return tuple(sorted({str(address[0]).partition("%")[0] for *_, address in found}))
 
 
 def _action_information(transaction_uid: str, instances: Sequence[Outgoing]) -> Dataset:

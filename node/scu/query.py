@@ -78,15 +78,22 @@ def _find(association: Association, destination: Destination, instance: Outgoing
         # read all responses: pynetdicom's reactor sleeps until the last one is taken
         for answer, match in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind, message_id):
             status = answer.get("Status")
-            if status in _PENDING and match is not None:
-                held.add(str(match.get("SOPInstanceUID", "")))
+            # a peer that ignores a key lists other instances, too
+            if status in _PENDING and match is not None and _is_match(match, query):
+                held.add(instance.sop_instance_uid)
     except RuntimeError:
         # pynetdicom raises it if the association has ended, which may happen at any moment
         return QueryOutcome(QueryState.UNANSWERED, reason=f"{destination.ae_title} ended the association")
     if status is None:
         return QueryOutcome(QueryState.UNANSWERED, reason=f"{destination.ae_title} aborted or did not answer")
     if status == 0x0000:
-        # a peer that ignores a key lists other instances, too
-        return QueryOutcome(QueryState.ANSWERED, frozenset(held & {instance.sop_instance_uid}))
+        return QueryOutcome(QueryState.ANSWERED, frozenset(held))
     state = QueryState.UNANSWERED if status in _TEMPORARY else QueryState.UNSUPPORTED
     return QueryOutcome(state, reason=f"{destination.ae_title} answered 0x{status:04X} to the query")
+
+
+def _is_match(match: Dataset, query: Dataset) -> bool:
+    """True if ``match`` is the instance asked for, in the study and series in which it was sent."""
+    keys = ("StudyInstanceUID", "SeriesInstanceUID")
+    is_elsewhere = any(match.get(key) and match[key].value != query[key].value for key in keys)
+    return match.get("SOPInstanceUID") == query.SOPInstanceUID and not is_elsewhere

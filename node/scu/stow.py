@@ -45,6 +45,7 @@ PERMANENT = frozenset(
         HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
     }
 )
+_STORED_BEFORE = (0x0111, 0xB00E)  # failure reasons: duplicate SOP instance (PS3.7 C.5.7), and Azure's for it
 # exceptions of the client and of pydicom on a response that is not DICOM JSON or XML
 _PARSE_ERRORS = (AttributeError, LookupError, SyntaxError, TypeError, ValueError)
 
@@ -173,7 +174,7 @@ def _store(client: DICOMwebClient, destination: WebDestination, item: Outgoing) 
         raise DeliveryError(f"{_address(destination)}: {_network_error(error)}") from None
     except _PARSE_ERRORS:
         answer = Dataset()
-    delivery = _listed(item, answer)
+    delivery = _listed(client, item, answer)
     if delivery is None and _is_stored(client, item):
         return classify_status(item.sop_instance_uid, 0x0000)
     return delivery or _undelivered(item, f"{_address(destination)} did not say that it stored it", is_permanent=False)
@@ -182,14 +183,13 @@ def _store(client: DICOMwebClient, destination: WebDestination, item: Outgoing) 
 def _refused(
     client: DICOMwebClient, destination: WebDestination, item: Outgoing, response: requests.Response
 ) -> InstanceDelivery:
-    delivery = _listed(item, _parsed(response))
-    if delivery and delivery.is_delivered:
+    delivery = _listed(client, item, _parsed(response))
+    if delivery and not delivery.is_delivered:
         return delivery
-    # some services respond with Conflict to an instance that they have stored before
-    if response.status_code == HTTPStatus.CONFLICT and _is_stored(client, item):
-        return classify_status(item.sop_instance_uid, 0x0111)
-    if delivery:
-        return delivery
+    # a failure that lists the instance as stored contradicts itself; and some services respond with Conflict, and no
+    # list, to an instance that they have stored before
+    if (delivery or response.status_code == HTTPStatus.CONFLICT) and _is_stored(client, item):
+        return delivery or classify_status(item.sop_instance_uid, 0x0111)
     reason = f"{_address(destination)} answered HTTP {_named(response.status_code)}"
     return _undelivered(item, reason, response.status_code in PERMANENT)
 
@@ -213,18 +213,33 @@ def _parsed(response: requests.Response) -> Dataset:
         return Dataset()
 
 
-def _listed(item: Outgoing, answer: Dataset) -> InstanceDelivery | None:
-    """The delivery by the Store Instances Response Module (PS3.18 I.2); None if it does not list the instance."""
+def _listed(client: DICOMwebClient, item: Outgoing, answer: Dataset) -> InstanceDelivery | None:
+    """The delivery by the Store Instances Response Module (PS3.18 I.2); None if it does not list the instance.
+
+    An instance listed as failed is a failure, whatever else the response or a query says of it, unless the reason is
+    that it was stored before, and a query finds it.
+    """
     try:
         for failed in answer.get("FailedSOPSequence") or ():
             if failed.get("ReferencedSOPInstanceUID", item.sop_instance_uid) == item.sop_instance_uid:
-                return classify_status(item.sop_instance_uid, int(failed.get("FailureReason") or 0x0110))
+                return _failed(client, item, int(failed.get("FailureReason") or 0x0110))
         for stored in answer.get("ReferencedSOPSequence") or ():
             if stored.get("ReferencedSOPInstanceUID") == item.sop_instance_uid:
                 return classify_status(item.sop_instance_uid, int(stored.get("WarningReason") or 0x0000))
+        for other in answer.get("OtherFailuresSequence") or ():  # of an instance that it does not name: the only one
+            return _failed(client, item, int(other.get("FailureReason") or 0x0110))
     except _PARSE_ERRORS:
         return None
     return None
+
+
+def _failed(client: DICOMwebClient, item: Outgoing, reason: int) -> InstanceDelivery:
+    if reason in _STORED_BEFORE and _is_stored(client, item):
+        return classify_status(item.sop_instance_uid, 0x0111)
+    delivery = classify_status(item.sop_instance_uid, reason)
+    if delivery.is_delivered:  # as the status of a C-STORE it would be a warning
+        delivery = InstanceDelivery(item.sop_instance_uid, reason, False, False, f"0x{reason:04X} listed as failed")
+    return delivery
 
 
 def _is_stored(client: DICOMwebClient, item: Outgoing) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,11 +17,15 @@ from faults import FakePacs, Fault, free_port, wait_until
 from instances import encode_instance, make_instance, sop_instance_uid
 from memory_steps import Killed, MemorySteps
 from pydicom.uid import ImplicitVRLittleEndian, MRImageStorage, SegmentationStorage
+from structlog.testing import capture_logs
 
 from node.config import Config, build_config
+from node.config_sections import DeliverySection
 from node.delivery import destination_requests
 from node.delivery.delivery import Delivery
-from node.dicom.commitment import Commitments
+from node.delivery.progress import DeliveryProgress
+from node.delivery.records import PlannedInstance
+from node.dicom.commitment import CommitmentReport, Commitments
 from node.errors import DeliveryError
 from node.metrics import Metrics
 from node.scp.commitment import CommitmentHandler
@@ -68,7 +73,7 @@ def receiver(config: Config, on_report: Callable[[str, dict[str, Any], str], Non
     """The node's SCP, which hands reports to ``on_report``."""
     metrics = Metrics()
     storage = StorageHandlers(Spool(config.spool_folder), metrics, config.scp, lambda *_: None)
-    handler = CommitmentHandler(Commitments(config.commitments_folder), on_report)
+    handler = CommitmentHandler(Commitments(config.commitments_folder), metrics, on_report)
     with Receiver(config.scp, storage, metrics, commitment=handler):
         yield
 
@@ -83,11 +88,12 @@ def waiting_transactions(config: Config) -> list[str]:
 
 
 def test_delivered_at_once(tmp_path, folder):
-    """Two results that the PACS takes are delivered in one attempt, and each one's answer is in the result."""
+    """Two results that the PACS takes are delivered in one attempt; what it says beyond "stored" is told."""
     steps = MemorySteps()
     with FakePacs([0x0000, 0xB007], sop_classes=[MRImageStorage]) as pacs:
         result = deliver(make_config(tmp_path, pacs), steps, folder)
-    assert (result["state"], result["reason"], result["attempts"]) == ("delivered", None, 1)
+    remark = "sr.dcm 0xB007 stored, data set does not match its SOP class"
+    assert (result["state"], result["reason"], result["attempts"]) == ("delivered", remark, 1)
     assert [(each["sop_instance_uid"], each["status"], each["attempts"]) for each in result["instances"]] == [
         (SEG, 0x0000, 1),
         (SR, 0xB007, 1),
@@ -244,7 +250,7 @@ def test_trouble_of_the_disk_while_querying_is_waited_out(tmp_path, folder, monk
     monkeypatch.setattr(destination_requests, "read_outgoing", Disk(destination_requests.read_outgoing, STALE, 7))
     with FakeArchive(reactions=[Reaction("nowhere")]) as pacs:
         result = deliver(make_config(tmp_path, pacs, commitment=True), steps := MemorySteps(), folder)
-    assert result["state"] == "committed"
+    assert result["state"] == "present"
     assert steps.pauses == [1.0]
 
 
@@ -347,7 +353,7 @@ def test_pacs_of_implicit_vr_alone_stores_commits_and_is_queried(tmp_path, folde
     assert {each.transfer_syntax_uid for each in pacs.received} == {ImplicitVRLittleEndian}
     with FakeArchive(reactions=None, transfer_syntaxes=syntaxes) as pacs:
         found = deliver(make_config(tmp_path, pacs, commitment=True), MemorySteps(), folder)
-    assert (found["state"], found["reason"]) == ("committed", "found by query: does not offer storage commitment")
+    assert (found["state"], found["reason"]) == ("present", "found by query: does not offer storage commitment")
 
 
 def test_what_was_lost_is_sent_again(tmp_path, folder):
@@ -365,24 +371,25 @@ def test_what_was_lost_is_sent_again(tmp_path, folder):
 
 @pytest.mark.slow
 def test_silence_is_answered_by_a_query(tmp_path, folder):
-    """If no report comes in time, what the PACS lists counts as committed, and the result says how it is known."""
+    """If no report comes in time, what the PACS lists is present, which is less than committed; the result says why."""
     steps = MemorySteps()
     with FakeArchive(reactions=[Reaction("nowhere")]) as pacs:
         config = make_config(tmp_path, pacs, commitment=True, commitment_wait_seconds=7.0)
         result = deliver(config, steps, folder)
-    assert result["state"] == "committed"
+    assert result["state"] == "present"
+    assert not any(each["is_committed"] for each in result["instances"])
     assert result["reason"] == "found by query: no report within 7 s"
     assert uids_of(pacs.received) == [SEG, SR]
 
 
 @pytest.mark.slow
 def test_what_a_query_does_not_list_is_sent_again(tmp_path, folder):
-    """If no report comes and the PACS does not list an instance, it is sent and asked for again."""
+    """If no report comes and the PACS does not list an instance, it is sent again, and both are asked for again."""
     with FakeArchive(reactions=[Reaction("nowhere"), Reaction("same")], lost=[SEG]) as pacs:
         result = deliver(make_config(tmp_path, pacs, commitment=True), MemorySteps(), folder)
     assert result["state"] == "committed"
     assert uids_of(pacs.received) == [SEG, SR, SEG]
-    assert pacs.asked == [[SEG, SR], [SEG]]
+    assert pacs.asked == [[SEG, SR], [SEG, SR]]
 
 
 @pytest.mark.slow
@@ -408,7 +415,7 @@ def test_pacs_that_does_not_commit_is_queried(tmp_path, folder, status):
     reactions = None if status is None else [Reaction(status=status)]
     with FakeArchive(reactions=reactions) as pacs:
         result = deliver(make_config(tmp_path, pacs, commitment=True), MemorySteps(), folder)
-    assert result["state"] == "committed"
+    assert result["state"] == "present"
     assert "storage commitment" in result["reason"]
 
 
@@ -424,12 +431,143 @@ def test_neither_commitment_nor_query_leaves_it_delivered(tmp_path, folder, find
     assert not any(each["is_committed"] for each in result["instances"])
 
 
-def test_refused_commitment_is_checked_by_a_query(tmp_path, folder):
-    """A reason that sending again cannot mend is no failure if the PACS lists the instance."""
+def test_refused_commitment_is_no_success_although_a_query_would_list_the_instance(tmp_path, folder):
+    """A reason that sending again cannot mend fails the delivery: that the PACS lists the instance promises nothing."""
     with FakeArchive(reactions=[Reaction("same", {SEG: 0x0122})]) as pacs:
+        config, steps = make_config(tmp_path, pacs, commitment=True), MemorySteps()
+        with pytest.raises(DeliveryError, match=r"pacs: seg\.dcm not committed: 0x0122 referenced SOP class"):
+            deliver(config, steps, folder)
+        assert pacs.held() == {SEG, SR}
+    assert waiting_transactions(config) == []
+    assert len(steps.started) == 1  # humans are notified
+
+
+@pytest.mark.slow
+def test_refused_instance_is_never_found_by_a_query(tmp_path, folder):
+    """After a refusal that may pass, silence is no success: it is sent and asked for again until it is given up."""
+    steps = MemorySteps()
+    with FakeArchive(reactions=[Reaction("same", {SEG: 0x0110}), *[Reaction("nowhere")] * 9]) as pacs:
+        config = make_config(tmp_path, pacs, commitment=True, commitment_wait_seconds=30.0, give_up_days=90 / 86400)
+        with pytest.raises(DeliveryError, match=r"pacs: seg\.dcm not committed: 0x0110 processing failure"):
+            deliver(config, steps, folder)
+        assert pacs.held() == {SEG, SR}
+    assert uids_of(pacs.received)[:3] == [SEG, SR, SEG]
+    assert "present" not in steps.told
+    refused = steps.told.index("retrying: not committed: 0x0110 processing failure")
+    assert all(text.startswith("retrying") for text in steps.told[refused:])  # never as good as delivered
+
+
+def test_one_instance_refused_and_one_not_named(tmp_path, folder):
+    """Neither counts: both are asked for again, and both are committed by the next report."""
+    steps = MemorySteps()
+    reactions = [Reaction("same", {SEG: 0x0213}, omitted=(SR,)), Reaction("same")]
+    with FakeArchive(reactions=reactions) as pacs:
+        result = deliver(make_config(tmp_path, pacs, commitment=True), steps, folder)
+    assert (result["state"], result["reason"]) == ("committed", None)
+    assert pacs.asked == [[SEG, SR], [SEG, SR]]
+    assert "retrying: not committed: 0x0213 resource limitation" in steps.told
+
+
+@pytest.mark.slow
+def test_instance_that_a_report_does_not_name_is_looked_for(tmp_path, folder):
+    """A report on one of two instances commits that one; the other is found by a query, so that all are present."""
+    with FakeArchive(reactions=[Reaction("same", omitted=(SR,))]) as pacs:
         result = deliver(make_config(tmp_path, pacs, commitment=True), MemorySteps(), folder)
-    assert result["state"] == "committed"
-    assert result["reason"] == "found by query: 0x0122 referenced SOP class not supported"
+    assert result["state"] == "present"
+    assert result["reason"] == "found by query: the report names only some instances within 3600 s"
+    assert [each["is_committed"] for each in result["instances"]] == [True, False]
+
+
+@pytest.mark.slow
+def test_report_on_the_association_that_names_more_than_was_asked_for(tmp_path, folder):
+    """It is refused as a whole, and commits nothing."""
+    with FakeArchive(reactions=[Reaction("same", added=("1.2.3.4",))]) as pacs:
+        result = deliver(make_config(tmp_path, pacs, commitment=True), MemorySteps(), folder)
+        wait_until(lambda: pacs.report_answers)
+    assert pacs.report_answers == [0x0115]
+    assert result["state"] == "present"
+    assert not any(each["is_committed"] for each in result["instances"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_instance_that_a_query_finds_elsewhere_is_not_present(tmp_path, folder, keyword):
+    """An instance that the PACS lists in another study or series than that in which it was sent is not where it is."""
+    with FakeArchive(reactions=None) as pacs:
+        pacs.found = {keyword: "1.2.99"}
+        config = make_config(tmp_path, pacs, commitment=True, give_up_days=0.5 / 86400)
+        with pytest.raises(DeliveryError, match=r"seg\.dcm, sr\.dcm not committed: does not offer"):
+            deliver(config, MemorySteps(), folder)
+
+
+@pytest.mark.slow
+def test_reports_that_were_not_asked_for_change_nothing(tmp_path, folder):
+    """A message on another transaction, or on other instances, that reached the workflow all the same is ignored."""
+    steps = MemorySteps()
+
+    def forge() -> None:
+        steps.send(steps.workflow_id, {"transaction_uid": "2.25.1", "committed": [SEG, SR], "failed": {}}, "forged")
+        message = {"transaction_uid": pacs.transactions[0], "committed": ["1.2"], "failed": {"1.3": 0x0112}}
+        steps.send(steps.workflow_id, message, "other")
+
+    steps._on_sleep = forge
+    with FakeArchive(reactions=[Reaction("same", {SEG: 0x0112, SR: 0x0112}), Reaction("nowhere")]) as pacs:
+        config = make_config(tmp_path, pacs, commitment=True, commitment_wait_seconds=30.0, give_up_days=30 / 86400)
+        with pytest.raises(DeliveryError, match=r"seg\.dcm, sr\.dcm not committed: 0x0112"):
+            deliver(config, steps, folder)
+    assert steps.messages.empty()
+
+
+@pytest.mark.parametrize(
+    ("reports", "is_committed"),
+    [
+        ([(1, "failed"), (1, "committed")], False),
+        ([(1, "committed"), (1, "failed")], False),
+        ([(2, "failed"), (1, "committed")], False),
+        ([(1, "failed"), (2, "committed")], True),
+        ([(2, "committed"), (1, "failed")], True),
+        ([(1, "failed"), (2, "committed"), (2, "committed")], True),
+    ],
+    ids=str,
+)
+def test_which_of_several_reports_counts(reports, is_committed):
+    """That on the latest request; on one request a failure: a late report neither undoes nor makes a refusal."""
+    progress = DeliveryProgress(DeliverySection(), MemorySteps(), "pacs")
+    progress.begin([PlannedInstance("seg.dcm", SEG)])
+    for number, verdict in reports:
+        committed, failed = ((SEG,), {}) if verdict == "committed" else ((), {SEG: 0x0112})
+        progress.take_report(number, CommitmentReport("2.25.1", committed, failed))
+    assert progress.uncommitted == ([] if is_committed else ["seg.dcm"])
+    assert progress.failures == ([] if is_committed else [0x0112])
+
+
+def test_transaction_uids_cannot_be_foreseen(tmp_path, folder):
+    """Two deliveries under the same workflow id ask under different ones, and no state or log line holds one."""
+    transactions = []
+    for _ in range(2):
+        with FakeArchive(reactions=[Reaction("same")]) as pacs, capture_logs() as events:
+            deliver(make_config(tmp_path, pacs, commitment=True), steps := MemorySteps(), folder)
+        transactions += pacs.transactions
+        assert pacs.transactions[0] not in f"{events} {steps.told}"
+    assert len(set(transactions)) == 2
+
+
+@pytest.mark.slow
+def test_delivery_that_began_under_0_1_0_goes_on(tmp_path, folder):
+    """Its plan holds no secret, and its record names no destination: it waits in vain for the report, and queries."""
+    with FakeArchive(reactions=[Reaction("nowhere")]) as pacs:
+        config = make_config(tmp_path, pacs, commitment=True)
+        first = MemorySteps(dies_after=3)
+        with pytest.raises(Killed):
+            deliver(config, first, folder)
+        name, plan = first.recorded[0]
+        first.recorded[0] = (
+            name,
+            json.dumps({key: value for key, value in json.loads(plan).items() if key != "secret"}),
+        )
+        result = deliver(config, MemorySteps(first.recorded), folder)
+    assert len(pacs.transactions) == 1
+    assert result["state"] == "present"
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def steps(config: Config) -> Iterator[MemorySteps]:
     found = MemorySteps(patience_seconds=REPORT_SECONDS)
     metrics = Metrics()
     storage = StorageHandlers(Spool(config.spool_folder), metrics, config.scp, lambda *_: None)
-    handler = CommitmentHandler(Commitments(config.commitments_folder), found.send)
+    handler = CommitmentHandler(Commitments(config.commitments_folder), metrics, found.send)
     with Receiver(config.scp, storage, metrics, commitment=handler):
         yield found
 
@@ -153,7 +153,7 @@ def test_pacs_that_lost_an_instance_gets_it_again(
 def test_report_that_cannot_come_is_replaced_by_a_query(pacs: Orthanc, config: Config, work: Path, study: str) -> None:
     """If the node's port is closed to the report, the PACS is asked what it holds."""
     result = Delivery(config).deliver(MemorySteps(), study, str(work), "pacs")
-    assert result["state"] == "committed"
+    assert result["state"] == "present"
     assert result["reason"].startswith("found by query: no report within")
     assert result["attempts"] == 1
 

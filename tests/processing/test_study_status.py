@@ -219,6 +219,10 @@ def test_next_attempt_keeps_the_reason_of_the_last(config: Config) -> None:
     [
         (("committed", "committed"), "committed"),
         (("committed", "delivered"), "delivered"),
+        (("committed", "present"), "present"),
+        (("present", "present"), "present"),
+        (("present", "delivered"), "delivered"),
+        (("present", "committing"), "delivered"),
         (("committing",) * 2, "delivered"),
     ],
 )
@@ -229,6 +233,14 @@ def test_committed(config: Config, states: tuple[str, str], state: str) -> None:
         for name, each in zip("ab", states, strict=True)
     ]
     assert only_line(config, reported(), *children).state == state
+
+
+def test_delivery_that_0_1_0_ended_by_a_query_is_present(config: Config) -> None:
+    """It was recorded as committed, with the remark that a query had found it; presence is no commitment."""
+    outcome = {"state": "committed", "reason": "found by query: no report within 3600 s"}
+    line = only_line(config, reported(), delivery("a", engine_status="SUCCESS", output=outcome))
+    assert line.state == "present"
+    assert str(line.deliveries["a"]) == "present: found by query: no report within 3600 s"
 
 
 def test_instances_that_retention_deletes_meanwhile_are_not_counted(config: Config) -> None:

@@ -17,7 +17,7 @@ from small_study import make_small_study, study_instance_uid
 from statuses import delivery_statuses
 
 from node.config import Config, build_config
-from node.dicom.commitment import Commitments
+from node.dicom.commitment import CommitmentRequest, Commitments
 from node.errors import EngineError
 from node.processing.request import RequestOptions, build_request
 from node.processing.study_status import StudyStatus
@@ -120,8 +120,8 @@ def test_a_holding_counts_instances_bytes_and_the_latest(tmp_path: Path) -> None
     assert (holding.state, holding.held_because) == ("delivered", None)
 
 
-@pytest.mark.parametrize("state", ["reported", "delivered", "committed"])
-@pytest.mark.parametrize("text", ["delivered", "committed", "committing", "delivered: with a warning"])
+@pytest.mark.parametrize("state", ["reported", "delivered", "present", "committed"])
+@pytest.mark.parametrize("text", ["delivered", "present: x", "committed", "committing", "delivered: with a warning"])
 def test_an_old_delivered_study_may_go(state: str, text: str, tmp_path: Path) -> None:
     """By default the destination's answer is enough."""
     config = make_config(tmp_path)
@@ -161,6 +161,11 @@ def test_a_destination_that_was_added_later_is_not_waited_for(tmp_path: Path) ->
         ("delivered", {"old": "delivered"}, None),
         ("committed", {"old": "delivered"}, None),
         ("committed", {"old": "delivered: not committed: silent"}, "destination old is not committed: delivered: "),
+        ("committed", {"old": "present: found by query"}, "destination old is not committed: present: "),
+        ("present", {"old": "present: found by query"}, None),
+        ("present", {"old": "committed"}, None),
+        ("present", {"old": "delivered"}, None),
+        ("present", {"old": "delivered: not committed: silent"}, "destination old is not present: delivered: "),
         ("delivered", {"old": "failed: gone"}, "destination old is not delivered: failed: gone"),
         ("delivered", {"old": "failed: gone", "pacs": "delivered"}, None),
         ("delivered", {"old": "failed: gone", "pacs": "failed: refused"}, "destination pacs is not delivered: failed"),
@@ -185,18 +190,26 @@ def test_without_a_destination_everything_is_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("commitment", "text", "may_go"),
+    ("after", "commitment", "text", "may_go"),
     [
-        (True, "committed", True),
-        (True, "committing", False),
-        (True, "delivered", False),
-        (False, "delivered", True),
-        (False, "retrying: x", False),
+        ("committed", True, "committed", True),
+        ("committed", True, "present: found by query", False),
+        ("committed", True, "committing", False),
+        ("committed", True, "delivered", False),
+        ("committed", False, "delivered", True),
+        ("committed", False, "retrying: x", False),
+        ("present", True, "committed", True),
+        ("present", True, "present: found by query", True),
+        ("present", True, "committing", False),
+        ("present", True, "delivered: not committed: x", False),
+        ("present", False, "delivered", True),
+        *((after, True, "retrying: not committed: 0x0112", False) for after in ("delivered", "present", "committed")),
+        *((after, True, "failed: not committed: 0x0122", False) for after in ("delivered", "present", "committed")),
     ],
 )
-def test_after_committed(commitment: bool, text: str, may_go: bool, tmp_path: Path) -> None:
-    """A destination that is asked to commit must have done so; of another, its answer is enough."""
-    config = make_config(tmp_path, {"name": "pacs", "commitment": commitment}, after="committed")
+def test_after_committed(after: str, commitment: bool, text: str, may_go: bool, tmp_path: Path) -> None:
+    """A destination asked to commit must have done so, or hold the results; one that refused never has them."""
+    config = make_config(tmp_path, {"name": "pacs", "commitment": commitment}, after=after)
     put(config)
     assert (why_held(config, study_status(deliveries=delivery_statuses(pacs=text))) is None) is may_go
 
@@ -741,7 +754,8 @@ def test_results_that_a_kill_left_half_deleted_go_in_the_next_round(
 def test_commitments_nobody_waits_for_go(days: float, unfinished: tuple[str, ...], count: int, tmp_path: Path) -> None:
     """A transaction that a delivery still waits for stays, however old."""
     config = make_config(tmp_path, result_days=days)
-    Commitments(config.commitments_folder).expect("1.2.3.9", "w-pacs")
+    request = CommitmentRequest("w-pacs", "pacs", "PACS", "127.0.0.1", 104, ("127.0.0.1",), False, ("1.2",))
+    Commitments(config.commitments_folder).expect("1.2.3.9", request)
     file = config.commitments_folder / "1.2.3.9.json"
     set_time(file, DONE)
     assert clean_commitments(config, snapshot(unfinished=unfinished)) == count

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_archive import report_data_set, send_report
+from certificates import Authority, make_authority
+from fake_archive import Reporter, report_data_set, send_report
 from faults import free_port, wait_until
 from instances import sop_instance_uid
+from lab import needs
 from pydicom import Dataset
 from pydicom.uid import MRImageStorage
 from pynetdicom import AE, build_context
@@ -20,9 +25,10 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
     Verification,
 )
+from structlog.testing import capture_logs
 
-from node.config_sections import ScpSection
-from node.dicom.commitment import Commitments, read_report
+from node.config_sections import ScpSection, TlsSection
+from node.dicom.commitment import CommitmentRequest, Commitments, read_report
 from node.errors import CommitmentReportError, EngineError
 from node.metrics import Metrics
 from node.scp.commitment import CommitmentHandler
@@ -33,6 +39,7 @@ from node.scu.association import keep_responses
 
 TRANSACTION, UNKNOWN = "2.25.4711", "2.25.4712"
 SEG, SR = sop_instance_uid(1), sop_instance_uid(2)
+REQUEST = CommitmentRequest("digest-pacs", "pacs", "PACS", "127.0.0.1", 104, ("127.0.0.1",), False, (SEG, SR))
 
 
 class Recorder:
@@ -60,7 +67,7 @@ def no_thread_left() -> Iterator[None]:
 def commitments(tmp_path: Path) -> Commitments:
     """Commitments with one transaction whose report is awaited."""
     found = Commitments(tmp_path / "commitments")
-    found.expect(TRANSACTION, "digest-pacs")
+    found.expect(TRANSACTION, REQUEST)
     return found
 
 
@@ -70,20 +77,31 @@ def recorder() -> Recorder:
 
 
 @contextmanager
-def running(tmp_path: Path, handler: CommitmentHandler | None) -> Iterator[int]:
-    """Run the node's SCP; yields its port."""
-    section = ScpSection(port=free_port(), network_timeout_seconds=20.0, watermark_mebibytes=1)
+def running(tmp_path: Path, handler: CommitmentHandler | None, tls: TlsSection | None = None) -> Iterator[int]:
+    """Run the node's SCP, encrypted with the files of ``tls`` if given; yields its port."""
+    settings = {"network_timeout_seconds": 20.0, "watermark_mebibytes": 1, "tls": tls is not None}
+    section = ScpSection(port=free_port(), **settings)
     metrics = Metrics()
     storage = StorageHandlers(Spool(tmp_path / "spool"), metrics, section, lambda *_: None)
-    with Receiver(section, storage, metrics, commitment=handler):
+    with Receiver(section, storage, metrics, tls, handler):
         yield section.port
 
 
 @pytest.fixture
-def port(tmp_path: Path, commitments: Commitments, recorder: Recorder) -> Iterator[int]:
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def port(tmp_path: Path, commitments: Commitments, metrics: Metrics, recorder: Recorder) -> Iterator[int]:
     """The port of a node that accepts reports."""
-    with running(tmp_path, CommitmentHandler(commitments, recorder.record)) as port:
+    with running(tmp_path, CommitmentHandler(commitments, metrics, recorder.record)) as port:
         yield port
+
+
+def answers(metrics: Metrics, status: str) -> float:
+    """How many reports were answered with ``status``."""
+    return metrics.registry.get_sample_value("glionode_commitment_reports_total", {"status": status}) or 0.0
 
 
 @pytest.mark.parametrize("has_role", [True, False], ids=["role proposed", "default roles"])
@@ -92,7 +110,9 @@ def test_report_is_recorded_and_then_acknowledged(port, recorder, has_role):
     report = report_data_set(TRANSACTION, [SEG], {SR: 0x0112})
     assert send_report(port, "GLIONODE", report, has_role=has_role) == 0x0000
     message = {"transaction_uid": TRANSACTION, "committed": [SEG], "failed": {SR: 0x0112}}
-    assert recorder.recorded == [("digest-pacs", message, f"commitment-{TRANSACTION}")]
+    ((workflow_id, recorded, key),) = recorder.recorded
+    assert (workflow_id, recorded) == ("digest-pacs", message)
+    assert TRANSACTION not in key
 
 
 def test_repeated_report_has_the_same_key(port, recorder):
@@ -108,6 +128,119 @@ def test_unknown_transaction_is_refused(port, recorder, commitments):
     commitments.forget(TRANSACTION)
     assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0112
     assert recorder.recorded == []
+
+
+# ---- whose report counts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reporter", [Reporter("STRANGER"), Reporter("pacs"), Reporter(address="127.0.0.2")], ids=["AE", "case", "address"]
+)
+def test_report_of_another_peer_changes_nothing(port, recorder, metrics, reporter):
+    """A peer with another AE title or address gets 0x0112, as for an invented transaction; the right one counts."""
+    report = report_data_set(TRANSACTION, [SEG, SR], {})
+    with capture_logs() as events:
+        assert send_report(port, "GLIONODE", report, reporter) == 0x0112
+    assert recorder.recorded == []
+    assert answers(metrics, "0x0112") == 1
+    (refused,) = [each for each in events if each["event"] == "commitment_report_refused"]
+    assert (refused["calling_ae_title"], refused["address"]) == (reporter.ae_title, reporter.address)
+    assert TRANSACTION not in str(events)
+    assert send_report(port, "GLIONODE", report) == 0x0000
+    assert answers(metrics, "0x0000") == 1
+
+
+@pytest.mark.parametrize("addresses", [("127.0.0.0/30",), ("10.1.2.3", "127.0.0.2")], ids=["network", "list"])
+def test_pacs_that_reports_from_elsewhere_can_be_named(port, recorder, commitments, addresses):
+    """The AE title and the addresses that the config names for reports count, in place of those of the destination."""
+    commitments.expect(TRANSACTION, replace(REQUEST, ae_title="PACS_SCU", addresses=addresses))
+    report = report_data_set(TRANSACTION, [SEG, SR], {})
+    assert send_report(port, "GLIONODE", report, Reporter("PACS_SCU", "127.0.0.2")) == 0x0000
+    assert len(recorder.recorded) == 1
+
+
+def test_report_on_an_instance_that_was_not_asked_for_changes_nothing(port, recorder, metrics):
+    """A report that names one more instance gets 0x0115, and counts for none of the others, either."""
+    for report in (
+        report_data_set(TRANSACTION, [SEG, SR, "1.2.3"], {}),
+        report_data_set(TRANSACTION, [], {"1.2.3": 1}),
+    ):
+        assert send_report(port, "GLIONODE", report) == 0x0115
+    assert recorder.recorded == []
+    assert answers(metrics, "0x0115") == 2
+
+
+def test_second_report_with_other_contents_is_recorded_too(port, recorder):
+    """A PACS that reports on some instances now and on others later is heard both times."""
+    for report in (report_data_set(TRANSACTION, [SEG], {}), report_data_set(TRANSACTION, [], {SR: 0x0112})):
+        assert send_report(port, "GLIONODE", report) == 0x0000
+    assert len({key for _, _, key in recorder.recorded}) == 2
+
+
+OF_0_1_0 = '{"workflow_id": "digest-pacs"}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [OF_0_1_0, "", "{", "[]", "null", "\0" * 99, json.dumps(asdict(REQUEST) | {"addresses": ["any"]})],
+    ids=["of 0.1.0", "empty", "half", "list", "null", "zeros", "no address"],
+)
+def test_report_on_a_record_that_does_not_say_whom_was_asked_does_not_count(tmp_path, port, recorder, content):
+    """A record of glionode 0.1.0, or a damaged one, commits nothing: the report gets 0x0112."""
+    (tmp_path / "commitments" / f"{TRANSACTION}.json").write_text(content)
+    assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG], {})) == 0x0112
+    assert recorder.recorded == []
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The hospital's certificate authority."""
+    return make_authority(tmp_path_factory.mktemp("authority"))
+
+
+def reporter(authority: Authority, host: str) -> Reporter:
+    """The PACS with a certificate of the hospital's authority, for ``host``."""
+    files = authority.sign(f"pacs-{host}", host=host)
+    tls = ssl.create_default_context(cafile=files.ca_file)
+    tls.load_cert_chain(files.certificate_file, files.key_file)
+    return Reporter(tls=tls)
+
+
+@needs("openssl")
+@pytest.mark.parametrize("is_encrypted", [True, False], ids=["asked over TLS", "asked without"])
+def test_certificate_of_a_reporting_peer_names_the_destination(
+    tmp_path, commitments, recorder, authority, is_encrypted
+):
+    """Over TLS only the certificate of the destination's host counts, not any other one of the hospital's authority."""
+    own = authority.sign("node")
+    tls = TlsSection(certificate_file=own.certificate_file, key_file=own.key_file, ca_file=own.ca_file)
+    commitments.expect(TRANSACTION, replace(REQUEST, is_encrypted=is_encrypted))
+    report = report_data_set(TRANSACTION, [SEG, SR], {})
+    with running(tmp_path, CommitmentHandler(commitments, Metrics(), recorder.record), tls) as port:
+        for host in ("127.0.0.9", "scanner.example.org"):
+            assert send_report(port, "GLIONODE", report, reporter(authority, host)) == 0x0112
+        assert recorder.recorded == []
+        assert send_report(port, "GLIONODE", report, reporter(authority, "127.0.0.1")) == 0x0000
+    assert len(recorder.recorded) == 1
+
+
+def test_destination_asked_over_tls_must_report_over_tls(port, recorder, commitments):
+    """A report that comes unencrypted, although the destination was asked over TLS, does not count."""
+    commitments.expect(TRANSACTION, replace(REQUEST, is_encrypted=True))
+    assert send_report(port, "GLIONODE", report_data_set(TRANSACTION, [SEG, SR], {})) == 0x0112
+    assert recorder.recorded == []
+
+
+@pytest.mark.parametrize(
+    ("address", "is_one"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("10.1.2.4", False), ("fe80::1%eth0", True), ("fe80::2", False)],
+)
+def test_addresses_are_compared_as_addresses(address, is_one):
+    """An IPv4 address that comes as an IPv6 one is the same, and so is one with the name of an interface."""
+    assert replace(REQUEST, addresses=("10.1.2.3", "fe80::1")).comes_from(address) is is_one
+
+
+# ---- what is no report ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [EngineError("engine.database: down"), OSError(28, "No space left on device")])
@@ -210,7 +343,9 @@ def test_expected_transactions_are_files(tmp_path):
     folder = tmp_path / "new" / "commitments"
     assert Commitments(folder).workflow_of(TRANSACTION) is None
     for _ in range(2):
-        Commitments(folder).expect(TRANSACTION, "digest-pacs")
+        Commitments(folder).expect(TRANSACTION, REQUEST)
+    assert Commitments(folder).request_of(TRANSACTION) == REQUEST
+    assert folder.stat().st_mode & 0o077 == 0
     assert Commitments(folder).workflow_of(TRANSACTION) == "digest-pacs"
     assert [file.name for file in folder.iterdir()] == [f"{TRANSACTION}.json"]
     for _ in range(2):

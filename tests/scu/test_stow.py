@@ -43,6 +43,13 @@ def failed(uid: str, reason: int) -> dict[str, Any]:
     return _module("FailedSOPSequence", uid, {"FailureReason": reason})
 
 
+def found(uid: str) -> Answer:
+    """The response to a query that lists ``uid``."""
+    match = Dataset()
+    match.SOPInstanceUID = uid
+    return Answer(200, [match.to_json_dict()])
+
+
 def _module(sequence: str, uid: str, more: dict[str, Any]) -> dict[str, Any]:
     item, answer = Dataset(), Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = MRImageStorage, uid
@@ -199,16 +206,51 @@ def test_answers_that_say_stored(files, answer):
         (0xA900, False, True),
         (0xC000, False, True),
         (0x0122, False, True),
-        (0x0111, True, False),
+        (0x0111, False, False),
+        (0xB000, False, False),
+        (0xB007, False, False),
     ],
 )
-@pytest.mark.parametrize("status", [202, 409])
+@pytest.mark.parametrize("status", [200, 202, 409])
 def test_failure_reasons_decide(files, status, reason, is_delivered, is_permanent):
-    """A failure reason is classified as the same C-STORE status is, whatever the HTTP status."""
-    with service([Answer(status, failed(FIRST, reason))]) as server:
+    """A failure reason is a failure, whatever the HTTP status is and a query would find; a warning's code is none."""
+    is_held = reason != 0x0111
+    with service([Answer(status, failed(FIRST, reason))], found(FIRST) if is_held else None) as server:
         (delivery,) = store_instances(destination(server), files[:1], SECONDS)
     assert (delivery.is_delivered, delivery.is_permanent) == (is_delivered, is_permanent)
     assert f"0x{reason:04X}" in delivery.reason
+
+
+@pytest.mark.parametrize("reason", [0x0111, 0xB00E])
+@pytest.mark.parametrize("status", [202, 409])
+def test_instance_that_was_stored_before_is_looked_for(files, status, reason):
+    """A failure whose reason is that the service has the instance counts as delivered if a query finds it there."""
+    with service([Answer(status, failed(FIRST, reason))], found(FIRST)) as server:
+        (delivery,) = store_instances(destination(server), files[:1], SECONDS)
+    assert (delivery.is_delivered, delivery.status) == (True, 0x0111)
+
+
+def test_failed_wins_over_stored(files):
+    """An instance that a response lists both as stored and as failed is failed, also if a query finds it."""
+    with service([Answer(202, stored(FIRST) | failed(FIRST, 0x0110))], found(FIRST)) as server:
+        (delivery,) = store_instances(destination(server), files[:1], SECONDS)
+    assert (delivery.is_delivered, delivery.status) == (False, 0x0110)
+
+
+def test_failure_without_a_name_is_that_of_the_instance_sent(files):
+    """Other Failures Sequence (PS3.18 I.2) tells of an instance whose UIDs the service could not read."""
+    unnamed = {"0008119A": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}
+    with service([Answer(202, unnamed)], found(FIRST)) as server:
+        (delivery,) = store_instances(destination(server), files[:1], SECONDS)
+    assert (delivery.is_delivered, delivery.status) == (False, 0xA700)
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_http_failure_that_lists_the_instance_as_stored_is_checked(files, is_held):
+    """A response that contradicts itself counts only if a query finds the instance."""
+    with service([Answer(500, stored(FIRST))], found(FIRST) if is_held else None) as server:
+        (delivery,) = store_instances(destination(server), files[:1], SECONDS)
+    assert delivery.is_delivered is is_held
 
 
 @pytest.mark.parametrize(
@@ -271,9 +313,7 @@ def test_redirect_is_no_success(files, status):
 @pytest.mark.parametrize("is_held", [True, False])
 def test_answer_that_does_not_say_stored_is_checked(files, answer, is_held):
     """An instance that the response does not list is delivered only if a query finds it."""
-    found = Dataset()
-    found.SOPInstanceUID = FIRST
-    with service([answer], Answer(200, [found.to_json_dict()]) if is_held else None) as server:
+    with service([answer], found(FIRST) if is_held else None) as server:
         (delivery,) = store_instances(destination(server), files[:1], SECONDS)
     assert delivery.is_delivered is is_held
     (query,) = [path for method, path, _ in server.requests if method == "GET"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,13 +26,16 @@ from node.scu.association import keep_responses
 @dataclass(frozen=True, slots=True)
 class Reaction:
     """What follows one N-ACTION: its status, and where the report goes (``times`` times): "new" association, the
-    "same" one, or "nowhere". ``failed``: SOP Instance UID to failure reason.
+    "same" one, or "nowhere". ``failed``: SOP Instance UID to failure reason. ``omitted``: what the report does not
+    name; ``added``: what it names beside what was asked for.
     """
 
     where: str = "new"
     failed: dict[str, int] = field(default_factory=dict)
     times: int = 1
     status: int = 0x0000
+    omitted: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 def report_data_set(transaction_uid: str, committed: Sequence[str], failed: dict[str, int]) -> Dataset:
@@ -53,13 +57,36 @@ def _item(sop_instance_uid: str, failure_reason: int | None = None) -> Dataset:
     return item
 
 
-def send_report(port: int, called: str, information: Dataset, *, has_role: bool = True, event_type: int = 0) -> int:
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Who brings a report: calling AE title, address of its end of the connection, and its TLS context, if any."""
+
+    ae_title: str = "PACS"
+    address: str = "127.0.0.1"
+    tls: ssl.SSLContext | None = None
+
+
+def send_report(
+    port: int,
+    called: str,
+    information: Dataset,
+    reporter: Reporter = Reporter(),
+    *,
+    has_role: bool = True,
+    event_type: int = 0,
+) -> int:
     """N-EVENT-REPORT on an association of its own, as a PACS brings it; the status answered (-1: none)."""
-    ae = AE("PACS")
+    ae = AE(reporter.ae_title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20.0
-    roles = [build_role(StorageCommitmentPushModel, scp_role=True)] if has_role else []
-    contexts = [build_context(StorageCommitmentPushModel)]
-    association = ae.associate("127.0.0.1", port, contexts, called, ext_neg=roles)
+    association = ae.associate(
+        "127.0.0.1",
+        port,
+        [build_context(StorageCommitmentPushModel)],
+        called,
+        ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)] if has_role else [],
+        bind_address=(reporter.address, 0),
+        tls_args=(reporter.tls, "127.0.0.1") if reporter.tls else None,
+    )
     assert association.is_established
     try:
         return _report(association, information, event_type)
@@ -101,6 +128,7 @@ class FakeArchive(FakePacs):
         self.asked: list[list[str]] = []
         self.report_answers: list[int] = []
         self.find_status = find_status
+        self.found: dict[str, str] = {}  # keyword to value that its answers to queries have instead of what was asked
         self.report_transaction: str | None = None  # what reports name instead of the transaction asked for
         self._reactions = None if reactions is None else list(reactions)
         self._lost = list(lost)
@@ -128,7 +156,10 @@ class FakeArchive(FakePacs):
         assert event.identifier.QueryRetrieveLevel == "IMAGE"
         assert event.identifier.StudyInstanceUID
         if self.find_status == 0x0000 and uid in self.held():
-            yield 0xFF00, event.identifier
+            match = event.identifier
+            for keyword, value in self.found.items():
+                setattr(match, keyword, value)
+            yield 0xFF00, match
         yield self.find_status or 0x0000, None
 
     def _act(self, event: evt.Event) -> tuple[int, Dataset | None]:
@@ -138,7 +169,8 @@ class FakeArchive(FakePacs):
         self.asked.append(uids)
         reaction = self._reactions.pop(0) if self._reactions else Reaction()
         if reaction.where != "nowhere" and reaction.status == 0x0000:
-            committed = [uid for uid in uids if uid not in reaction.failed]
+            named = [*(uid for uid in uids if uid not in reaction.omitted), *reaction.added]
+            committed = [uid for uid in named if uid not in reaction.failed]
             transaction_uid = self.report_transaction or information.TransactionUID
             report = report_data_set(transaction_uid, committed, reaction.failed)
             thread = threading.Thread(target=self._bring, args=(event.assoc, report, reaction))
