@@ -28,6 +28,7 @@ from node.processing.dispatcher import StudyDispatcher
 from node.processing.pack_support import require_methods
 from node.processing.pipeline import Pipeline
 from node.series.vocabulary import load_vocabulary
+from node.workflow.database_access import database_exists, database_name
 from node.workflow.engine import NOTICE_QUEUE, WorkflowClient
 from node.workflow.states import StudyState
 from node.workflow.workflow_id import WorkflowId
@@ -61,6 +62,8 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
     metrics = Metrics()
     # several receivers may share one spool: each has its own folder for arriving instances
     spool = Spool(config.spool_folder, f"{socket.gethostname()}-{config.scp.port}")
+    if not database_exists(config):
+        log.warning("database_made", database=database_name(config), studies=len(spool.studies()))
     client = WorkflowClient(config)
     dispatcher = StudyDispatcher(config, client, metrics)
     loop = AssemblyLoop(Assembly(config.assembly, dispatcher.is_complete, spool.changes), dispatcher.start)

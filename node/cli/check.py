@@ -88,15 +88,16 @@ def _spool(config: Config) -> Finding:
 
 
 def _database(config: Config) -> Finding:
-    from node.workflow.engine import WorkflowClient
+    from node.processing.study_ledger import open_ledger
 
     kind = "PostgreSQL" if config.database_url.startswith("postgresql") else "SQLite"
     try:
-        client = WorkflowClient(config)
-        try:
+        with open_ledger(config) as client:
+            if client is None:
+                return Finding("engine.database", True, f"{kind}: none yet; the node creates it at its start")
             count = len(client.workflows("process"))
-        finally:
-            client.close()
+    except OSError as error:
+        return Finding("engine.database", False, f"{kind}: {error.filename}: {error.strerror}")
     except GlionodeError as error:
         return Finding("engine.database", False, f"{kind}: {str(error).removeprefix('engine.database: ')}")
     return Finding("engine.database", True, f"{kind}: {count} studies recorded")
@@ -152,5 +153,7 @@ def _destination(config: Config, name: str) -> Finding:
         return Finding(part, reason is None, reason or "answers DICOMweb")
     reason = echo(destination, config.scp.ae_title, timeout_seconds)
     address = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    if reason is None and destination.commitment and destination.tls and not (config.scp.tls and config.tls.ca_file):
+        reason = "it must report over TLS that it commits, which needs scp.tls with tls.ca_file"
     answers = "answers C-ECHO over TLS" if destination.tls else "answers C-ECHO"
     return Finding(part, reason is None, f"{address} {answers}" if reason is None else f"{address}: {reason}")

@@ -58,7 +58,7 @@ def show(study_instance_uid: str, config_file: Path | None) -> None:
     from node.processing.study_status import read_history, read_study_statuses
 
     config = configure(config_file, quiet=True)
-    with _client(config) as client:
+    with _ledger(config, study_instance_uid) as client:
         found = [line for line in read_study_statuses(config, client) if line.study_instance_uid == study_instance_uid]
         if not found:
             raise StudyError(f"no study {study_instance_uid}")
@@ -77,14 +77,13 @@ def _result(file: Path) -> Any:
 
 
 @contextmanager
-def _client(config: Config) -> Iterator[WorkflowClient]:
-    from node.workflow.engine import WorkflowClient
+def _ledger(config: Config, study_instance_uid: str) -> Iterator[WorkflowClient]:
+    from node.processing.study_ledger import open_ledger
 
-    client = WorkflowClient(config)
-    try:
+    with open_ledger(config) as client:
+        if client is None:
+            raise StudyError(f"no study {study_instance_uid}: this node has received none yet")
         yield client
-    finally:
-        client.close()
 
 
 def _use(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[Contrast, str]:
@@ -117,7 +116,7 @@ def retry(study_instance_uid: str, use: dict[Contrast, str], config_file: Path |
     from node.processing.dispatcher import StudyDispatcher
 
     config = configure(config_file, quiet=True)
-    with _client(config) as client:
+    with _ledger(config, study_instance_uid) as client:
         workflow_id = StudyDispatcher(config, client, Metrics()).retry(study_instance_uid, use)
     click.echo(f"ordered again: {workflow_id}")
 
@@ -134,7 +133,7 @@ def cancel(study_instance_uid: str, config_file: Path | None) -> None:
     from node.processing.dispatcher import StudyDispatcher
 
     config = configure(config_file, quiet=True)
-    with _client(config) as client:
+    with _ledger(config, study_instance_uid) as client:
         for workflow_id in StudyDispatcher(config, client, Metrics()).cancel(study_instance_uid):
             click.echo(f"cancelled: {workflow_id}")
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from node.config import Config
 from node.errors import EngineError
 from node.processing.request_sequence import digest_of, judged, successor_id
+from node.processing.study_ledger import open_ledger
 from node.scp.spool import Spool
 from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
 from node.workflow.states import CRASHED_TOO_OFTEN, DeliveryState, DeliveryStatus, PublishedState, StudyState
@@ -62,16 +63,18 @@ class StudyStatus:
 
 
 def read_study_statuses(config: Config, client: WorkflowClient | None = None) -> list[StudyStatus]:
-    """Every study, oldest first. ``client``: used instead of opening the database again."""
-    own = client or WorkflowClient(config)
-    try:
-        requests: dict[str, list[WorkflowRecord]] = {}
-        for record in own.workflows("process"):
-            requests.setdefault(record.attributes["study_instance_uid"], []).append(record)
-        deliveries = _by_processing(own.workflows("deliver"))
-    finally:
-        if client is None:
-            own.close()
+    """Every study, oldest first. ``client``: used instead of opening the database again.
+
+    Raises:
+        EngineError: the database does not answer, or is missing although there are studies.
+    """
+    if client is None:
+        with open_ledger(config) as own:
+            return [] if own is None else read_study_statuses(config, own)
+    requests: dict[str, list[WorkflowRecord]] = {}
+    for record in client.workflows("process"):
+        requests.setdefault(record.attributes["study_instance_uid"], []).append(record)
+    deliveries = _by_processing(client.workflows("deliver"))
     statuses = [_status(uid, records, deliveries) for uid, records in requests.items()]
     spool = Spool(config.spool_folder)
     for uid in spool.studies():

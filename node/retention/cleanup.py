@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ import structlog
 from node.config import Config
 from node.dicom.commitment import Commitments
 from node.dicom.uids import is_valid_uid
+from node.processing.study_ledger import open_ledger
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.retention.database_cleanup import delete_study_records
 from node.retention.retention_status import (
@@ -30,7 +31,7 @@ from node.retention.retention_status import (
     why_undelivered,
 )
 from node.scp.removal import Contents, is_held, remove_folder, remove_rest, remove_study, take_up_leftovers
-from node.workflow.engine import ACTIVE, WorkflowClient
+from node.workflow.engine import ACTIVE
 from node.workflow.workflow_id import WorkflowId
 
 log = structlog.get_logger()
@@ -59,9 +60,11 @@ def take_snapshot(config: Config) -> RetentionSnapshot:
     """Read database and spool, and determine the retention status of every study.
 
     Raises:
-        EngineError: the database does not answer.
+        EngineError: the database does not answer, or is missing although there are studies or results.
     """
-    with closing(WorkflowClient(config)) as client:
+    with open_ledger(config) as client:
+        if client is None:
+            return RetentionSnapshot(datetime.now(UTC), [], [], frozenset())
         requests = [each for each in client.workflows("process") if each.engine_status in ACTIVE]
         deliveries = [each for each in client.workflows("deliver") if each.engine_status in ACTIVE]
         lines = read_study_statuses(config, client)
@@ -181,9 +184,11 @@ def clean_all(config: Config, snapshot: RetentionSnapshot, dry_run: bool) -> Cle
     """Delete all that may be deleted (``dry_run``: only list it).
 
     Raises:
-        EngineError: the database does not answer.
+        EngineError: the database does not answer, or is missing although there are studies or results.
     """
-    with closing(WorkflowClient(config)) as client:
+    with open_ledger(config) as client:
+        if client is None:
+            return CleanupResult([], [], 0)
 
         def is_needed(uid: str) -> bool:
             requests = client.workflows("process", attributes={"study_instance_uid": uid})

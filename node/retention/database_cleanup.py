@@ -53,7 +53,7 @@ def delete_study_records(
         return []
     due -= {_study_of(folder) for folder in config.work_folder.glob("[!.]*") if folder.name not in current}
     forgotten = []
-    with closing(WorkflowClient(config)) as client:
+    with closing(WorkflowClient(config, creates=False)) as client:
         workflows, active = defaultdict(list), set()
         for record in (each for name in ("process", "deliver", "notice") for each in client.workflows(name)):
             uid = record.attributes.get("study_instance_uid", "")

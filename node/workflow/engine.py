@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from node.config import Config
 from node.errors import EngineError, GlionodeError
 from node.workflow.crash_counter import CrashCounter
+from node.workflow.database_access import database_exists, database_name
 from node.workflow.durable import DurableSteps, DurableWork
 from node.workflow.states import PublishedState
 from node.workflow.study_index import STUDY_ATTRIBUTE, StudyIndex
@@ -173,11 +174,16 @@ def _database_errors() -> Iterator[None]:
 
 
 class WorkflowClient:
-    """Enqueues workflows and reads their records, from any process; EngineError if the database does not answer."""
+    """Enqueues workflows and reads their records, from any process; EngineError if the database does not answer.
 
-    def __init__(self, config: Config) -> None:
+    ``creates``: a missing database is created; else it is an EngineError.
+    """
+
+    def __init__(self, config: Config, creates: bool = True) -> None:
         from dbos import DBOS, DBOSClient
 
+        if not creates and not database_exists(config):
+            raise EngineError(f"engine.database: {database_name(config)} is missing or empty")
         with _database_errors():
             config.folder.mkdir(parents=True, exist_ok=True)
             # the engine's client creates no tables, and no worker may have run yet

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run_glionode
+from database import make_database
 from faults import free_port
 from instances import PATIENT_ID, PATIENT_NAME
 from node_process import write_config
@@ -380,6 +381,7 @@ def test_studies_of_a_fresh_node(config_file: Path) -> None:
 def test_study_that_is_being_received(tmp_path: Path, config_file: Path) -> None:
     """What lies in the spool is listed by ``studies`` and ``show``; an unknown study is told."""
     (tmp_path / "node" / "var" / "spool" / "1.2.3" / "1.2.3.4").mkdir(parents=True)
+    make_database(load_config(config_file))
     (line,) = json.loads(run_glionode("studies", "--json", "--config", config_file).stdout)
     assert (line["study_instance_uid"], line["state"]) == ("1.2.3", "receiving")
     shown = json.loads(run_glionode("show", "1.2.3", "--config", config_file).stdout)
@@ -397,6 +399,7 @@ def test_result_that_retention_deletes_meanwhile_is_none(
     for folder in (config.spool_folder / "1.2.3", result.parent):
         folder.mkdir(parents=True)
     result.write_text("{}", encoding="utf-8")
+    make_database(config)
 
     def read(self: Path, *arguments: str, **keywords: str) -> str:
         if self == result:
@@ -419,6 +422,11 @@ def test_pack_that_no_method_runs_is_told_at_the_start(tmp_path: Path, role: str
 
 def test_dead_database_is_told(tmp_path: Path) -> None:
     """A database that does not answer ends with exit code 1 and one line that names the key."""
-    database = {"database": f"postgresql://node:geheim@127.0.0.1:{free_port()}/node"}
-    result = run_glionode("studies", "--config", write_config(tmp_path, engine=database))
-    assert (result.exit_code, result.stderr) == (1, "error: engine.database: OperationalError\n")
+    server = f"127.0.0.1:{free_port()}"
+    database = {"database": f"postgresql://node:geheim@{server}/node"}
+    config_file = write_config(tmp_path, engine=database)
+    for command in (("studies",), ("show", "1.2.3"), ("spool",)):
+        result = run_glionode(*command, "--config", config_file)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"error: engine.database: PostgreSQL at {server}, database node: it does not")
+        assert "geheim" not in result.stderr

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from command_line import run_glionode
+from database import make_database
 from statuses import delivery_statuses
 
+from node.config import load_config
 from node.processing.study_status import StudyStatus
 from node.workflow.states import StudyState
 
@@ -40,6 +42,7 @@ def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 uid, uid, StudyState.DELIVERED, None, moment, delivery_statuses(pacs="delivered"), moment, None, uid
             )
         )
+    make_database(load_config(file))
     monkeypatch.setattr("node.retention.cleanup.read_study_statuses", lambda *_: lines)
     return file
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import structlog
+from database import make_database
 from instances import encode_instance, make_instance, write_instance_file
 from small_study import make_small_study, study_instance_uid
 from statuses import delivery_statuses
@@ -389,6 +390,7 @@ def test_a_study_ordered_since_it_was_judged_stays(tmp_path: Path, monkeypatch: 
     config = make_config(tmp_path)
     put(config)
     before = spooled(config)
+    make_database(config)
     monkeypatch.setattr("node.retention.cleanup.read_study_statuses", lambda *_: [study_status()])
     judged = take_snapshot(config)
     with closing(WorkflowClient(config)) as client:
@@ -784,6 +786,7 @@ def test_a_round_reads_the_ledger_and_counts(tmp_path: Path) -> None:
 def test_a_round_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its kind, for its text may name a file; the engine alone would keep it to itself."""
     config = make_config(tmp_path)
+    make_database(config)
 
     def refuse(*_: Any) -> None:
         raise PermissionError(13, "Permission denied", "spool/1.2.3")
@@ -808,6 +811,7 @@ def test_a_round_deletes_what_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
     config = make_config(tmp_path, input_days=0, result_days=0)
     put(config)
     folder = write_result(config)
+    make_database(config)
     monkeypatch.setattr("node.retention.cleanup.read_study_statuses", lambda *_: [study_status()])
     counts = retention_round(config)
     assert (counts["studies"], counts["bytes"], counts["results"], counts["studies_held"]) == (1, 5, 1, 0)

@@ -1,0 +1,109 @@
+"""Whether the engine's database is there and can be used, asked before a command reads it.
+
+SQLite makes an empty database of a file that is missing, and the engine fills it with empty tables. In it, studies that
+were delivered long ago would look as if they were still being received. So a command that reads makes no database.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from node.config import Config
+from node.errors import EngineError
+from node.workflow.tables import ENGINE_WORKFLOWS, is_sqlite, open_database
+
+
+def database_exists(config: Config) -> bool:
+    """True if the database is there with the engine's tables; False if it is missing or empty. Creates nothing.
+
+    Raises:
+        EngineError: this cannot be found out, or the database cannot be used; the text names it, and what mends it.
+    """
+    if is_sqlite(config):
+        return _sqlite_exists(Path(database_name(config)))
+    return _holds_tables(config, None)
+
+
+def database_name(config: Config) -> str:
+    """The database's file, or the server's address and the name of the database there, without user or password."""
+    url = sa.make_url(config.database_url)
+    if is_sqlite(config):
+        return url.database or ""
+    return f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432}, database {url.database or ''}"
+
+
+def _sqlite_exists(file: Path) -> bool:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        raise EngineError(
+            f"engine.database: {file}: {_user()} may not enter its folder; {_cure(file.parent)}"
+        ) from None
+    except OSError as error:
+        raise EngineError(f"engine.database: {file}: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise EngineError(f"engine.database: {file} is no file")
+    if not os.access(file, os.R_OK | os.W_OK, effective_ids=True):
+        text = f"{_user()} may not read and write it ({_owner(status.st_uid)}, mode {status.st_mode & 0o7777:o})"
+        raise EngineError(f"engine.database: {file}: {text}; {_cure(file)}")
+    if not os.access(file.parent, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        # SQLite keeps its journal beside the database
+        raise EngineError(f"engine.database: {file.parent}: {_user()} may not write there; {_cure(file.parent)}")
+    if status.st_size == 0:
+        return False
+    return _holds_tables(None, file)
+
+
+def _holds_tables(config: Config | None, file: Path | None) -> bool:
+    """True if the engine's tables are in the SQLite database ``file``, or in the PostgreSQL database of ``config``."""
+    if file is not None:
+        # mode=rw: a file that is deleted at this moment is not made anew
+        engine, schema = sa.create_engine(f"sqlite:///file:{quote(str(file.absolute()))}?mode=rw&uri=true"), None
+    else:
+        assert config is not None
+        engine, schema = open_database(config), ENGINE_WORKFLOWS.schema
+    try:
+        return sa.inspect(engine).has_table(ENGINE_WORKFLOWS.name, schema=schema)
+    except sa.exc.SQLAlchemyError as error:
+        if file is not None:
+            reason = f"{file}: {getattr(error, 'orig', None) or type(error).__name__}; restore it from a backup"
+        else:
+            assert config is not None
+            # not the server's own text, which may hold more of the URL
+            reason = f"{database_name(config)}: it does not answer, or refuses the user ({type(error).__name__})"
+        raise EngineError(f"engine.database: {reason}") from None
+    finally:
+        engine.dispose()
+
+
+def _user() -> str:
+    return _name(os.geteuid())
+
+
+def _owner(uid: int) -> str:
+    return f"owner {_name(uid)}"
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _cure(path: Path) -> str:
+    """Whom to run the command as: the owner of ``path``, or of the nearest folder above that shows its owner."""
+    for each in (path, *path.parents):
+        try:
+            return f"run the command as {_name(each.stat().st_uid)}"
+        except OSError:
+            continue
+    return "run the command as the user of the service"
