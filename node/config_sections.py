@@ -30,8 +30,9 @@ def _check_network(value: str) -> str:
 
 def _check_web_host(value: str) -> str:
     """A host name or an address as a Host header names it, without a port; an IPv6 address in brackets or not."""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     try:
-        return f"[{ipaddress.IPv6Address(value.strip('[]'))}]"
+        return f"[{ipaddress.IPv6Address(bare)}]"
     except ValueError:
         if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value) is None:
             raise ValueError("neither a host name nor an address, or with a port") from None

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from node import __version__
 from node.config import Config
@@ -25,6 +26,7 @@ from node.errors import ConfigError, EngineError
 from node.metrics import Metrics, StudyCounts
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.scp.spool import Spool
+from node.web.protection import Protection
 from node.workflow.engine import WorkflowClient
 
 _START_SECONDS = 10.0
@@ -47,7 +49,7 @@ class Sources:
     worker_trouble: Callable[[], str | None] = lambda: None
 
 
-def build_page(config: Config, sources: Sources) -> Starlette:
+def build_page(config: Config, sources: Sources) -> ASGIApp:
     """The web application: ``/``, ``/studies.json``, ``/health`` (503 if no study can be processed), ``/metrics``."""
     environment = Environment(loader=PackageLoader("node.web"), autoescape=select_autoescape())
     template = environment.get_template("status.html")
@@ -86,9 +88,12 @@ def build_page(config: Config, sources: Sources) -> Starlette:
         return PlainTextResponse(f"{error}; instances are received all the same", 503)
 
     routes = {"/": status, "/studies.json": studies, "/health": health, "/metrics": measured}
-    return Starlette(
+    application = Starlette(
         routes=[Route(path, endpoint) for path, endpoint in routes.items()], exception_handlers={EngineError: is_down}
     )
+    application.router.redirect_slashes = False
+    source, _, _ = PackageLoader("node.web").get_source(environment, "status.html")
+    return Protection(application, config.web, source)
 
 
 def _hidden(status: StudyStatus) -> StudyStatus:
@@ -145,7 +150,16 @@ def running_page(config: Config, sources: Sources) -> Iterator[None]:
         yield
         return
     app = build_page(config, sources)
-    server = uvicorn.Server(uvicorn.Config(app, host=config.web.host, port=config.web.port, log_config=None))
+    settings = uvicorn.Config(
+        app,
+        host=config.web.host,
+        port=config.web.port,
+        ws="none",
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+    )
+    server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, name="status-page")
     thread.start()
     begun = threading.Event()

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from node.config import Config, build_config
 from node.errors import EngineError
@@ -58,9 +58,9 @@ def ask(config: Config, client: Recorded, *paths: str, is_well: bool = True) -> 
     return [_answer(app, path) for path in paths]
 
 
-def _answer(app: Starlette, path: str) -> httpx.Response:
+def _answer(app: ASGIApp, path: str) -> httpx.Response:
     async def fetch() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             return await client.get(path)
 
     return anyio.run(fetch)
