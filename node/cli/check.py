@@ -153,7 +153,8 @@ def _destination(config: Config, name: str) -> Finding:
         return Finding(part, reason is None, reason or "answers DICOMweb")
     reason = echo(destination, config.scp.ae_title, timeout_seconds)
     address = f"{destination.ae_title} at {destination.host}:{destination.port}"
-    if reason is None and destination.commitment and destination.tls and not (config.scp.tls and config.tls.ca_file):
-        reason = "it must report over TLS that it commits, which needs scp.tls with tls.ca_file"
     answers = "answers C-ECHO over TLS" if destination.tls else "answers C-ECHO"
+    if destination.commitment and destination.tls and not (config.scp.tls and config.tls.ca_file):
+        # some peers report on the association of the request alone
+        answers += "; a report on an association of its own cannot count without scp.tls and tls.ca_file"
     return Finding(part, reason is None, f"{address} {answers}" if reason is None else f"{address}: {reason}")

@@ -184,9 +184,12 @@ class Commitments:
             ValueError, LookupError: the record is damaged.
         """
         try:
-            return str(json.loads(self._file(transaction_uid).read_text("utf-8"))["workflow_id"])
+            record = json.loads(self._file(transaction_uid).read_text("utf-8"))
         except FileNotFoundError:
             return None
+        if not isinstance(record, dict):
+            raise ValueError("not a record of storage commitment")
+        return str(record["workflow_id"])
 
     def forget(self, transaction_uid: str) -> None:
         """Delete the record: no workflow awaits the report any more."""

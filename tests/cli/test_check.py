@@ -68,6 +68,14 @@ def test_each_missing_part_is_named(tmp_path: Path) -> None:
     assert lines["destination"] == "FAIL none configured: results would go nowhere"
 
 
+def test_check_makes_no_database(tmp_path: Path) -> None:
+    """A node that never ran has none, which is in order; one whose studies are there must have one."""
+    assert check(tmp_path)[1]["engine.database"] == "ok SQLite: none yet; the node creates it at its start"
+    (tmp_path / "var" / "spool" / "1.2.3").mkdir()
+    assert "is missing or empty, although" in check(tmp_path)[1]["engine.database"]
+    assert not list((tmp_path / "var").glob("*.sqlite"))
+
+
 def test_a_wrong_rule_is_named(tmp_path: Path) -> None:
     """A group of [series.rules] that does not exist fails the check, and the line names it."""
     code, lines = check(tmp_path, **{"series.rules": {"T3": ["haus"]}})
@@ -147,12 +155,16 @@ def test_destinations_of_other_kinds(tmp_path: Path) -> None:
         file = write_config(tmp_path, [pacs.destination])
         url = f"http://user:geheim@127.0.0.1:{free_port()}/dicom-web"
         with file.open("a") as text:
-            text.write(f'tls = true\n[[destination]]\nname = "archive"\nprotocol = "dicomweb"\nurl = "{url}"\n')
+            text.write(
+                f'tls = true\ncommitment = true\n[[destination]]\nname = "archive"\nprotocol = "dicomweb"\nurl = "{url}"\n'
+            )
             text.write(f'[tls]\ncertificate_file = "{own.certificate_file}"\nkey_file = "{own.key_file}"\n')
             text.write(f'ca_file = "{own.ca_file}"\n')
         lines = run_glionode("check", "--config", file).output.splitlines()
     told = [line for line in lines if "destination " in line]
-    assert told[0].endswith(f"PACS at 127.0.0.1:{pacs.port} answers C-ECHO over TLS")
+    without = "a report on an association of its own cannot count without scp.tls and tls.ca_file"
+    assert told[0].endswith(f"PACS at 127.0.0.1:{pacs.port} answers C-ECHO over TLS; {without}")
+    assert told[0].startswith("ok ")
     assert told[1].startswith("FAIL ")
     assert told[1].endswith("destination archive: cannot be reached")
 

@@ -764,6 +764,20 @@ def test_commitments_nobody_waits_for_go(days: float, unfinished: tuple[str, ...
     assert file.exists() is (count == 0)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "1", "{}"])
+def test_damaged_record_of_a_commitment_does_not_keep_the_others(content: str, tmp_path: Path) -> None:
+    """It is told and left, and every other one is judged."""
+    config = make_config(tmp_path, result_days=0)
+    config.commitments_folder.mkdir(parents=True)
+    for uid, text in (("1.2.3.1", content), ("1.2.3.9", '{"workflow_id": "w-pacs"}')):
+        file = config.commitments_folder / f"{uid}.json"
+        file.write_text(text, encoding="utf-8")
+        set_time(file, DONE)
+    with structlog.testing.capture_logs() as events:
+        assert clean_commitments(config, snapshot()) == 1
+    assert [each["event"] for each in events] == ["commitment_not_deleted"]
+
+
 # ---- a round on a real ledger ----------------------------------------------------------------------------------
 
 
