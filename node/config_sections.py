@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from node.study import Destination, TlsFiles, WebDestination
+from node.study import Destination, TlsFiles, TlsProfile, WebDestination
 
 
 def _check_ae_title(value: str) -> str:
@@ -145,11 +145,16 @@ class NotifySection(Section):
 
 
 class TlsSection(Section):
-    """Certificates of DICOM TLS, for both the storage SCP and the destinations."""
+    """Profile and certificates of TLS, for both the storage SCP and the destinations."""
 
+    profile: TlsProfile = "bcp195"
     certificate_file: Path | None = None
     key_file: Path | None = None
     ca_file: Path | None = None
+
+    def files(self) -> TlsFiles:
+        """The section as the SCP and the SCU use it."""
+        return TlsFiles(self.certificate_file, self.key_file, self.ca_file, self.profile)
 
 
 class WebSection(Section):
@@ -201,8 +206,7 @@ class DestinationSection(Section):
     def destination(self, tls: TlsSection) -> Destination | WebDestination:
         """The destination as the SCU uses it."""
         if self.protocol == "dicomweb":
-            return WebDestination(
-                self.name, self.url or "", self.user, self.password_file, self.token_file, tls.ca_file
-            )
-        files = TlsFiles(tls.certificate_file, tls.key_file, tls.ca_file) if self.tls else None
+            access = (self.user, self.password_file, self.token_file)
+            return WebDestination(self.name, self.url or "", *access, tls.ca_file, tls.profile)
+        files = tls.files() if self.tls else None
         return Destination(self.name, self.ae_title or "", self.host or "", self.port or 0, files, self.commitment)

@@ -144,13 +144,18 @@ class ResultIdentity:
     device_serial_number: str
 
 
+TlsProfile = Literal["bcp195", "bcp195-non-downgrading"]
+"""PS3.15 B.12, and the retired B.10, which requires two cipher suites more."""
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files of DICOM TLS (PS3.15 B): certificate and key of the node, and authorities for peers' certificates."""
+    """PEM files of TLS: certificate and key of the node, authorities for peers' certificates; and the profile."""
 
     certificate_file: Path | None
     key_file: Path | None
     ca_file: Path | None
+    profile: TlsProfile = "bcp195"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +180,7 @@ class WebDestination:
     password_file: Path | None = None
     token_file: Path | None = None
     ca_file: Path | None = None
+    tls_profile: TlsProfile = "bcp195"
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ OUTSIDE_NODE = {"bench", "chaos", "end_to_end", "support"}
 LIBRARIES = {  # library: where it may be imported
     "pynetdicom": ("scp/", "scu/", "demo/pacs.py"),
     "dicomweb_client": ("scu/stow.py",),
-    "requests": ("scu/stow.py", "segmentation/packs.py"),
+    "requests": ("scu/stow.py", "scu/web_session.py", "segmentation/packs.py"),
+    "cryptography": ("dicom/certificates.py",),
     "torch": tuple(
         f"segmentation/{name}.py"
         for name in ("network", "layers", "feature_map_offload", "views", "packs", "brain", "device")
@@ -241,6 +242,18 @@ def test_associations_are_requested_in_one_place():
         if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr == "associate"
     }
     assert requested == {"scu/association.py"}
+
+
+def test_tls_is_set_up_in_one_place():
+    """Only dicom/tls_profile.py makes a context of TLS, so that each connection follows the profile of the config."""
+    made_by = {"PROTOCOL_TLS_SERVER", "PROTOCOL_TLS_CLIENT", "PROTOCOL_TLS", "create_default_context"}
+    makers = {
+        place(file)
+        for file in SOURCES
+        for each in ast.walk(parse(file))
+        if isinstance(each, ast.Attribute) and each.attr in made_by
+    }
+    assert makers == {"dicom/tls_profile.py"}
 
 
 def test_no_state_is_global_and_nothing_is_printed():

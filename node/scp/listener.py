@@ -17,38 +17,13 @@ import structlog
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from node.config_sections import TlsSection
-from node.errors import ConfigError
+from node.dicom.tls_failures import failure_in_words
 
 log = structlog.get_logger()
 
 _HANDSHAKE_SECONDS = 10.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 0.2  # before the next try: a connection that cannot be accepted stays pending
-
-
-def server_tls_context(section: TlsSection) -> ssl.SSLContext:
-    """TLS 1.2 or newer (PS3.15 B.9) with the node's certificate; with a CA file, peers must send a certificate, too.
-
-    Raises:
-        ConfigError: a file is not configured, or cannot be used; the message names the key.
-    """
-    if section.certificate_file is None or section.key_file is None:
-        key = "certificate_file" if section.certificate_file is None else "key_file"
-        raise ConfigError(f"tls.{key}: missing, and scp.tls needs it")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(section.certificate_file, section.key_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"tls.certificate_file, tls.key_file: cannot be used: {error.strerror or error}") from None
-    if section.ca_file is not None:
-        try:
-            context.load_verify_locations(section.ca_file)
-        except OSError as error:
-            raise ConfigError(f"tls.ca_file: cannot be used: {error.strerror or error}") from None
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 class ConnectionFilter:
@@ -171,8 +146,7 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         try:
             connection.do_handshake()
         except OSError as error:  # ssl.SSLError and TimeoutError included
-            reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
-            log.warning("tls_handshake_failed", address=address, reason=reason)
+            log.warning("tls_handshake_failed", address=address, reason=failure_in_words(error))
             self.shutdown_request(connection)
             return None
         finally:

@@ -17,13 +17,16 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification
 
 from node.config_sections import ScpSection, TlsSection
+from node.dicom.certificates import validities
+from node.dicom.tls_profile import server_context
 from node.errors import ConfigError
 from node.metrics import Metrics
 from node.scp.arrival import StreamingProvider
 from node.scp.commitment import CommitmentHandler, commitment_context
 from node.scp.connection import ClosingStateMachine, Connection, MonotonicTimer, WakingQueue
 from node.scp.handlers import STORAGE_SOP_CLASSES, StorageHandlers
-from node.scp.listener import ConnectionFilter, Listener, server_tls_context
+from node.scp.listener import ConnectionFilter, Listener
+from node.study import TlsFiles
 
 log = structlog.get_logger()
 
@@ -52,6 +55,12 @@ def _support_what_is_proposed(association: Association, others: list[Presentatio
         *others,
         *(build_context(sop_class, transfer_syntaxes) for sop_class, transfer_syntaxes in first_proposed.items()),
     ]
+
+
+def _tell_validity(files: TlsFiles) -> None:
+    for each in validities(files):
+        if each.remark:
+            log.warning("certificate", key=each.key, file=str(each.file), reason=each.remark)
 
 
 def _is_under_way(association: Association) -> bool:
@@ -120,7 +129,9 @@ class Receiver:
         if self._commitment:
             others.append(commitment_context())
             bindings.append((evt.EVT_N_EVENT_REPORT, self._commitment.handle_event_report))
-        tls = server_tls_context(self._tls) if section.tls else None
+        tls = server_context(self._tls.files()) if section.tls else None
+        if tls:
+            _tell_validity(self._tls.files())
         try:
             self._server = ae.make_server(
                 (section.host, section.port),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,38 @@ def test_wrong_config_is_a_usage_error(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert "scp.prot: unknown key" in result.stderr
     assert str(tmp_path / "config.toml") in result.stderr
+
+
+def test_files_of_tls_are_opened(tmp_path: Path) -> None:
+    """Each broken TLS file is a line with key, path and what is wrong; a good one is told until when it is valid."""
+    authority = make_authority(tmp_path / "authority")
+    good = authority.issue("good", days=(-1, 365))
+
+    def told(key_file: Path | None, certificate_file: Path | None) -> tuple[int, dict[str, str]]:
+        files = {"key_file": str(key_file), "certificate_file": str(certificate_file), "ca_file": str(good.ca_file)}
+        return check(tmp_path, scp={"tls": True}, tls=files)
+
+    _, lines = told(good.key_file, good.certificate_file)
+    assert lines["tls.certificate_file"].startswith(f"ok {good.certificate_file}: valid until ")
+    assert "have it renewed" in lines["tls.ca_file"]
+    _, lines = told(tmp_path / "none.key", good.certificate_file)
+    assert lines["tls.key_file"] == f"FAIL {tmp_path}/none.key: cannot be read: No such file or directory"
+    _, lines = told(authority.issue("other").key_file, good.certificate_file)
+    assert "is not the key of the certificate in" in lines["tls.key_file"]
+    expired = authority.issue("expired", days=(-9, -2))
+    code, lines = told(expired.key_file, expired.certificate_file)
+    assert code == 1
+    assert lines["tls.certificate_file"].startswith(f"FAIL {expired.certificate_file}: expired on ")
+
+
+def test_check_names_tls_at_one_side_only(tmp_path: Path) -> None:
+    """A destination that expects TLS, configured without it, and the other way round: the line says so."""
+    authority = make_authority(tmp_path / "authority")
+    files = authority.issue("pacs")
+    section = {"ca_file": str(authority.certificate_file)}
+    with FakePacs(tls=server_context(files)) as pacs:
+        _, lines = check(tmp_path, pacs.destination)
+    assert "does it expect TLS (destination.tls)?" in lines["destination pacs"]
+    with FakePacs() as pacs:
+        _, lines = check(tmp_path, replace(pacs.destination, tls=files), tls=section)
+    assert "TLS: the peer does not speak TLS on this connection" in lines["destination pacs"]
