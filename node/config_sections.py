@@ -157,6 +157,21 @@ class TlsSection(Section):
         return TlsFiles(self.certificate_file, self.key_file, self.ca_file, self.profile)
 
 
+class AuditSection(Section):
+    """The audit trail."""
+
+    enabled: bool = False
+    patient_id: bool = True
+    syslog_host: str = ""
+    syslog_port: Port = 6514
+
+    @model_validator(mode="after")
+    def _check_enabled(self) -> AuditSection:
+        if self.syslog_host and not self.enabled:
+            raise ValueError("syslog_host is set, and enabled is false: nothing would be sent")
+        return self
+
+
 class WebSection(Section):
     """The status page."""
 

@@ -184,6 +184,27 @@ class WebDestination:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Another DICOM application, as the audit trail names it: AE title (empty: not told yet) and address."""
+
+    ae_title: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Instances of one study that went over the network together; ``instances``: their number by SOP class UID.
+
+    ``patient_id`` is for the audit trail alone. ``is_known``: the receiver held these instances before.
+    """
+
+    study_instance_uid: str
+    patient_id: str
+    instances: dict[str, int]
+    is_known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceDelivery:
     """A destination's answer for one SOP instance: DIMSE status (None: no answer), and how it is classified."""
 

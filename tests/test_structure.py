@@ -30,12 +30,13 @@ ROOMS = {  # the rooms that each room may import from; those of the first lines 
     "dicom": set(),
     "scp": {"dicom"},
     "scu": {"dicom"},
+    "audit": {"dicom"},
     "series": {"dicom"},
     "sr_writer": {"dicom"},
     "segmentation": {"dicom", "series", "sr_writer"},
     "workflow": {"config"},
     "notify": {"config", "log", "dicom", "workflow"},
-    "delivery": {"config", "log", "dicom", "scu", "workflow", "notify"},
+    "delivery": {"config", "log", "dicom", "scu", "audit", "workflow", "notify"},
     "processing": {
         "config", "log", "dicom", "scp", "series", "segmentation", "sr_writer", "workflow", "notify",
     },
@@ -43,7 +44,7 @@ ROOMS = {  # the rooms that each room may import from; those of the first lines 
     "web": {"config", "dicom", "scp", "workflow", "processing"},
     "demo": {"config", "dicom", "scu", "series", "segmentation", "sr_writer"},
     "cli": {
-        "app", "config", "log", "dicom", "scp", "scu", "series", "segmentation", "workflow", "notify",
+        "app", "config", "log", "dicom", "scp", "scu", "audit", "series", "segmentation", "workflow", "notify",
         "delivery", "processing", "retention", "demo",
     },
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ def check(config: Config) -> Iterator[Finding]:
         yield _port("web.port", config.web.host, config.web.port)
     if config.scp.tls or config.tls.certificate_file or config.tls.ca_file:
         yield from _tls(config)
+    if config.audit.enabled:
+        yield _audit(config)
     yield _spool(config)
     yield _database(config)
     yield _model(config, "segmentation.model", config.segmentation.model)
@@ -91,6 +94,24 @@ def _tls(config: Config) -> Iterator[Finding]:
     except GlionodeError as error:
         key, _, text = str(error).partition(": ")
         yield Finding(key, False, text)
+
+
+def _audit(config: Config) -> Finding:
+    from node.audit.opened import syslog_sender
+
+    folder = config.audit_folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding("audit", False, f"{folder}: cannot be written: {error.strerror}")
+    sender = syslog_sender(config.audit, config.tls)
+    if sender is None:
+        return Finding("audit", True, f"{folder}; no collector")
+    reason = sender.probe()
+    text = f"collector {sender.address} {'answers' if reason is None else reason}"
+    return Finding("audit.syslog_host", reason is None, text)
 
 
 def _spool(config: Config) -> Finding:

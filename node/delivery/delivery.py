@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter
 
+from node.audit.auditor import Auditor
 from node.config import Config
 from node.delivery.destination_requests import DestinationRequests
 from node.delivery.progress import DeliveryProgress
@@ -46,8 +47,9 @@ _REPORT = TypeAdapter(CommitmentReport)
 class Delivery:
     """The workflow ``deliver``. Its steps may run twice: instances are sent again under their own UIDs."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, auditor: Auditor | None = None) -> None:
         self._config = config
+        self._auditor = auditor
 
     def deliver(
         self,
@@ -68,7 +70,8 @@ class Delivery:
         """
         with study_context(study_instance_uid, destination=name):
             steps.publish(DeliveryState.SENDING)
-            run = _Run(self._config, steps, folder, name)
+            requests = DestinationRequests(self._config, folder, name, self._auditor)
+            run = _Run(self._config, steps, name, requests)
             try:
                 return run.deliver(list(files))
             except DeliveryError as error:
@@ -80,11 +83,11 @@ class Delivery:
 class _Run:
     """One run of the workflow, from its beginning or, after a restart, from its recorded steps."""
 
-    def __init__(self, config: Config, steps: Steps, folder: str, name: str) -> None:
+    def __init__(self, config: Config, steps: Steps, name: str, requests: DestinationRequests) -> None:
         self._section = config.delivery
         self._steps = steps
         self._name = name
-        self._requests = DestinationRequests(config, folder, name)
+        self._requests = requests
         self.progress = DeliveryProgress(config.delivery, steps, name)
 
     def deliver(self, files: list[str]) -> dict[str, Any]:

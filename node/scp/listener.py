@@ -17,13 +17,23 @@ import structlog
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from node.dicom.certificates import validities
 from node.dicom.tls_failures import failure_in_words
+from node.study import Peer, TlsFiles
 
 log = structlog.get_logger()
 
 _HANDSHAKE_SECONDS = 10.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+NOT_ALLOWED = "not in scp.allowed_addresses"
 _PAUSE_SECONDS = 0.2  # before the next try: a connection that cannot be accepted stays pending
+
+
+def tell_validity(files: TlsFiles) -> None:
+    """Log which certificates have expired, or will soon."""
+    for each in validities(files):
+        if each.remark:
+            log.warning("certificate", key=each.key, file=str(each.file), reason=each.remark)
 
 
 class ConnectionFilter:
@@ -42,7 +52,7 @@ class ConnectionFilter:
         if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
             peer = peer.ipv4_mapped
         if self._networks and not any(peer in network for network in self._networks):
-            return "not in scp.allowed_addresses"
+            return NOT_ALLOWED
         if self._open_count() >= self._most_connections:
             return "too many connections"
         return None
@@ -75,7 +85,8 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
 
     Its backlog lets all scanners of a hospital connect at once (pynetdicom's default is 5), and a TLS handshake delays
     no other connection. ``on_tick`` is called several times a second, ``prepare_association`` for each association
-    before its threads start, ``discard_association`` if a thread does not start.
+    before its threads start, ``discard_association`` if a thread does not start, ``on_refused`` for each peer not
+    authorised, by its address or in the TLS handshake.
     """
 
     request_queue_size = 128
@@ -88,12 +99,14 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         on_tick: Callable[[], None],
         prepare_association: Callable[[Association], None],
         discard_association: Callable[[Association], None],
+        on_refused: Callable[[Peer, str], None],
         **keywords: Any,
     ) -> None:
         self._connection_filter = connection_filter
         self._tls = tls
         self._on_tick = on_tick
         self.prepare_association, self.discard_association = prepare_association, discard_association
+        self._on_refused = on_refused
         self._is_exhausted = False
         self._handshakes: set[ssl.SSLSocket] = set()
         super().__init__(*arguments, request_handler=_AssociationStarter, **keywords)
@@ -126,6 +139,8 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         reason = self._connection_filter.reason_to_refuse(client_address[0])
         if reason:
             log.warning("connection_refused", address=client_address[0], reason=reason)
+        if reason == NOT_ALLOWED:
+            self._on_refused(Peer("", client_address[0]), reason)
         return reason is None
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -146,7 +161,9 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         try:
             connection.do_handshake()
         except OSError as error:  # ssl.SSLError and TimeoutError included
-            log.warning("tls_handshake_failed", address=address, reason=failure_in_words(error))
+            reason = failure_in_words(error)
+            log.warning("tls_handshake_failed", address=address, reason=reason)
+            self._on_refused(Peer("", address), f"TLS: {reason}")
             self.shutdown_request(connection)
             return None
         finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_reader import Collector
 from certificates import make_authority, server_context
 from command_line import run_glionode
 from faults import FakePacs, free_port
@@ -145,10 +146,10 @@ def test_destinations_of_other_kinds(tmp_path: Path) -> None:
     """A destination over TLS is asked over TLS; a DICOMweb service that is down is told without its URL."""
     own = make_authority(tmp_path / "authority").sign("node")
     with FakePacs(tls=server_context(own)) as pacs:
-        file = write_config(tmp_path, [pacs.destination])
+        file = write_config(tmp_path, [replace(pacs.destination, tls=own)])
         url = f"http://user:geheim@127.0.0.1:{free_port()}/dicom-web"
         with file.open("a") as text:
-            text.write(f'tls = true\n[[destination]]\nname = "archive"\nprotocol = "dicomweb"\nurl = "{url}"\n')
+            text.write(f'[[destination]]\nname = "archive"\nprotocol = "dicomweb"\nurl = "{url}"\n')
             text.write(f'[tls]\ncertificate_file = "{own.certificate_file}"\nkey_file = "{own.key_file}"\n')
             text.write(f'ca_file = "{own.ca_file}"\n')
         lines = run_glionode("check", "--config", file).output.splitlines()
@@ -260,3 +261,17 @@ def test_check_names_tls_at_one_side_only(tmp_path: Path) -> None:
     with FakePacs() as pacs:
         _, lines = check(tmp_path, replace(pacs.destination, tls=files), tls=section)
     assert "TLS: the peer does not speak TLS on this connection" in lines["destination pacs"]
+
+
+def test_audit_trail_is_checked(tmp_path: Path) -> None:
+    """With an audit trail, its folder is named; a collector that is away or is not trusted fails with its address."""
+    _, lines = check(tmp_path, audit={"enabled": True})
+    assert lines["audit"] == f"ok {tmp_path}/var/audit; no collector"
+    assert "audit" not in check(tmp_path)[1]
+    authority = make_authority(tmp_path / "authority")
+    tls = {"ca_file": str(authority.certificate_file)}
+    with Collector(server_context(authority.issue("collector"))) as collector:  # which asks for a certificate
+        audit = {"enabled": True, "syslog_host": "127.0.0.1", "syslog_port": collector.port}
+        code, lines = check(tmp_path, audit=audit, tls=tls)
+    assert code == 1
+    assert f"FAIL collector 127.0.0.1:{collector.port} " in lines["audit.syslog_host"]
