@@ -16,7 +16,17 @@ from pynetdicom.sop_class import (
 )
 
 from node import __version__
-from node.config import DeliverySection, ScpSection
+from node.audit.messages import (
+    APPLICATION_ACTIVITY,
+    APPLICATION_START,
+    APPLICATION_STOP,
+    BEGIN_TRANSFERRING,
+    INSTANCES_TRANSFERRED,
+    NODE_AUTHENTICATION,
+    QUERY,
+    SECURITY_ALERT,
+)
+from node.config import AuditSection, DeliverySection, ScpSection
 from node.dicom.certificates import LEAST_EC_BITS, LEAST_RSA_BITS
 from node.dicom.commitment import PERMANENT_REASONS, describe_failure
 from node.dicom.tls_profile import CIPHER_SUITES
@@ -130,8 +140,8 @@ pauses that double up to `delivery.longest_retry_seconds`, default {delivery.lon
 | repeated instances | only those not yet delivered; from the same file, same SOP Instance UID |
 | rejected presentation contexts | both of an SOP class, also on an association of their own: final, not repeated; the other result is delivered, and the delivery fails with the SOP class in its reason |
 | PDUs | as long as the destination says (PS3.8 D.1) |
-| transport security | `destination.tls`: TLS by the profile of [section 6](#6-security); the peer's certificate is checked \
-against `tls.ca_file` (without it, the system's authorities), its name against `destination.host`; the node shows \
+| transport security | `destination.tls`: TLS by the profile of [section 6](#6-security); the peer's certificate is \
+checked against `tls.ca_file` (without it, the system's authorities), its name against `destination.host`; the node shows \
 `tls.certificate_file` |
 
 ### Statuses understood in the answer to C-STORE
@@ -269,8 +279,8 @@ Storage commitment as SCP, query and retrieve as SCP, retrieve as SCU, modality 
 
 ### Transport: TLS profiles of PS3.15 B
 
-`tls.profile` holds for the listener, for destinations by DICOM and for those by DICOMweb over https. Both profiles speak
-TLS 1.3 (preferred) and TLS 1.2, nothing older (RFC 8996), and follow RFC 9325.
+`tls.profile` holds for the listener, for destinations by DICOM and for those by DICOMweb over https. Both profiles
+speak TLS 1.3 (preferred) and TLS 1.2, nothing older (RFC 8996), and follow RFC 9325.
 
 | | `bcp195` (the default) | `bcp195-non-downgrading` |
 |---|---|---|
@@ -283,8 +293,8 @@ TLS 1.3 (preferred) and TLS 1.2, nothing older (RFC 8996), and follow RFC 9325.
 |---|---|
 | key exchange | ephemeral: curves of 256 bits and more (P-256, P-384, P-521, X25519, X448); Diffie-Hellman only in \
 `bcp195-non-downgrading`, in the group ffdhe3072 of RFC 7919 |
-| keys of certificates, the node's and peers' | RSA of {rsa_bits} bits or more, elliptic curves of {ec_bits} bits or more; \
-signed with SHA-256 or better |
+| keys of certificates, the node's and peers' | RSA of {rsa_bits} bits or more, elliptic curves of {ec_bits} bits or \
+more; signed with SHA-256 or better |
 | CBC, RC4, 3DES, NULL, export, anonymous and static suites | never |
 | compression, renegotiation, session tickets, 0-RTT | never; a TLS 1.2 session may be resumed by its session ID |
 | unencrypted peer at a TLS port | the connection is closed; nothing is upgraded (no STARTTLS) |
@@ -297,11 +307,56 @@ certificates. `glionode check` and the log name those that have expired or will 
 | integrity check that fails | the connection is closed: A-P-ABORT, without a provider reason of its own |
 
 The Modified BCP 195 profile (PS3.15 B.13) is not claimed: it requires CCM suites that Python's TLS does not offer.
+
+### Audit trail: PS3.15 A.5 and A.6
+
+With `audit.enabled`, the node tells of these events; it receives no audit messages.
+
+| event | EventID, type | when | action, outcome |
+|---|---|---|---|
+{audit_events}
+
+Not told of: instances that were refused (the log and the C-STORE status say so), storage commitment, studies deleted by
+retention, and user authentication, since the status page has no login.
+
+| property | value |
+|---|---|
+| format | the DICOM audit message schema (PS3.15 A.5.1), without extensions; one message concerns one study |
+| AuditSourceID | `node.station_name`; AuditSourceTypeCode 4 (application server process) |
+| UserID of the node | the process id, as in the system's log; AlternativeUserID `AETITLES=` and `scp.ae_title` |
+| UserID of a peer | its AE title (by DICOMweb: its URL), before an association its address |
+| patient | Patient ID, as A.5.3 requires, unless `audit.patient_id` is false; no name, no birth date |
+| study | Study Instance UID, number of instances by SOP class; instances are not listed |
+| files | `node.folder/audit/<date>-<host>-<process>.log`, mode 0600: one syslog message (RFC 5424) a line, written \
+before the event is over; flushed to the disk once a second; the node deletes none |
+| syslog (A.6) | to `audit.syslog_host`, `audit.syslog_port` (default {audit_port}): RFC 5425 over TLS by `tls.profile`, \
+with the certificate of `[tls]`; facility 10, severity 5, MSGID `DICOM+RFC3881`, no STRUCTURED-DATA; a message is as \
+long as it is, a few kilobytes |
+| collector that is away | the messages wait in the files and are sent later, in their order; a message may come twice |
+| message that cannot be written | counted in `glionode_audit_messages_lost_total` and logged; reception goes on |
 """
 
 
 def _bullets(uids: Iterable[str]) -> str:
     return "\n".join(f"- {uid.name} (`{uid}`)" for uid in uids)
+
+
+def _audit_events() -> str:
+    rows = (
+        (APPLICATION_ACTIVITY, APPLICATION_START, "receiver or worker starts", "E, 0"),
+        (APPLICATION_ACTIVITY, APPLICATION_STOP, "receiver or worker stops in good order", "E, 0"),
+        (INSTANCES_TRANSFERRED, None, "an association that brought instances has ended, for each study",
+         "C (R: held before), 0"),
+        (BEGIN_TRANSFERRING, None, "an attempt to send results to a destination begins", "E, 0"),
+        (INSTANCES_TRANSFERRED, None, "it has ended, for the results stored and for those not", "C, 0 or 8"),
+        (QUERY, None, "each C-FIND request of the node", "E, 0 or 8"),
+        (SECURITY_ALERT, NODE_AUTHENTICATION, "a peer is not let in, by its address, TLS or AE title; told once a minute",
+         "E, 4"),
+    )  # fmt: skip
+    return "\n".join(
+        f"| {code.meaning} | {code.value}{f', {kind.value} {kind.meaning}' if kind else ''} | {when} | {result} |"
+        for code, kind, when, result in rows
+    )
 
 
 def _suites(names: Iterable[str]) -> str:
@@ -371,6 +426,8 @@ def statement() -> str:
         implicit_uid=f"`{ImplicitVRLittleEndian}`",
         suites=_suites(CIPHER_SUITES["bcp195"]),
         more_suites=_suites(each for each in CIPHER_SUITES["bcp195-non-downgrading"] if each.startswith("DHE-")),
+        audit_events=_audit_events(),
+        audit_port=AuditSection().syslog_port,
         rsa_bits=LEAST_RSA_BITS,
         ec_bits=LEAST_EC_BITS,
     )

@@ -53,13 +53,14 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
     from node.scp.observer import Observer
 
     metrics = Metrics()
-    with _audit_trail(config, f"{socket.gethostname()}-receive-{config.scp.port}", metrics) as auditor:
+    with audit_trail_of(config, f"{socket.gethostname()}-receive-{config.scp.port}", metrics) as auditor:
         observer = Observer(auditor.instances_received, auditor.peer_refused) if auditor else None
         with _receiver(config, metrics, observer) as receiver:
             yield receiver
 
 
-def _audit_trail(config: Config, process: str, metrics: Metrics) -> AbstractContextManager[Auditor | None]:
+def audit_trail_of(config: Config, process: str, metrics: Metrics) -> AbstractContextManager[Auditor | None]:
+    """The audit trail of one process, as a context manager that gives its auditor; None: the config wants none."""
     from node.audit.opened import audit_trail
 
     sections = (config.node, config.audit, config.tls)
@@ -116,7 +117,7 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
 
     pipeline = pipeline or Pipeline(config)
     trail = ExitStack()
-    auditor = trail.enter_context(_audit_trail(config, executor_id(config, WORKER_ROLE), Metrics()))
+    auditor = trail.enter_context(audit_trail_of(config, executor_id(config, WORKER_ROLE), Metrics()))
     workflows: dict[str, Callable[..., Any]] = {
         "process": pipeline.process,
         "deliver": Delivery(config, auditor).deliver,

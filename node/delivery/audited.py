@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from node.audit.auditor import Auditor
 from node.dicom.outgoing import Outgoing
@@ -25,19 +25,21 @@ def audited_send(
     """
     if auditor is None:
         return send()
-    auditor.sending(destination, _transfer(results))
+    for transfer in _transfers(results):
+        auditor.sending(destination, transfer)
     try:
         answers = send()
     except OSError as error:
-        auditor.sent(destination, _transfer(results), error.strerror or type(error).__name__)
+        for transfer in _transfers(results):
+            auditor.sent(destination, transfer, error.strerror or type(error).__name__)
         raise
     # PS3.15 A.5.2: what succeeded and what failed are told in separate messages
-    stored = [result for result, answer in zip(results, answers, strict=True) if answer.is_delivered]
-    if stored:
-        auditor.sent(destination, _transfer(stored), None)
-    failed = [(result, answer) for result, answer in zip(results, answers, strict=True) if not answer.is_delivered]
-    if failed:
-        auditor.sent(destination, _transfer([result for result, _ in failed]), failed[0][1].reason)
+    answered = list(zip(results, answers, strict=True))
+    for transfer in _transfers([result for result, answer in answered if answer.is_delivered]):
+        auditor.sent(destination, transfer, None)
+    reasons = [answer.reason for answer in answers if not answer.is_delivered]
+    for transfer in _transfers([result for result, answer in answered if not answer.is_delivered]):
+        auditor.sent(destination, transfer, reasons[0])
     return answers
 
 
@@ -51,7 +53,9 @@ def audit_query(
             auditor.queried(destination, MODEL, encoded_identifier(result), reason)
 
 
-def _transfer(results: Sequence[Outgoing]) -> Transfer:
-    first = results[0]
-    counts = Counter(result.sop_class_uid for result in results)
-    return Transfer(first.study_instance_uid, read_patient_id(first.path), dict(counts))
+def _transfers(results: Sequence[Outgoing]) -> Iterator[Transfer]:
+    """One for each study of ``results``, since a message concerns one study."""
+    for study in dict.fromkeys(result.study_instance_uid for result in results):
+        group = [result for result in results if result.study_instance_uid == study]
+        counts = Counter(result.sop_class_uid for result in group)
+        yield Transfer(study, read_patient_id(group[0].path), dict(counts))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from audit_reader import Told, read_trail
+from command_line import run_glionode
 from fake_archive import FakeArchive
 from faults import FakePacs, free_port
 from instances import PATIENT_ID, STUDY, encode_instance, make_instance, sop_instance_uid
+from node_process import write_config
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
@@ -67,6 +69,26 @@ def test_success_and_failure_of_one_attempt_are_told_apart(auditor: Auditor, fol
     assert [each.counts for each in told] == [{MRImageStorage: 2}, {MRImageStorage: 1}, {MRImageStorage: 1}]
     assert all(each.objects == {"110180": STUDY, "2": PATIENT_ID} for each in told)
     assert "0xA700" in str(told[2].root.findtext(".//EventOutcomeDescription"))
+
+
+def test_each_study_has_a_message_of_its_own(auditor: Auditor, folder: Path) -> None:
+    """Instances of two studies sent together are told study by study."""
+    (folder / FILES[1]).write_bytes(encode_instance(make_instance(2, study_instance_uid="1.2.3")))
+    with FakePacs(sop_classes=[MRImageStorage]) as pacs:
+        requests_to(pacs.port, folder, auditor).send(FILES)
+    told = told_of(folder)
+    assert [each.objects["110180"] for each in told] == [STUDY, "1.2.3"] * 2
+
+
+def test_command_send_is_told(folder: Path) -> None:
+    """``glionode send`` writes a trail of its own."""
+    with FakePacs(sop_classes=[MRImageStorage]) as pacs:
+        config = write_config(folder, [pacs.destination], audit={"enabled": True})
+        result = run_glionode("send", *(str(folder / name) for name in FILES), "pacs", "--config", config)
+    assert result.exit_code == 0, result.output
+    told = read_trail(folder / "var" / "audit")
+    assert [each.event[0] for each in told] == ["110100", "110102", "110104", "110100"]
+    assert told[2].counts == {MRImageStorage: 2}
 
 
 def test_pacs_that_is_away_is_told(auditor: Auditor, folder: Path) -> None:
