@@ -16,8 +16,20 @@ from pynetdicom.sop_class import (
 )
 
 from node import __version__
-from node.config import DeliverySection, ScpSection
+from node.audit.messages import (
+    APPLICATION_ACTIVITY,
+    APPLICATION_START,
+    APPLICATION_STOP,
+    BEGIN_TRANSFERRING,
+    INSTANCES_TRANSFERRED,
+    NODE_AUTHENTICATION,
+    QUERY,
+    SECURITY_ALERT,
+)
+from node.config import AuditSection, DeliverySection, ScpSection
+from node.dicom.certificates import LEAST_EC_BITS, LEAST_RSA_BITS
 from node.dicom.commitment import PERMANENT_REASONS, describe_failure
+from node.dicom.tls_profile import CIPHER_SUITES
 from node.scp.commitment import REPORT_STATUSES
 from node.scp.handlers import STORAGE_SOP_CLASSES
 from node.scp.server import REQUEST_SECONDS
@@ -70,8 +82,8 @@ inflated); refused after its last fragment, or aborted at twice that size |
 A-ASSOCIATE-RQ |
 | messages sent without waiting for answers | more than 16 at once end the association |
 | asynchronous operations, role selection, extended negotiation, user identity | not negotiated |
-| transport security | `scp.tls`: TLS 1.2 or newer (PS3.15 B, BCP 195) with `tls.certificate_file`; if `tls.ca_file` \
-is set, only peers whose certificate is signed by its authorities |
+| transport security | `scp.tls`: TLS by the profile of [section 6](#6-security), with `tls.certificate_file`; if \
+`tls.ca_file` is set, only peers whose certificate is signed by its authorities |
 | release or abort | has no effect on the study, which may arrive over several associations |
 
 **Transfer syntaxes.** Each storage presentation context is accepted in the *first* transfer syntax that it proposes,
@@ -128,8 +140,8 @@ pauses that double up to `delivery.longest_retry_seconds`, default {delivery.lon
 | repeated instances | only those not yet delivered; from the same file, same SOP Instance UID |
 | rejected presentation contexts | both of an SOP class, also on an association of their own: final, not repeated; the other result is delivered, and the delivery fails with the SOP class in its reason |
 | PDUs | as long as the destination says (PS3.8 D.1) |
-| transport security | `destination.tls`: TLS 1.2 or newer (PS3.15 B, BCP 195); the peer's certificate is checked \
-against `tls.ca_file` (without it, the system's authorities), its name against `destination.host`; the node shows \
+| transport security | `destination.tls`: TLS by the profile of [section 6](#6-security); the peer's certificate is \
+checked against `tls.ca_file` (without it, the system's authorities), its name against `destination.host`; the node shows \
 `tls.certificate_file` |
 
 ### Statuses understood in the answer to C-STORE
@@ -275,11 +287,93 @@ Values of the source that the standard forbids are not copied: a Patient's Sex o
 ## 6. Services that glionode does not offer
 
 Storage commitment as SCP, query and retrieve as SCP, retrieve as SCU, modality worklist, MPPS, DICOMweb as a service.
+
+## 6. Security
+
+### Transport: TLS profiles of PS3.15 B
+
+`tls.profile` holds for the listener, for destinations by DICOM and for those by DICOMweb over https. Both profiles
+speak TLS 1.3 (preferred) and TLS 1.2, nothing older (RFC 8996), and follow RFC 9325.
+
+| | `bcp195` (the default) | `bcp195-non-downgrading` |
+|---|---|---|
+| profile of PS3.15 | B.12, BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile | B.10, Non-Downgrading BCP \
+195 TLS Secure Transport Connection Profile (retired), for peers configured by it |
+| cipher suites of TLS 1.3 | those of OpenSSL: AES-256-GCM, AES-128-GCM, ChaCha20-Poly1305 | the same |
+| cipher suites of TLS 1.2 | {suites} | also {more_suites} |
+
+| property | value |
+|---|---|
+| key exchange | ephemeral: curves of 256 bits and more (P-256, P-384, P-521, X25519, X448); Diffie-Hellman only in \
+`bcp195-non-downgrading`, in the group ffdhe3072 of RFC 7919 |
+| keys of certificates, the node's and peers' | RSA of {rsa_bits} bits or more, elliptic curves of {ec_bits} bits or \
+more; signed with SHA-256 or better |
+| CBC, RC4, 3DES, NULL, export, anonymous and static suites | never |
+| compression, renegotiation, session tickets, 0-RTT | never; a TLS 1.2 session may be resumed by its session ID |
+| unencrypted peer at a TLS port | the connection is closed; nothing is upgraded (no STARTTLS) |
+| peer that does not do the handshake | its connection is closed after 10 s |
+| revocation lists, OCSP | not checked |
+| name in a certificate | a destination's must be `destination.host`; that of a peer that connects is not compared |
+| key management | PEM files, read when the node starts and for each delivery; the node makes no keys and renews no \
+certificates. `glionode check` and the log name those that have expired or will within 30 days |
+| port | `scp.port`, default {scp.port}; 2762 (dicom-tls) is recommended |
+| integrity check that fails | the connection is closed: A-P-ABORT, without a provider reason of its own |
+
+The Modified BCP 195 profile (PS3.15 B.13) is not claimed: it requires CCM suites that Python's TLS does not offer.
+
+### Audit trail: PS3.15 A.5 and A.6
+
+With `audit.enabled`, the node tells of these events; it receives no audit messages.
+
+| event | EventID, type | when | action, outcome |
+|---|---|---|---|
+{audit_events}
+
+Not told of: instances that were refused (the log and the C-STORE status say so), storage commitment, studies deleted by
+retention, and user authentication, since the status page has no login.
+
+| property | value |
+|---|---|
+| format | the DICOM audit message schema (PS3.15 A.5.1), without extensions; one message concerns one study |
+| AuditSourceID | `node.station_name`; AuditSourceTypeCode 4 (application server process) |
+| UserID of the node | the process id, as in the system's log; AlternativeUserID `AETITLES=` and `scp.ae_title` |
+| UserID of a peer | its AE title (by DICOMweb: its URL), before an association its address |
+| patient | Patient ID, as A.5.3 requires, unless `audit.patient_id` is false; no name, no birth date |
+| study | Study Instance UID, number of instances by SOP class; instances are not listed |
+| files | `node.folder/audit/<date>-<host>-<process>.log`, mode 0600: one syslog message (RFC 5424) a line, written \
+before the event is over; flushed to the disk once a second; the node deletes none |
+| syslog (A.6) | to `audit.syslog_host`, `audit.syslog_port` (default {audit_port}): RFC 5425 over TLS by `tls.profile`, \
+with the certificate of `[tls]`; facility 10, severity 5, MSGID `DICOM+RFC3881`, no STRUCTURED-DATA; a message is as \
+long as it is, a few kilobytes |
+| collector that is away | the messages wait in the files and are sent later, in their order; a message may come twice |
+| message that cannot be written | counted in `glionode_audit_messages_lost_total` and logged; reception goes on |
 """
 
 
 def _bullets(uids: Iterable[str]) -> str:
     return "\n".join(f"- {uid.name} (`{uid}`)" for uid in uids)
+
+
+def _audit_events() -> str:
+    rows = (
+        (APPLICATION_ACTIVITY, APPLICATION_START, "receiver or worker starts", "E, 0"),
+        (APPLICATION_ACTIVITY, APPLICATION_STOP, "receiver or worker stops in good order", "E, 0"),
+        (INSTANCES_TRANSFERRED, None, "an association that brought instances has ended, for each study",
+         "C (R: held before), 0"),
+        (BEGIN_TRANSFERRING, None, "an attempt to send results to a destination begins", "E, 0"),
+        (INSTANCES_TRANSFERRED, None, "it has ended, for the results stored and for those not", "C, 0 or 8"),
+        (QUERY, None, "each C-FIND request of the node", "E, 0 or 8"),
+        (SECURITY_ALERT, NODE_AUTHENTICATION, "a peer is not let in, by its address, TLS or AE title; told once a minute",
+         "E, 4"),
+    )  # fmt: skip
+    return "\n".join(
+        f"| {code.meaning} | {code.value}{f', {kind.value} {kind.meaning}' if kind else ''} | {when} | {result} |"
+        for code, kind, when, result in rows
+    )
+
+
+def _suites(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _sop_classes() -> str:
@@ -343,6 +437,12 @@ def statement() -> str:
         explicit_uid=f"`{ExplicitVRLittleEndian}`",
         implicit=ImplicitVRLittleEndian.name,
         implicit_uid=f"`{ImplicitVRLittleEndian}`",
+        suites=_suites(CIPHER_SUITES["bcp195"]),
+        more_suites=_suites(each for each in CIPHER_SUITES["bcp195-non-downgrading"] if each.startswith("DHE-")),
+        audit_events=_audit_events(),
+        audit_port=AuditSection().syslog_port,
+        rsa_bits=LEAST_RSA_BITS,
+        ec_bits=LEAST_EC_BITS,
     )
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ from node.workflow.states import StudyState
 from node.workflow.workflow_id import WorkflowId
 
 if TYPE_CHECKING:
+    from node.audit.auditor import Auditor
+    from node.scp.observer import Observer
     from node.scp.server import Receiver
 
 log = structlog.get_logger()
@@ -48,7 +50,26 @@ _RECEIVER_LEAVE_SECONDS = 60.0
 
 @contextmanager
 def running_receiver(config: Config) -> Iterator[Receiver]:
-    """Spool, assembly, SCP and status page, until the block ends."""
+    """Spool, assembly, SCP, status page and audit trail, until the block ends."""
+    from node.scp.observer import Observer
+
+    metrics = Metrics()
+    with audit_trail_of(config, f"{socket.gethostname()}-receive-{config.scp.port}", metrics) as auditor:
+        observer = Observer(auditor.instances_received, auditor.peer_refused) if auditor else None
+        with _receiver(config, metrics, observer) as receiver:
+            yield receiver
+
+
+def audit_trail_of(config: Config, process: str, metrics: Metrics) -> AbstractContextManager[Auditor | None]:
+    """The audit trail of one process, as a context manager that gives its auditor; None: the config wants none."""
+    from node.audit.opened import audit_trail
+
+    sections = (config.node, config.audit, config.tls)
+    return audit_trail(sections, config.audit_folder, process, config.scp.ae_title, metrics)
+
+
+@contextmanager
+def _receiver(config: Config, metrics: Metrics, observer: Observer | None) -> Iterator[Receiver]:
     from node.delivery.commitment_rounds import COMMITMENT_TOPIC
     from node.dicom.commitment import Commitments
     from node.scp.assembly import Assembly, AssemblyLoop
@@ -59,7 +80,6 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
     from node.web.page import Sources, running_page
     from node.workflow.takeover import watching_workers
 
-    metrics = Metrics()
     # several receivers may share one spool: each has its own folder for arriving instances
     spool = Spool(config.spool_folder, f"{socket.gethostname()}-{config.scp.port}")
     if not database_exists(config):
@@ -67,7 +87,7 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
     client = WorkflowClient(config)
     dispatcher = StudyDispatcher(config, client, metrics)
     loop = AssemblyLoop(Assembly(config.assembly, dispatcher.is_complete, spool.changes), dispatcher.start)
-    handlers = StorageHandlers(spool, metrics, config.scp, loop.instance_stored)
+    handlers = StorageHandlers(spool, metrics, config.scp, loop.instance_stored, observer)
     reports = CommitmentHandler(
         Commitments(config.commitments_folder),
         metrics,
@@ -78,7 +98,7 @@ def running_receiver(config: Config) -> Iterator[Receiver]:
         log.info("spool_opened", studies=len(spool.studies()), leftovers=leftovers)
         held = {study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()}
         loop.start(held, partial(dispatcher.judged_before, held))
-        receiver = Receiver(config.scp, handlers, metrics, config.tls, reports)
+        receiver = Receiver(config.scp, handlers, metrics, config.tls, reports, observer)
         with receiver, watching_workers(config) as worker_trouble:
             sources = Sources(client, metrics, lambda: loop.is_alive and receiver.is_alive, worker_trouble)
             with running_page(config, sources):
@@ -96,15 +116,18 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
     """
     from node.delivery.delivery import Delivery
     from node.notify.notices import Notices
-    from node.workflow.engine import running_worker
+    from node.workflow.engine import executor_id, running_worker
+    from node.workflow.worker_files import WORKER_ROLE
 
     pipeline = pipeline or Pipeline(config)
+    trail = ExitStack()
+    auditor = trail.enter_context(audit_trail_of(config, executor_id(config, WORKER_ROLE), Metrics()))
     workflows: dict[str, Callable[..., Any]] = {
         "process": pipeline.process,
-        "deliver": Delivery(config).deliver,
+        "deliver": Delivery(config, auditor).deliver,
         "notice": Notices(config).notice,
     }
-    with running_worker(config, workflows, _hourly(config), partial(_notify_of_crashes, config)):
+    with trail, running_worker(config, workflows, _hourly(config), partial(_notify_of_crashes, config)):
         log.info("worker_ready", device=config.segmentation.device, model=config.segmentation.model)
         while not stop.wait(_PARENT_WATCH_SECONDS):
             if parent is not None and os.getppid() != parent:
@@ -112,6 +135,7 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
                 break
         # the engine waits for its threads, which may compute for minutes; steps are recorded, so they may be cut off
         threading.Timer(_STEP_GRACE_SECONDS, os._exit, (0,)).start()
+        trail.close()
     log.info("worker_stopped")
     os._exit(0)
 

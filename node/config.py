@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from node.config_sections import (
     AssemblySection,
+    AuditSection,
     DeliverySection,
     DestinationSection,
     EngineSection,
@@ -49,6 +50,7 @@ class Config(Section):
     retention: RetentionSection = RetentionSection()
     notify: NotifySection = NotifySection()
     tls: TlsSection = TlsSection()
+    audit: AuditSection = AuditSection()
     web: WebSection = WebSection()
     log: LogSection = LogSection()
     destination: tuple[DestinationSection, ...] = ()
@@ -92,6 +94,11 @@ class Config(Section):
     def commitments_folder(self) -> Path:
         """The folder of unanswered requests for storage commitment: one file per Transaction UID."""
         return self.folder / "commitments"
+
+    @property
+    def audit_folder(self) -> Path:
+        """The folder of the audit trail."""
+        return self.folder / "audit"
 
     @property
     def unknown_descriptions_file(self) -> Path:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from node.study import Destination, TlsFiles, WebDestination
+from node.study import Destination, TlsFiles, TlsProfile, WebDestination
 
 
 def _check_ae_title(value: str) -> str:
@@ -158,11 +158,31 @@ class NotifySection(Section):
 
 
 class TlsSection(Section):
-    """Certificates of DICOM TLS, for both the storage SCP and the destinations."""
+    """Profile and certificates of TLS, for both the storage SCP and the destinations."""
 
+    profile: TlsProfile = "bcp195"
     certificate_file: Path | None = None
     key_file: Path | None = None
     ca_file: Path | None = None
+
+    def files(self) -> TlsFiles:
+        """The section as the SCP and the SCU use it."""
+        return TlsFiles(self.certificate_file, self.key_file, self.ca_file, self.profile)
+
+
+class AuditSection(Section):
+    """The audit trail."""
+
+    enabled: bool = False
+    patient_id: bool = True
+    syslog_host: str = ""
+    syslog_port: Port = 6514
+
+    @model_validator(mode="after")
+    def _check_enabled(self) -> AuditSection:
+        if self.syslog_host and not self.enabled:
+            raise ValueError("syslog_host is set, and enabled is false: nothing would be sent")
+        return self
 
 
 class WebSection(Section):
@@ -217,10 +237,9 @@ class DestinationSection(Section):
     def destination(self, tls: TlsSection) -> Destination | WebDestination:
         """The destination as the SCU uses it."""
         if self.protocol == "dicomweb":
-            return WebDestination(
-                self.name, self.url or "", self.user, self.password_file, self.token_file, tls.ca_file
-            )
-        files = TlsFiles(tls.certificate_file, tls.key_file, tls.ca_file) if self.tls else None
+            access = (self.user, self.password_file, self.token_file)
+            return WebDestination(self.name, self.url or "", *access, tls.ca_file, tls.profile)
+        files = tls.files() if self.tls else None
         return Destination(
             self.name,
             self.ae_title or "",

@@ -28,6 +28,13 @@ class Metrics:
         self.associations = Gauge("glionode_associations", "Associations open now", registry=self.registry)
         self.studies = Counter("glionode_studies_started", "Workflows started", registry=self.registry)
         self.free_bytes = Gauge("glionode_spool_free_bytes", "Free bytes of the spool's disk", registry=self.registry)
+        self.audit_written = Counter("glionode_audit_messages", "Audit messages written", registry=self.registry)
+        self.audit_lost = Counter(
+            "glionode_audit_messages_lost", "Audit messages that could not be written", registry=self.registry
+        )
+        self.audit_unsent = Gauge(
+            "glionode_audit_unsent_bytes", "Audit trail not yet sent to the collector", registry=self.registry
+        )
         self.store_seconds = Histogram(
             "glionode_store_seconds", "From C-STORE request to response", registry=self.registry
         )

@@ -144,13 +144,18 @@ class ResultIdentity:
     device_serial_number: str
 
 
+TlsProfile = Literal["bcp195", "bcp195-non-downgrading"]
+"""PS3.15 B.12, and the retired B.10, which requires two cipher suites more."""
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files of DICOM TLS (PS3.15 B): certificate and key of the node, and authorities for peers' certificates."""
+    """PEM files of TLS: certificate and key of the node, authorities for peers' certificates; and the profile."""
 
     certificate_file: Path | None
     key_file: Path | None
     ca_file: Path | None
+    profile: TlsProfile = "bcp195"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,28 @@ class WebDestination:
     password_file: Path | None = None
     token_file: Path | None = None
     ca_file: Path | None = None
+    tls_profile: TlsProfile = "bcp195"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another DICOM application, as the audit trail names it: AE title (empty: not told yet) and address."""
+
+    ae_title: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Instances of one study that went over the network together; ``instances``: their number by SOP class UID.
+
+    ``patient_id`` is for the audit trail alone. ``is_known``: the receiver held these instances before.
+    """
+
+    study_instance_uid: str
+    patient_id: str
+    instances: dict[str, int]
+    is_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,12 +30,13 @@ ROOMS = {  # the rooms that each room may import from; those of the first lines 
     "dicom": set(),
     "scp": {"dicom"},
     "scu": {"dicom"},
+    "audit": {"dicom"},
     "series": {"dicom"},
     "sr_writer": {"dicom"},
     "segmentation": {"dicom", "series", "sr_writer"},
     "workflow": {"config"},
     "notify": {"config", "log", "dicom", "workflow"},
-    "delivery": {"config", "log", "dicom", "scu", "workflow", "notify"},
+    "delivery": {"config", "log", "dicom", "scu", "audit", "workflow", "notify"},
     "processing": {
         "config", "log", "dicom", "scp", "series", "segmentation", "sr_writer", "workflow", "notify",
     },
@@ -43,7 +44,7 @@ ROOMS = {  # the rooms that each room may import from; those of the first lines 
     "web": {"config", "dicom", "scp", "workflow", "processing"},
     "demo": {"config", "dicom", "scu", "series", "segmentation", "sr_writer"},
     "cli": {
-        "app", "config", "log", "dicom", "scp", "scu", "series", "segmentation", "workflow", "notify",
+        "app", "config", "log", "dicom", "scp", "scu", "audit", "series", "segmentation", "workflow", "notify",
         "delivery", "processing", "retention", "demo",
     },
 }  # fmt: skip
@@ -75,7 +76,8 @@ LIBRARIES = {  # library: where it may be imported
     "pynetdicom": ("scp/", "scu/", "demo/pacs.py"),
     "dicomweb_client": ("scu/stow.py",),
     "urllib3": ("scp/report_origin.py",),
-    "requests": ("scu/stow.py", "segmentation/packs.py"),
+    "requests": ("scu/stow.py", "scu/web_session.py", "segmentation/packs.py"),
+    "cryptography": ("dicom/certificates.py",),
     "torch": tuple(
         f"segmentation/{name}.py"
         for name in ("network", "layers", "feature_map_offload", "views", "packs", "brain", "device")
@@ -242,6 +244,18 @@ def test_associations_are_requested_in_one_place():
         if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute) and each.func.attr == "associate"
     }
     assert requested == {"scu/association.py"}
+
+
+def test_tls_is_set_up_in_one_place():
+    """Only dicom/tls_profile.py makes a context of TLS, so that each connection follows the profile of the config."""
+    made_by = {"PROTOCOL_TLS_SERVER", "PROTOCOL_TLS_CLIENT", "PROTOCOL_TLS", "create_default_context"}
+    makers = {
+        place(file)
+        for file in SOURCES
+        for each in ast.walk(parse(file))
+        if isinstance(each, ast.Attribute) and each.attr in made_by
+    }
+    assert makers == {"dicom/tls_profile.py"}
 
 
 def test_no_state_is_global_and_nothing_is_printed():

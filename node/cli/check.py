@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,6 +33,10 @@ def check(config: Config) -> Iterator[Finding]:
         yield Finding("scp.uid_repair", True, text)
     if config.web.enabled:
         yield _port("web.port", config.web.host, config.web.port)
+    if config.scp.tls or config.tls.certificate_file or config.tls.ca_file:
+        yield from _tls(config)
+    if config.audit.enabled:
+        yield _audit(config)
     yield _spool(config)
     yield _database(config)
     yield _model(config, "segmentation.model", config.segmentation.model)
@@ -70,6 +76,42 @@ def _port(key: str, host: str, port: int) -> Finding:
         hint = " (is the node running?)" if error.errno == errno.EADDRINUSE else ""
         return Finding(key, False, f"cannot listen on {shown}: {error.strerror}{hint}")
     return Finding(key, True, f"{shown} is free")
+
+
+def _tls(config: Config) -> Iterator[Finding]:
+    """The files of [tls]: can they be read, do they belong together, until when are they valid?"""
+    from node.dicom.certificates import validities
+    from node.dicom.tls_profile import client_context, server_context
+
+    files = config.tls.files()
+    try:
+        if config.scp.tls:
+            server_context(files)
+        client_context(files, ssl.SSLContext)
+        for each in validities(files):
+            text = each.remark or f"valid until {each.until:%Y-%m-%d}"
+            yield Finding(each.key, each.is_valid, f"{each.file}: {text}")
+    except GlionodeError as error:
+        key, _, text = str(error).partition(": ")
+        yield Finding(key, False, text)
+
+
+def _audit(config: Config) -> Finding:
+    from node.audit.opened import syslog_sender
+
+    folder = config.audit_folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding("audit", False, f"{folder}: cannot be written: {error.strerror}")
+    sender = syslog_sender(config.audit, config.tls)
+    if sender is None:
+        return Finding("audit", True, f"{folder}; no collector")
+    reason = sender.probe()
+    text = f"collector {sender.address} {'answers' if reason is None else reason}"
+    return Finding("audit.syslog_host", reason is None, text)
 
 
 def _spool(config: Config) -> Finding:

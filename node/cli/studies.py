@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,6 +148,10 @@ def send(files: tuple[Path, ...], destination: str, config_file: Path | None) ->
 
     Prints one line for each answer.
     """
+    from node.app import audit_trail_of
+    from node.delivery.audited import audited_send
+    from node.dicom.outgoing import read_outgoing
+    from node.metrics import Metrics
     from node.scu.send import send_results
 
     config = configure(config_file, quiet=True)
@@ -154,7 +159,10 @@ def send(files: tuple[Path, ...], destination: str, config_file: Path | None) ->
     if not found:
         names = ", ".join(each.name for each in config.destinations()) or "none"
         raise click.UsageError(f"no destination '{destination}' in the config; there are: {names}")
-    outcomes = send_results(found[0], config.scp.ae_title, list(files), config.delivery.timeout_seconds)
+    attempt = (found[0], config.scp.ae_title, list(files), config.delivery.timeout_seconds)
+    with audit_trail_of(config, f"{socket.gethostname()}-send", Metrics()) as auditor:
+        read = [read_outgoing(file) for file in files]
+        outcomes = audited_send(auditor, found[0], read, lambda: send_results(*attempt))
     for file, outcome in zip(files, outcomes, strict=True):
         click.echo(f"{'ok  ' if outcome.is_delivered else 'FAIL'} {file.name}: {outcome.reason}")
     sys.exit(0 if all(outcome.is_delivered for outcome in outcomes) else 1)

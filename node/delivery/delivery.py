@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from node.audit.auditor import Auditor
 from node.config import Config
 from node.delivery.commitment_rounds import CommitmentRounds
 from node.delivery.destination_requests import DestinationRequests
@@ -38,8 +39,9 @@ _ANSWERS: Any = list[Answer]
 class Delivery:
     """The workflow ``deliver``. Its steps may run twice: instances are sent again under their own UIDs."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, auditor: Auditor | None = None) -> None:
         self._config = config
+        self._auditor = auditor
 
     def deliver(
         self,
@@ -60,7 +62,8 @@ class Delivery:
         """
         with study_context(study_instance_uid, destination=name):
             steps.publish(DeliveryState.SENDING)
-            run = _Run(self._config, steps, folder, name)
+            requests = DestinationRequests(self._config, folder, name, self._auditor)
+            run = _Run(self._config, steps, name, requests)
             try:
                 return run.deliver(list(files))
             except DeliveryError as error:
@@ -72,11 +75,11 @@ class Delivery:
 class _Run:
     """One run of the workflow, from its beginning or, after a restart, from its recorded steps."""
 
-    def __init__(self, config: Config, steps: Steps, folder: str, name: str) -> None:
+    def __init__(self, config: Config, steps: Steps, name: str, requests: DestinationRequests) -> None:
         self._section = config.delivery
         self._steps = steps
         self._name = name
-        self._requests = DestinationRequests(config, folder, name)
+        self._requests = requests
         self.progress = DeliveryProgress(config.delivery, steps, name)
 
     def deliver(self, files: list[str]) -> dict[str, Any]:

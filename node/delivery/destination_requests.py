@@ -10,7 +10,9 @@ from pathlib import Path
 
 import structlog
 
+from node.audit.auditor import Auditor
 from node.config import Config
+from node.delivery.audited import audit_query, audited_send
 from node.delivery.records import Answer, Plan, PlannedInstance
 from node.dicom.commitment import Commitments
 from node.dicom.outgoing import Outgoing, read_outgoing
@@ -32,9 +34,11 @@ class DestinationRequests:
     Args:
         folder: the results' folder.
         name: the destination's name in the config.
+        auditor: is told of transfers and queries; None: the config wants no audit trail.
     """
 
-    def __init__(self, config: Config, folder: str, name: str) -> None:
+    def __init__(self, config: Config, folder: str, name: str, auditor: Auditor | None = None) -> None:
+        self._auditor = auditor
         self._config = config
         self._folder = Path(folder)
         self._name = name
@@ -78,8 +82,9 @@ class DestinationRequests:
         """
         destination, section = self._destination, self._config.delivery
         try:
-            paths = [each.path for each in self._read(files)]
-            answers = send_results(destination, self._config.scp.ae_title, paths, section.timeout_seconds)
+            read = self._read(files)
+            attempt = (destination, self._config.scp.ae_title, [each.path for each in read], section.timeout_seconds)
+            answers = audited_send(self._auditor, destination, read, lambda: send_results(*attempt))
         except OSError as error:
             return [Answer(None, is_delivered=False, is_permanent=False, reason=_passing(error)) for _ in files]
         return [Answer(each.status, each.is_delivered, each.is_permanent, each.reason) for each in answers]
@@ -116,7 +121,10 @@ class DestinationRequests:
             read = self._read(files)
         except OSError as error:
             return QueryOutcome(QueryState.UNANSWERED, reason=_passing(error))
-        return find_instances(destination, self._config.scp.ae_title, read, self._config.delivery.timeout_seconds)
+        timeout_seconds = self._config.delivery.timeout_seconds
+        outcome = find_instances(destination, self._config.scp.ae_title, read, timeout_seconds)
+        audit_query(self._auditor, destination, read, outcome)
+        return outcome
 
     def forget(self, transactions: Sequence[str]) -> None:
         """Delete the records of ``transactions``: no report on them is awaited any more."""

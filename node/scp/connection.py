@@ -24,6 +24,7 @@ log = structlog.get_logger()
 MAX_PDU_BYTES = 1 << 20  # no PDU is longer, neither A-ASSOCIATE-RQ nor the largest P-DATA-TF that can be configured
 _WAIT_SECONDS = 0.1
 _CLOSED_SECONDS = 0.001
+_TLS_HANDSHAKE = b"\x16\x03"  # how a TLS connection begins (RFC 8446 5.1); no PDU does
 _BEFORE_REQUEST = ("Sta1", "Sta2")  # PS3.8 9.2.2: idle; transport connection open, awaiting A-ASSOCIATE-RQ
 
 
@@ -147,6 +148,9 @@ class Connection(AssociationSocket):  # type: ignore[misc]
                     break
                 count += received
         self.socket.settimeout(self._timeout_seconds)
+        if not has_requested and content.startswith(_TLS_HANDSHAKE):
+            log.warning("peer_speaks_tls", address=self.assoc.requestor.address, reason="scp.tls is off")
+            raise ConnectionError("the peer speaks TLS")
         del content[count:]
         return content
 

@@ -13,6 +13,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 from pynetdicom import evt
+from pynetdicom.association import Association
 
 from node.config_sections import ScpSection
 from node.dicom.uids import is_usable_uid, is_valid_uid
@@ -22,6 +23,7 @@ from node.scp.arrival import Arrival, StoreRequest
 from node.scp.free_space import FreeSpace
 from node.scp.incoming import IncomingFile
 from node.scp.instance_identity import Identity, inflates_beyond, read_identity
+from node.scp.observer import Observer
 from node.scp.spool import Spool, StoreOutcome
 from node.scp.status import (
     CANNOT_UNDERSTAND,
@@ -55,7 +57,12 @@ class StorageHandlers:
     """
 
     def __init__(
-        self, spool: Spool, metrics: Metrics, section: ScpSection, on_instance_stored: Callable[[str, str], None]
+        self,
+        spool: Spool,
+        metrics: Metrics,
+        section: ScpSection,
+        on_instance_stored: Callable[[str, str], None],
+        observer: Observer | None = None,
     ) -> None:
         self._spool = spool
         self._metrics = metrics
@@ -64,6 +71,7 @@ class StorageHandlers:
         self._max_instance_bytes = section.max_instance_mebibytes << 20
         self._sizes = StudySizes(spool, section.max_study_mebibytes << 20)
         self._on_instance_stored = on_instance_stored
+        self._observer = observer
         self._is_full = False
         metrics.free_bytes.set_function(lambda: self._free_bytes() or 0)
 
@@ -90,20 +98,20 @@ class StorageHandlers:
             if arrival is None:
                 return self._answer(MISSING_UID, "there is no data set").code
             try:
-                return self._store(arrival).code
+                return self._store(arrival, event.assoc).code
             finally:
                 arrival.discard()
 
-    def _store(self, arrival: Arrival) -> Status:
+    def _store(self, arrival: Arrival, association: Association) -> Status:
         if arrival.refusal:
             return self._answer(*arrival.refusal)
         assert arrival.file is not None
         try:
-            return self._keep(arrival.file, arrival.request)
+            return self._keep(arrival.file, arrival.request, association)
         except OSError as error:
             return self._answer(OUT_OF_RESOURCES, error.strerror or type(error).__name__)
 
-    def _keep(self, file: IncomingFile, request: StoreRequest) -> Status:
+    def _keep(self, file: IncomingFile, request: StoreRequest, association: Association) -> Status:
         try:
             with file.open_data_set() as data_set:
                 identity = read_identity(data_set, request.transfer_syntax)
@@ -131,6 +139,9 @@ class StorageHandlers:
         self._note_free_space()
         if outcome is not StoreOutcome.CONFLICT:
             self._on_instance_stored(study_instance_uid, series_instance_uid)
+        if self._observer:
+            is_known = outcome is StoreOutcome.DUPLICATE
+            self._observer.instance_stored(association, identity, self._spool.instance_path(*uids), is_known)
         return SUCCESS
 
     def _why_not_taken(self, name: str, uid: str) -> str | None:

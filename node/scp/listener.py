@@ -17,38 +17,23 @@ import structlog
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from node.config_sections import TlsSection
-from node.errors import ConfigError
+from node.dicom.certificates import validities
+from node.dicom.tls_failures import failure_in_words
+from node.study import Peer, TlsFiles
 
 log = structlog.get_logger()
 
 _HANDSHAKE_SECONDS = 10.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+NOT_ALLOWED = "not in scp.allowed_addresses"
 _PAUSE_SECONDS = 0.2  # before the next try: a connection that cannot be accepted stays pending
 
 
-def server_tls_context(section: TlsSection) -> ssl.SSLContext:
-    """TLS 1.2 or newer (PS3.15 B.9) with the node's certificate; with a CA file, peers must send a certificate, too.
-
-    Raises:
-        ConfigError: a file is not configured, or cannot be used; the message names the key.
-    """
-    if section.certificate_file is None or section.key_file is None:
-        key = "certificate_file" if section.certificate_file is None else "key_file"
-        raise ConfigError(f"tls.{key}: missing, and scp.tls needs it")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(section.certificate_file, section.key_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"tls.certificate_file, tls.key_file: cannot be used: {error.strerror or error}") from None
-    if section.ca_file is not None:
-        try:
-            context.load_verify_locations(section.ca_file)
-        except OSError as error:
-            raise ConfigError(f"tls.ca_file: cannot be used: {error.strerror or error}") from None
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+def tell_validity(files: TlsFiles) -> None:
+    """Log which certificates have expired, or will soon."""
+    for each in validities(files):
+        if each.remark:
+            log.warning("certificate", key=each.key, file=str(each.file), reason=each.remark)
 
 
 class ConnectionFilter:
@@ -67,7 +52,7 @@ class ConnectionFilter:
         if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
             peer = peer.ipv4_mapped
         if self._networks and not any(peer in network for network in self._networks):
-            return "not in scp.allowed_addresses"
+            return NOT_ALLOWED
         if self._open_count() >= self._most_connections:
             return "too many connections"
         return None
@@ -100,7 +85,8 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
 
     Its backlog lets all scanners of a hospital connect at once (pynetdicom's default is 5), and a TLS handshake delays
     no other connection. ``on_tick`` is called several times a second, ``prepare_association`` for each association
-    before its threads start, ``discard_association`` if a thread does not start.
+    before its threads start, ``discard_association`` if a thread does not start, ``on_refused`` for each peer not
+    authorised, by its address or in the TLS handshake.
     """
 
     request_queue_size = 128
@@ -113,12 +99,14 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         on_tick: Callable[[], None],
         prepare_association: Callable[[Association], None],
         discard_association: Callable[[Association], None],
+        on_refused: Callable[[Peer, str], None],
         **keywords: Any,
     ) -> None:
         self._connection_filter = connection_filter
         self._tls = tls
         self._on_tick = on_tick
         self.prepare_association, self.discard_association = prepare_association, discard_association
+        self._on_refused = on_refused
         self._is_exhausted = False
         self._handshakes: set[ssl.SSLSocket] = set()
         super().__init__(*arguments, request_handler=_AssociationStarter, **keywords)
@@ -151,6 +139,8 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         reason = self._connection_filter.reason_to_refuse(client_address[0])
         if reason:
             log.warning("connection_refused", address=client_address[0], reason=reason)
+        if reason == NOT_ALLOWED:
+            self._on_refused(Peer("", client_address[0]), reason)
         return reason is None
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -171,8 +161,9 @@ class Listener(ThreadedAssociationServer):  # type: ignore[misc]
         try:
             connection.do_handshake()
         except OSError as error:  # ssl.SSLError and TimeoutError included
-            reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+            reason = failure_in_words(error)
             log.warning("tls_handshake_failed", address=address, reason=reason)
+            self._on_refused(Peer("", address), f"TLS: {reason}")
             self.shutdown_request(connection)
             return None
         finally:

@@ -17,13 +17,16 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification
 
 from node.config_sections import ScpSection, TlsSection
+from node.dicom.tls_profile import server_context
 from node.errors import ConfigError
 from node.metrics import Metrics
 from node.scp.arrival import StreamingProvider
 from node.scp.commitment import CommitmentHandler, commitment_context
 from node.scp.connection import ClosingStateMachine, Connection, MonotonicTimer, WakingQueue
 from node.scp.handlers import STORAGE_SOP_CLASSES, StorageHandlers
-from node.scp.listener import ConnectionFilter, Listener, server_tls_context
+from node.scp.listener import ConnectionFilter, Listener, tell_validity
+from node.scp.observer import Observer, peer_of
+from node.study import Peer
 
 log = structlog.get_logger()
 
@@ -31,6 +34,8 @@ _POLL_SECONDS = 0.1
 _STOP_SECONDS = 3.0  # time for open associations to end before their connections are cut ...
 _GIVE_UP_SECONDS = 10.0  # ... and before a thread that waits for the disk is left running
 REQUEST_SECONDS = 10.0  # for A-ASSOCIATE-RQ on a new connection; scp.network_timeout_seconds if less
+CALLING_NOT_ALLOWED = "the calling AE title is not in scp.calling_ae_titles"
+CALLED_WRONG = "the called AE title is not scp.ae_title"
 _LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)  # PS3.8 9.3.4: rejected-transient, by the provider, local-limit-exceeded
 _SPARE_CONNECTIONS = 64  # beyond max_associations, so that one peer too many gets an A-ASSOCIATE-RJ
 
@@ -63,7 +68,7 @@ class Receiver:
     """The storage SCP, from `start` to `stop`; also a context manager.
 
     ``tls``: the TLS files, if ``section.tls``. ``commitment``: handles storage commitment reports; None: their
-    presentation context is rejected.
+    presentation context is rejected. ``observer``: is told of associations that ended and of peers not let in.
     """
 
     def __init__(
@@ -73,7 +78,9 @@ class Receiver:
         metrics: Metrics,
         tls: TlsSection | None = None,
         commitment: CommitmentHandler | None = None,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._section = section
         self._handlers = handlers
         self._metrics = metrics
@@ -120,7 +127,9 @@ class Receiver:
         if self._commitment:
             others.append(commitment_context())
             bindings.append((evt.EVT_N_EVENT_REPORT, self._commitment.handle_event_report))
-        tls = server_tls_context(self._tls) if section.tls else None
+        tls = server_context(self._tls.files()) if section.tls else None
+        if tls:
+            tell_validity(self._tls.files())
         try:
             self._server = ae.make_server(
                 (section.host, section.port),
@@ -132,6 +141,7 @@ class Receiver:
                 on_tick=self._clean_up_ended,
                 prepare_association=self._prepare,
                 discard_association=self._discard,
+                on_refused=self._peer_refused,
             )
         except OSError as error:
             key = "scp.port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "scp.host"
@@ -235,6 +245,8 @@ class Receiver:
             plain.close()
         connection.close_wake_sockets()
         association.dimse.discard_arrivals()
+        if self._observer:
+            self._observer.association_ended(association)
 
     def _association_requested(self, event: evt.Event, others: list[PresentationContext]) -> None:
         """Accept the association, or reject it (transient) if ``max_associations`` are open."""
@@ -248,20 +260,32 @@ class Receiver:
             _support_what_is_proposed(association, others)
             return
         association.acse.send_reject(*_LOCAL_LIMIT_EXCEEDED)
-        self._association_rejected(event)
+        self._log_rejection(association, "scp.max_associations are open")
         association.kill()
 
     def _connection_count(self) -> int:
         return len(self._open) + (self._server.handshake_count if self._server else 0)
 
     def _association_rejected(self, event: evt.Event) -> None:
-        request = event.assoc.requestor.primitive
+        """pynetdicom rejected the association, which it does for an AE title alone."""
+        is_called_well = event.assoc.requestor.primitive.called_ae_title.strip() == self._section.ae_title.strip()
+        reason = CALLING_NOT_ALLOWED if is_called_well else CALLED_WRONG
+        self._log_rejection(event.assoc, reason)
+        self._peer_refused(peer_of(event.assoc), reason)
+
+    def _log_rejection(self, association: Association, reason: str) -> None:
+        request = association.requestor.primitive
         log.warning(
             "association_rejected",
             calling_ae_title=request.calling_ae_title,
             called_ae_title=request.called_ae_title,
-            address=event.assoc.requestor.address,
+            address=association.requestor.address,
+            reason=reason,
         )
+
+    def _peer_refused(self, peer: Peer, reason: str) -> None:
+        if self._observer:
+            self._observer.peer_refused(peer, reason)
 
     def _established_associations(self) -> float:
         server = self._server

@@ -137,7 +137,7 @@ class Spool:
             InstanceRefused: a UID is invalid; the message names its tag.
             OSError: the disk did not take the file, or is not mounted.
         """
-        final = self._instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
+        final = self.instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
         self._disk.check()
         incoming.sync()
         if self._link(incoming.path, final):
@@ -163,10 +163,10 @@ class Spool:
         Raises:
             InstanceRefused: a UID is invalid; the message names its tag.
         """
-        final = self._instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
+        final = self.instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
         return final.exists() and _holds_data_set(final, incoming.digest)
 
-    def _instance_path(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Path:
+    def instance_path(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Path:
         for tag, uid in (
             ("(0020,000D) Study Instance UID", study_instance_uid),
             ("(0020,000E) Series Instance UID", series_instance_uid),

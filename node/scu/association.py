@@ -12,7 +12,9 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
-from node.errors import DeliveryError
+from node.dicom.tls_failures import failure_in_words
+from node.dicom.tls_profile import client_context
+from node.errors import ConfigError, DeliveryError
 from node.study import Destination, TlsFiles
 
 _PDV_HEAD_BYTES = 6  # length, context ID and control header (PS3.8 9.3.5.1, E.2), counted in the maximum length
@@ -25,36 +27,22 @@ _NOT_ABOUT_CONTEXTS = {  # (source, reason) of permanent rejections (PS3.8 9.3.4
 
 
 class TlsContext(ssl.SSLContext):
-    """DICOM TLS (PS3.15 B.9, BCP 195): TLS 1.2 or newer, the peer's certificate and name are checked.
-
-    ``failure_reason`` says why a TLS handshake failed, which pynetdicom only logs.
-    """
+    """DICOM TLS as `client_context` builds it. ``failure_reason`` says why TLS failed, which pynetdicom only logs."""
 
     failure_reason: str | None = None
 
     @classmethod
     def of(cls, files: TlsFiles) -> TlsContext:
-        """The context for ``files``; without ``ca_file`` it trusts the system's certificate authorities.
+        """The context for ``files``.
 
         Raises:
-            DeliveryError: a file cannot be used; the message names its key.
+            DeliveryError: a file cannot be used; the message names its key and path.
         """
-        context = cls(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _TlsSocket
         try:
-            if files.ca_file:
-                context.load_verify_locations(files.ca_file)
-            else:
-                context.load_default_certs()
-        except OSError as error:
-            raise DeliveryError(f"tls.ca_file: {_tls_reason(error)}") from None
-        if files.certificate_file:
-            try:
-                # an empty pass phrase, so that the library does not ask for one on a terminal
-                context.load_cert_chain(files.certificate_file, files.key_file, password="")
-            except OSError as error:
-                raise DeliveryError(f"tls.certificate_file or tls.key_file: {_tls_reason(error)}") from None
+            context = client_context(files, cls)
+        except ConfigError as error:
+            raise DeliveryError(str(error)) from None
+        context.sslsocket_class = _TlsSocket
         return context
 
 
@@ -62,24 +50,29 @@ class _TlsSocket(ssl.SSLSocket):
     """A socket that records why it could not connect, and closes itself then; pynetdicom does neither."""
 
     def connect(self, address: Any) -> None:
-        assert isinstance(self.context, TlsContext)
         try:
             super().connect(address)
-        except ssl.SSLError as error:
-            self.context.failure_reason = f"TLS: {_tls_reason(error)}"
-            self.close()
-            raise
         except OSError:
             self.close()
             raise
 
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError as error:
+            self._note(error)
+            raise
 
-def _tls_reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return str(error.verify_message)
-    if isinstance(error, ssl.SSLError):
-        return str(error.reason or "no certificate or key in PEM form").replace("_", " ").lower()
-    return error.strerror or type(error).__name__
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except ssl.SSLError as error:  # with TLS 1.3, a peer refuses the node's certificate after the handshake
+            self._note(error)
+            raise
+
+    def _note(self, error: OSError) -> None:
+        assert isinstance(self.context, TlsContext)
+        self.context.failure_reason = f"TLS: {failure_in_words(error)}"
 
 
 def keep_responses(association: Association) -> None:
@@ -192,4 +185,8 @@ def why_not_established(association: Association, destination: Destination) -> s
         return f"{where} rejected the association: {association.acceptor.primitive.reason_str}"
     if association.rejected_contexts:
         return f"{where} accepted no presentation context"
-    return f"{where} cannot be reached or does not answer"
+    reason = f"{where} cannot be reached or does not answer"
+    if destination.tls is None and association.requestor.port:  # the port of an open connection
+        # a peer that expects TLS closes a connection without it, mostly without a word
+        reason += "; it accepted the connection: does it expect TLS (destination.tls)?"
+    return reason

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pydicom import Dataset
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
@@ -16,6 +17,7 @@ from node.errors import DeliveryError
 from node.scu.association import associate, why_not_established
 from node.study import Destination
 
+MODEL = StudyRootQueryRetrieveInformationModelFind
 _PENDING = (0xFF00, 0xFF01)
 _TEMPORARY = (0x0110, 0x0210, 0x0213, 0xA700, 0xFE00)  # PS3.4 C.4.1.1.4: failures that may be temporary
 
@@ -44,7 +46,7 @@ def find_instances(
 
     A network error is a state of the outcome, never an exception.
     """
-    contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
+    contexts = [build_context(MODEL)]
     held: set[str] = set()
     try:
         with associate(destination, calling_ae_title, contexts, timeout_seconds) as association:
@@ -60,6 +62,20 @@ def find_instances(
     return QueryOutcome(QueryState.ANSWERED, frozenset(held))
 
 
+def encoded_identifier(instance: Outgoing) -> bytes:
+    """The identifier of the query for ``instance``, in Implicit VR Little Endian."""
+    return encode(_identifier(instance), is_implicit_vr=True, is_little_endian=True) or b""
+
+
+def _identifier(instance: Outgoing) -> Dataset:
+    query = Dataset()
+    query.QueryRetrieveLevel = "IMAGE"
+    query.StudyInstanceUID = instance.study_instance_uid
+    query.SeriesInstanceUID = instance.series_instance_uid
+    query.SOPInstanceUID = instance.sop_instance_uid
+    return query
+
+
 def _not_established(association: Association, destination: Destination) -> QueryOutcome:
     if association.rejected_contexts and not association.is_rejected:
         return QueryOutcome(QueryState.UNSUPPORTED, reason="does not answer queries")
@@ -67,16 +83,12 @@ def _not_established(association: Association, destination: Destination) -> Quer
 
 
 def _find(association: Association, destination: Destination, instance: Outgoing, message_id: int) -> QueryOutcome:
-    query = Dataset()
-    query.QueryRetrieveLevel = "IMAGE"
-    query.StudyInstanceUID = instance.study_instance_uid
-    query.SeriesInstanceUID = instance.series_instance_uid
-    query.SOPInstanceUID = instance.sop_instance_uid
+    query = _identifier(instance)
     held = set()
     status = None
     try:
         # read all responses: pynetdicom's reactor sleeps until the last one is taken
-        for answer, match in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind, message_id):
+        for answer, match in association.send_c_find(query, MODEL, message_id):
             status = answer.get("Status")
             # a peer that ignores a key lists other instances, too
             if status in _PENDING and match is not None and _is_match(match, query):

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pydicom
@@ -21,8 +20,9 @@ from dicomweb_client.web import DICOMwebClient
 from pydicom import Dataset
 
 from node.dicom.outgoing import Outgoing, read_outgoing
-from node.errors import DeliveryError
+from node.errors import ConfigError, DeliveryError
 from node.scu.store import classify_status
+from node.scu.web_session import Bearer, Session, tls_failure, use_tls
 from node.study import InstanceDelivery, WebDestination
 
 log = structlog.get_logger()
@@ -50,37 +50,6 @@ _STORED_BEFORE = (0x0111, 0xB00E)  # failure reasons: duplicate SOP instance (PS
 _PARSE_ERRORS = (AttributeError, LookupError, SyntaxError, TypeError, ValueError)
 
 
-class _Bearer(requests.auth.AuthBase):
-    """A bearer token (RFC 6750)."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the Authorization header."""
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-class _Session(requests.Session):
-    """Follows no redirect, because it would turn the POST into a GET, whose response looks like a success.
-
-    Removes the client's Host header, which lacks the port, and the parameters of the response's media type, which the
-    client cannot parse.
-    """
-
-    def request(self, method: str, url: str | bytes, *arguments: Any, **options: Any) -> requests.Response:
-        """Send one request; HTTPError for a redirect."""
-        options["allow_redirects"] = False
-        options["headers"] = {key: value for key, value in (options.get("headers") or {}).items() if key != "Host"}
-        response = super().request(method, url, *arguments, **options)
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        response.headers["Content-Type"] = media_type
-        if response.is_redirect:
-            raise requests.HTTPError(response=response)
-        return response
-
-
 def _address(destination: WebDestination) -> str:
     parts = urlsplit(destination.url)
     return f"{destination.name} at {parts.hostname}" + (f":{parts.port}" if parts.port else "")
@@ -101,14 +70,16 @@ def _client(destination: WebDestination, timeout_seconds: float) -> Iterator[DIC
     Raises:
         DeliveryError: a credential or CA file cannot be read.
     """
-    with _Session() as session:
+    with Session() as session:
         session.trust_env = False
         session.headers["Accept"] = _JSON
-        if destination.ca_file:
-            _read(destination, "tls.ca_file", destination.ca_file)
-            session.verify = str(destination.ca_file)
+        if destination.ca_file or urlsplit(destination.url).scheme == "https":
+            try:
+                use_tls(session, destination.ca_file, destination.tls_profile)
+            except ConfigError as error:
+                raise DeliveryError(f"{_address(destination)}: {error}") from None
         if destination.token_file:
-            session.auth = _Bearer(_read(destination, "token_file", destination.token_file))
+            session.auth = Bearer(_read(destination, "token_file", destination.token_file))
         elif destination.user:
             password = (
                 _read(destination, "password_file", destination.password_file) if destination.password_file else ""
@@ -257,7 +228,7 @@ def _is_stored(client: DICOMwebClient, item: Outgoing) -> bool:
 def _network_error(error: requests.RequestException) -> str:
     # not the error's text, which holds the URL
     if isinstance(error, requests.exceptions.SSLError):
-        return "TLS: the certificate or the encryption is not accepted"
+        return f"TLS: {tls_failure(error)}"
     if isinstance(error, requests.Timeout):
         return "does not answer"
     if isinstance(error, requests.ConnectionError):

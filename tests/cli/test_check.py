@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_reader import Collector
 from certificates import make_authority, server_context
 from command_line import run_glionode
 from faults import FakePacs, free_port
@@ -152,12 +154,10 @@ def test_destinations_of_other_kinds(tmp_path: Path) -> None:
     """A destination over TLS is asked over TLS; a DICOMweb service that is down is told without its URL."""
     own = make_authority(tmp_path / "authority").sign("node")
     with FakePacs(tls=server_context(own)) as pacs:
-        file = write_config(tmp_path, [pacs.destination])
+        file = write_config(tmp_path, [replace(pacs.destination, tls=own)])
         url = f"http://user:geheim@127.0.0.1:{free_port()}/dicom-web"
         with file.open("a") as text:
-            text.write(
-                f'tls = true\ncommitment = true\n[[destination]]\nname = "archive"\nprotocol = "dicomweb"\nurl = "{url}"\n'
-            )
+            text.write(f'commitment = true\n[[destination]]\nname = "archive"\nprotocol = "dicomweb"\nurl = "{url}"\n')
             text.write(f'[tls]\ncertificate_file = "{own.certificate_file}"\nkey_file = "{own.key_file}"\n')
             text.write(f'ca_file = "{own.ca_file}"\n')
         lines = run_glionode("check", "--config", file).output.splitlines()
@@ -236,3 +236,52 @@ def test_wrong_config_is_a_usage_error(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert "scp.prot: unknown key" in result.stderr
     assert str(tmp_path / "config.toml") in result.stderr
+
+
+def test_files_of_tls_are_opened(tmp_path: Path) -> None:
+    """Each broken TLS file is a line with key, path and what is wrong; a good one is told until when it is valid."""
+    authority = make_authority(tmp_path / "authority")
+    good = authority.issue("good", days=(-1, 365))
+
+    def told(key_file: Path | None, certificate_file: Path | None) -> tuple[int, dict[str, str]]:
+        files = {"key_file": str(key_file), "certificate_file": str(certificate_file), "ca_file": str(good.ca_file)}
+        return check(tmp_path, scp={"tls": True}, tls=files)
+
+    _, lines = told(good.key_file, good.certificate_file)
+    assert lines["tls.certificate_file"].startswith(f"ok {good.certificate_file}: valid until ")
+    assert "have it renewed" in lines["tls.ca_file"]
+    _, lines = told(tmp_path / "none.key", good.certificate_file)
+    assert lines["tls.key_file"] == f"FAIL {tmp_path}/none.key: cannot be read: No such file or directory"
+    _, lines = told(authority.issue("other").key_file, good.certificate_file)
+    assert "is not the key of the certificate in" in lines["tls.key_file"]
+    expired = authority.issue("expired", days=(-9, -2))
+    code, lines = told(expired.key_file, expired.certificate_file)
+    assert code == 1
+    assert lines["tls.certificate_file"].startswith(f"FAIL {expired.certificate_file}: expired on ")
+
+
+def test_check_names_tls_at_one_side_only(tmp_path: Path) -> None:
+    """A destination that expects TLS, configured without it, and the other way round: the line says so."""
+    authority = make_authority(tmp_path / "authority")
+    files = authority.issue("pacs")
+    section = {"ca_file": str(authority.certificate_file)}
+    with FakePacs(tls=server_context(files)) as pacs:
+        _, lines = check(tmp_path, pacs.destination)
+    assert "does it expect TLS (destination.tls)?" in lines["destination pacs"]
+    with FakePacs() as pacs:
+        _, lines = check(tmp_path, replace(pacs.destination, tls=files), tls=section)
+    assert "TLS: the peer does not speak TLS on this connection" in lines["destination pacs"]
+
+
+def test_audit_trail_is_checked(tmp_path: Path) -> None:
+    """With an audit trail, its folder is named; a collector that is away or is not trusted fails with its address."""
+    _, lines = check(tmp_path, audit={"enabled": True})
+    assert lines["audit"] == f"ok {tmp_path}/var/audit; no collector"
+    assert "audit" not in check(tmp_path)[1]
+    authority = make_authority(tmp_path / "authority")
+    tls = {"ca_file": str(authority.certificate_file)}
+    with Collector(server_context(authority.issue("collector"))) as collector:  # which asks for a certificate
+        audit = {"enabled": True, "syslog_host": "127.0.0.1", "syslog_port": collector.port}
+        code, lines = check(tmp_path, audit=audit, tls=tls)
+    assert code == 1
+    assert f"FAIL collector 127.0.0.1:{collector.port} " in lines["audit.syslog_host"]

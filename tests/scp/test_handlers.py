@@ -72,7 +72,7 @@ class Harness:
         encoded = data_set_bytes(content)
         for fragment in (encoded[:100], encoded[100:]):
             data_set.write(fragment)
-        return self.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set)))
+        return self.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set), assoc=None))
 
     def count(self, outcome):
         """The number of C-STORE requests with this outcome."""
@@ -259,7 +259,9 @@ def test_store_without_data_set_is_refused(harness):
     """A C-STORE without any data set is refused."""
     request = StoreRequest(MRImageStorage, SOP, MRImageStorage, PLAIN)
     data_set = ArrivingDataSet(lambda: harness.handlers.begin(request))
-    assert harness.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set))) == 0xC010
+    assert (
+        harness.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set), assoc=None)) == 0xC010
+    )
     assert harness.files() == []
 
 
@@ -390,7 +392,9 @@ def test_sop_class_that_is_not_stored_is_refused(harness):
     request = StoreRequest(Verification, SOP, Verification, PLAIN)
     data_set = ArrivingDataSet(lambda: harness.handlers.begin(request))
     data_set.write(data_set_bytes(GOOD))
-    assert harness.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set))) == 0x0122
+    assert (
+        harness.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set), assoc=None)) == 0x0122
+    )
     assert harness.files() == []
 
 

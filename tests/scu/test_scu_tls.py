@@ -79,7 +79,7 @@ def test_authority_of_the_certificate_counts(tmp_path, own, file):
     stranger = make_authority(tmp_path / "stranger").sign("pacs")
     with FakePacs(sop_classes=[MRImageStorage], tls=server_context(stranger)) as pacs:
         reason = echo(encrypted(pacs, own), "GLIONODE", SECONDS)
-    assert "TLS: self-signed certificate in certificate chain" in str(reason)
+    assert "TLS: the peer's certificate is not accepted: self-signed certificate in certificate chain" in str(reason)
 
 
 def test_system_authorities_count_without_a_file(authority, own):
@@ -114,7 +114,7 @@ def test_peer_that_does_not_encrypt(own, file):
         (delivery,) = send_instances(destination, "GLIONODE", [file], SECONDS)
         thread.join()
     assert (delivery.is_delivered, delivery.is_permanent) == (False, False)
-    assert f"127.0.0.1:{port}: TLS: wrong version number" in delivery.reason
+    assert f"127.0.0.1:{port}: TLS: the peer does not speak TLS" in delivery.reason
 
 
 def test_encrypted_port_that_is_closed(own):

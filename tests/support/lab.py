@@ -29,6 +29,8 @@ from dicomweb_client.session_utils import create_session
 from faults import free_port
 from pydicom import Dataset, dcmread
 
+from node.study import TlsFiles
+
 LOOPBACK = "127.0.0.1"
 PIXELMED_JAR = "/usr/share/java/pixelmed.jar"
 _FOLDER = Path(__file__).parents[1] / "end_to_end"
@@ -124,19 +126,35 @@ class Orthanc:
     """A PACS: Orthanc on free loopback ports, in a folder of its own, gone when the ``with`` block ends.
 
     The MR series of each stable study are routed, once, to the modality NODE (``node_ae_title``, ``node_port``), which
-    may also ask for storage commitment. Any peer may store and echo, in ``transfer_syntaxes`` if they are given.
+    may also ask for storage commitment. Any peer may store and echo, in ``transfer_syntaxes`` if they are given; with
+    ``tls``, only over TLS and with a certificate.
     """
 
     ae_title = "PACS"
 
     def __init__(
-        self, node_ae_title: str, node_port: int, stable_seconds: int = 1, transfer_syntaxes: Sequence[str] = ()
+        self,
+        node_ae_title: str,
+        node_port: int,
+        stable_seconds: int = 1,
+        transfer_syntaxes: Sequence[str] = (),
+        tls: TlsFiles | None = None,
     ) -> None:
         self._accepted = {"AcceptedTransferSyntaxes": list(transfer_syntaxes)} if transfer_syntaxes else {}
         self.dicom_port, self.http_port = free_port(), free_port()
         self.url = f"http://{LOOPBACK}:{self.http_port}"
         self._node = {"AET": node_ae_title, "Host": LOOPBACK, "Port": node_port, "AllowStorageCommitment": True}
         self._stable_seconds = stable_seconds
+        self._tls: dict[str, Any] = {}
+        if tls:
+            self._node["UseDicomTls"] = True
+            self._tls = {
+                "DicomTlsEnabled": True,
+                "DicomTlsCertificate": str(tls.certificate_file),
+                "DicomTlsPrivateKey": str(tls.key_file),
+                "DicomTlsTrustedCertificates": str(tls.ca_file),
+                "DicomTlsRemoteCertificateRequired": True,
+            }
 
     def __enter__(self) -> Self:
         program, library = _installed("Orthanc"), _loopback_library()
@@ -181,6 +199,11 @@ class Orthanc:
         """Store one DICOM file over HTTP."""
         self._http.post("/instances", content=path.read_bytes()).raise_for_status()
 
+    def send(self, modality: str, sop_instance_uid: str) -> bool:
+        """Let Orthanc send an instance by C-STORE; True if the modality took it."""
+        (found,) = self.find(sop_instance_uid)
+        return self._http.post(f"/modalities/{modality}/store", content=found).is_success
+
     def find(self, sop_instance_uid: str) -> list[str]:
         """Orthanc's own identifiers of the instances under this UID."""
         found = self._http.post("/tools/lookup", content=sop_instance_uid).raise_for_status().json()
@@ -208,6 +231,7 @@ class Orthanc:
     def _configuration(self, folder: Path) -> dict[str, Any]:
         return {
             **self._accepted,
+            **self._tls,
             "StorageDirectory": str(folder / "storage"),
             "IndexDirectory": str(folder / "storage"),
             "Plugins": [str(_DICOMWEB_PLUGIN)],

@@ -115,7 +115,7 @@ def write_config(folder: Path, destinations: Sequence[Destination] = (), **secti
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     for peer in destinations:
         lines += ["[[destination]]", f'name = "{peer.name}"', f'ae_title = "{peer.ae_title}"']
-        lines += [f'host = "{peer.host}"', f"port = {peer.port}"]
+        lines += [f'host = "{peer.host}"', f"port = {peer.port}", f"tls = {json.dumps(peer.tls is not None)}"]
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "config.toml"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

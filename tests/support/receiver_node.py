@@ -14,6 +14,7 @@ from instances import SERIES, STUDY, sop_instance_uid
 from node.config_sections import ScpSection, TlsSection
 from node.metrics import Metrics
 from node.scp.handlers import StorageHandlers
+from node.scp.observer import Observer
 from node.scp.server import Receiver
 from node.scp.spool import Spool
 from node.study import Destination
@@ -24,16 +25,18 @@ SECONDS = 20.0
 class ReceiverNode:
     """A receiver, to be started as a context manager. ``settings``: those of ``[scp]`` that the test needs."""
 
-    def __init__(self, folder: Path, tls: TlsSection | None = None, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, tls: TlsSection | None = None, observer: Observer | None = None, **settings: Any
+    ) -> None:
         self.spool = Spool(folder)
         self.metrics = Metrics()
         defaults = {"port": free_port(), "network_timeout_seconds": SECONDS, "watermark_mebibytes": 1}
         self.section = ScpSection(**(defaults | {"tls": tls is not None} | settings))
         self.stored: list[tuple[str, str]] = []
         handlers = StorageHandlers(
-            self.spool, self.metrics, self.section, lambda study, series: self.stored.append((study, series))
+            self.spool, self.metrics, self.section, lambda study, series: self.stored.append((study, series)), observer
         )
-        self.receiver = Receiver(self.section, handlers, self.metrics, tls)
+        self.receiver = Receiver(self.section, handlers, self.metrics, tls, observer=observer)
         self.destination = Destination("node", self.section.ae_title, self.section.host, self.section.port)
 
     def path(self, number: int = 1, series: str = SERIES, study: str = STUDY) -> Path:
