@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import socket
 import struct
+import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from glionode_bench.receive import receiver_section, running, scratch
 from node.config_sections import ScpSection
 from node.scp.limits import ASSOCIATE_RQ_BYTES, SPARE_CONNECTIONS, most_bytes
 
@@ -23,6 +26,7 @@ MESSAGE_BYTES = 15 << 20  # of each unfinished message, unless the receiver ends
 _FRAGMENT_BYTES = 64 << 10
 _MR_STORAGE = b"1.2.840.10008.5.1.4.1.1.4"
 _SECONDS = 5.0  # without progress, after which a peer sends nothing more
+_STEADY_SECONDS, _LOOK_SECONDS = 1.0, 0.05
 _ECHO, _EVENT_REPORT = 0x0030, 0x0100
 
 
@@ -54,6 +58,21 @@ ATTACKS = (
 )
 
 
+def bench_attacks(report: Callable[[str, float], None]) -> tuple[list[Held], float]:
+    """Each attack on a receiver of its own; and the bound that the receiver promises, in MiB.
+
+    Raises:
+        RetryableError: a receiver did not start.
+    """
+    found = []
+    with tempfile.TemporaryDirectory(prefix="glionode-bench-") as name:
+        for number, attack in enumerate(ATTACKS):
+            report(attack, number / len(ATTACKS))
+            with scratch(Path(name)) as spool, running(None, spool) as (port, pid):
+                found.append(measure(attack, port, pid, receiver_section(port)))
+    return found, bound_mebibytes(receiver_section(port))
+
+
 def measure(attack: str, port: int, pid: int, section: ScpSection, message_bytes: int = MESSAGE_BYTES) -> Held:
     """Run ``attack`` on the receiver with process id ``pid``, which listens on ``port``.
 
@@ -76,7 +95,7 @@ def measure(attack: str, port: int, pid: int, section: ScpSection, message_bytes
             return 0
 
         sent = sum(pool.map(run, range(connections)))
-        growth = _memory_mebibytes(pid, "VmHWM") - before
+        growth = _settled_peak_mebibytes(pid) - before
     return Held(attack, connections, sent / 2**20, before, growth)
 
 
@@ -150,6 +169,16 @@ def _pdu(kind: int, content: bytes) -> bytes:
 
 def _data(content: bytes, control: int) -> bytes:
     return _pdu(4, struct.pack(">LBB", len(content) + 2, 1, control) + content)
+
+
+def _settled_peak_mebibytes(pid: int) -> float:
+    """The most so far, once it has not grown for a second: the receiver has read what the kernel held for it."""
+    peak, deadline = _memory_mebibytes(pid, "VmHWM"), time.monotonic() + _STEADY_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+        if (now := _memory_mebibytes(pid, "VmHWM")) > peak:
+            peak, deadline = now, time.monotonic() + _STEADY_SECONDS
+    return peak
 
 
 def _memory_mebibytes(pid: int, name: str) -> float:

@@ -78,14 +78,16 @@ def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -
 @ConfigOption
 def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> None:
     """Compare the receiver with DCMTK's storescp, measure the cost of flushing to disk, and the receiver's memory over
-    many instances and while one large Enhanced MR instance arrives.
+    many instances, while one large Enhanced MR instance arrives, and under attack by unauthenticated peers.
     """
+    from glionode_bench.attack import bench_attacks
     from glionode_bench.receive import SLICES
     from glionode_bench.receive import bench as run
 
     configure(config_file, quiet=True)
     with progress_bar() as progress:
         speeds, memory, large = run(instances, mebibytes, progress)
+        attacks, bound_mebibytes = bench_attacks(progress or (lambda _what, _share: None))
     table = Table("receiver", "associations", f"{SLICES} instances / s", "ms each", "ratio")
     for each in speeds:
         ratio = f"{each.seconds / next(one.seconds for one in speeds if one.associations == each.associations):.1f}"
@@ -100,6 +102,13 @@ def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> N
     figures = (large.before_mebibytes, large.most_mebibytes, large.seconds)
     table.add_row(str(large.mebibytes), *(f"{figure:.1f}" for figure in figures))
     Console(width=140).print(table)
+    table = Table("attack", "connections", "sent / MiB", "resident before / MiB", "growth at most / MiB")
+    for held in attacks:
+        numbers = (f"{held.sent_mebibytes:.0f}", f"{held.before_mebibytes:.1f}", f"{held.growth_mebibytes:.1f}")
+        table.add_row(held.attack, str(held.connections), *numbers)
+    Console(width=140).print(table)
+    most = max(held.growth_mebibytes for held in attacks)
+    click.echo(f"growth under attack: {most:.0f} MiB at most; bound: {bound_mebibytes:.0f} MiB")
 
 
 @bench.command("receiver", hidden=True)

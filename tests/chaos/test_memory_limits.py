@@ -10,6 +10,8 @@ from contextlib import ExitStack
 import pytest
 import structlog
 from faults import wait_until
+from glionode_bench.attack import bound_mebibytes, measure
+from glionode_bench.receive import receiver_section, running
 from instances import data_set_bytes, encode_instance, make_instance, sop_instance_uid
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom.sop_class import StorageCommitmentPushModelInstance
@@ -30,6 +32,9 @@ from node.scp.limits import (
 ECHO_RQ, REPORT_RQ, REPORT_RSP, FIND_RSP, ACTION_RQ, SET_RQ = 0x0030, 0x0100, 0x8100, 0x8020, 0x0130, 0x0120
 HAS_DATA_SET = 0x0001
 FRAGMENT_BYTES = 16 << 10
+
+ATTACKS_MEASURED = ("reports without end", "PDUs full of empty values", "A-ASSOCIATE-RQ without their last byte")
+"""Those that take most memory; ``bench receive`` measures all."""
 
 
 @pytest.fixture
@@ -267,3 +272,12 @@ def test_bound_grows_with_what_the_config_allows():
     bounds = [most_bytes(ScpSection(**more)) for more in ({}, {"max_associations": 128}, {"max_pdu_bytes": 1048576})]
     assert bounds[0] < 256 << 20
     assert bounds[0] < min(bounds[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", ATTACKS_MEASURED)
+def test_growth_under_attack_stays_below_the_bound(tmp_path, attack):
+    """A receiver in a process of its own, with as many associations as it takes, grows by less than the bound."""
+    with running(None, tmp_path) as (port, pid):
+        held = measure(attack, port, pid, receiver_section(port), 3 << 20)
+    assert held.growth_mebibytes < bound_mebibytes(receiver_section(port)) / 2
