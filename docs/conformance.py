@@ -63,10 +63,10 @@ empty, any |
 counts once its A-ASSOCIATE-RQ has arrived |
 | largest PDU received | `scp.max_pdu_bytes`, default {scp.max_pdu_bytes} bytes; a longer PDU ends the connection, \
 a P-DATA-TF with more than {limits.PDU_VALUES} values is aborted |
-| largest A-ASSOCIATE-RQ | {limits.ASSOCIATE_RQ_BYTES >> 10} KiB and {limits.ASSOCIATE_RQ_ITEMS} items and sub-items |
-| largest command set | {limits.COMMAND_SET_BYTES >> 10} KiB; whole within the time for a silent peer |
+| largest A-ASSOCIATE-RQ | {associate_rq_kibibytes} KiB and {limits.ASSOCIATE_RQ_ITEMS} items and sub-items |
+| largest command set | {command_set_kibibytes} KiB; whole within the time for a silent peer |
 | data sets that are accepted | those of C-STORE requests, and of N-EVENT-REPORT requests up to \
-{limits.REPORT_BYTES >> 10} KiB ({limits.REPORTS_BYTES >> 10} KiB over all associations at one time); any other data \
+{report_kibibytes} KiB ({reports_kibibytes} KiB over all associations at one time); any other data \
 set is aborted at its first fragment (A-ABORT) |
 | largest instance | `scp.max_instance_mebibytes`, default {scp.max_instance_mebibytes} MiB (of a deflated data set: \
 inflated); refused after its last fragment, or aborted at twice that size |
@@ -313,6 +313,11 @@ def _scu_statuses() -> str:
 def statement() -> str:
     """The whole text of conformance.md."""
     return TEXT.format(
+        limits=limits,
+        associate_rq_kibibytes=limits.ASSOCIATE_RQ_BYTES >> 10,
+        command_set_kibibytes=limits.COMMAND_SET_BYTES >> 10,
+        report_kibibytes=limits.REPORT_BYTES >> 10,
+        reports_kibibytes=limits.REPORTS_BYTES >> 10,
         version=__version__,
         sop_classes=_sop_classes(),
         implementation_uid=PYNETDICOM_IMPLEMENTATION_UID,

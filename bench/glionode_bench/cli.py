@@ -24,7 +24,7 @@ def bench_cascade(case_dir: Path, devices: tuple[str, ...], config_file: Path | 
     """Measure wall and CPU seconds, peak memory and speed of each form of the cascade, and their ratio in one run."""
     from glionode_bench.cascade import bench as run
 
-    configure(config_file, quiet=True)
+    configure(config_file, quiet=True, as_caller=True)
     arguments = [] if config_file is None else ["--config", str(config_file)]
     with progress_bar() as progress:
         results = run(case_dir, arguments, devices or ("auto",), progress)
@@ -53,7 +53,7 @@ def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -
     from glionode_bench.series import COLUMNS, read_labelled
     from glionode_bench.series import bench as run
 
-    configure(config_file, quiet=True)
+    configure(config_file, quiet=True, as_caller=True)
     table = Table(*COLUMNS)
     for score in run(labelled_csv):
         table.add_row(*score.cells())
@@ -84,7 +84,7 @@ def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> N
     from glionode_bench.receive import SLICES
     from glionode_bench.receive import bench as run
 
-    configure(config_file, quiet=True)
+    configure(config_file, quiet=True, as_caller=True)
     with progress_bar() as progress:
         speeds, memory, large = run(instances, mebibytes, progress)
         attacks, bound_mebibytes = bench_attacks(progress or (lambda _what, _share: None))
@@ -119,7 +119,7 @@ def bench_receiver(folder: Path, port: int, config_file: Path | None) -> None:
     """Run only the receiver in this process (used by "bench receive")."""
     from glionode_bench.receive import run_receiver
 
-    configure(config_file, quiet=True)
+    configure(config_file, quiet=True, as_caller=True)
     run_receiver(folder, port)
 
 
@@ -132,6 +132,6 @@ def bench_form(form: str, case_dir: Path, device: str, config_file: Path | None)
     """Run one form in this process (used by "bench cascade")."""
     from glionode_bench.cascade import as_json, run_form
 
-    config = configure(config_file, quiet=True)
+    config = configure(config_file, quiet=True, as_caller=True)
     pack = (config.segmentation.model, config.models_folder)
     click.echo(as_json(run_form(form, case_dir, pack, device, config.segmentation.threads)))

@@ -20,6 +20,7 @@ from node.study import Destination
 
 PARTS = (
     "config",
+    "files",
     "series.rules",
     "scp.port",
     "web.port",
