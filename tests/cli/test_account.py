@@ -111,7 +111,7 @@ def test_results_outside_the_folder_are_for_their_owner(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["studies", pytest.param("check", marks=pytest.mark.slow)])
 def test_root_leaves_no_file_of_its_own(service_config: Path, command: str) -> None:
     """What root runs on the folder of the service's account works, and leaves files of that account."""
-    done = run(service_config, *command)
+    done = run(service_config, command)
     assert done.returncode == (1 if command == "check" else 0), done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     folder = service_config.parent / "var"
