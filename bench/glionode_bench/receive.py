@@ -183,7 +183,7 @@ def running(storescp: Path | None, spool: Path) -> Iterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         port = int(probe.getsockname()[1])
-    ours = [sys.executable, "-m", "node", "bench", "receiver", str(spool), str(port)]
+    ours = [sys.executable, "-P", "-m", "node", "bench", "receiver", str(spool), str(port)]
     theirs = [str(storescp), "--fork", "-aet", _AE_TITLE, "-od", str(spool), str(port)]
     process = subprocess.Popen(
         theirs if storescp else ours,
