@@ -5,7 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo check test chaos findings lint clean
+# tools that look at the environment from outside; they are not installed into it
+TOOLS := .venv-audit
+
+.PHONY: venv demo check test chaos findings audit sbom lint clean
 
 venv: $(VENV)/.installed-dev
 
@@ -30,13 +33,21 @@ chaos: $(VENV)/.installed-dev
 findings:
 	set -e; for finding in findings/*.sh; do echo "$$finding"; bash "$$finding"; done
 
+# known vulnerabilities of what is installed; build/audit.txt says what was audited, by which source, or why not
+audit: $(VENV)/.installed-dev $(TOOLS)/.installed
+	$(TOOLS)/bin/python .ci/audit.py $(BIN)/python build/audit.txt
+
+# bill of materials, model packs included: build/sbom.cdx.json, CycloneDX
+sbom: $(VENV)/.installed-dev $(TOOLS)/.installed
+	$(TOOLS)/bin/python .ci/sbom.py $(BIN)/python build/sbom.cdx.json
+
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check node bench tests
-	$(BIN)/ruff format --check node bench tests
+	$(BIN)/ruff check node bench tests .ci
+	$(BIN)/ruff format --check node bench tests .ci
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) demo-out build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find node bench tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -54,3 +65,9 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml bench/pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -e '.[dev]' -e bench
 	touch $@ $(VENV)/.installed
+
+$(TOOLS)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --upgrade pip
+	$(TOOLS)/bin/python -m pip install --group audit
+	touch $@

@@ -30,6 +30,7 @@ from node.config import AuditSection, DeliverySection, ScpSection
 from node.dicom.certificates import LEAST_EC_BITS, LEAST_RSA_BITS
 from node.dicom.commitment import PERMANENT_REASONS, describe_failure
 from node.dicom.tls_profile import CIPHER_SUITES
+from node.scp import limits
 from node.scp.commitment import REPORT_STATUSES
 from node.scp.handlers import STORAGE_SOP_CLASSES
 from node.scp.server import REQUEST_SECONDS
@@ -72,15 +73,20 @@ empty, any |
 | calling AE title | those of `scp.calling_ae_titles`; if the list is empty, any |
 | associations at one time | `scp.max_associations`, default {scp.max_associations}; more are rejected. A connection \
 counts once its A-ASSOCIATE-RQ has arrived |
-| largest PDU received | `scp.max_pdu_bytes`, default {scp.max_pdu_bytes} bytes; a PDU announced with more than 1 MiB \
-ends the connection |
+| largest PDU received | `scp.max_pdu_bytes`, default {scp.max_pdu_bytes} bytes; a longer PDU ends the connection, \
+a P-DATA-TF with more than {limits.PDU_VALUES} values is aborted |
+| largest A-ASSOCIATE-RQ | {associate_rq_kibibytes} KiB and {limits.ASSOCIATE_RQ_ITEMS} items and sub-items |
+| largest command set | {command_set_kibibytes} KiB; whole within the time for a silent peer |
+| data sets that are accepted | those of C-STORE requests, and of N-EVENT-REPORT requests up to \
+{report_kibibytes} KiB ({reports_kibibytes} KiB over all associations at one time); any other data \
+set is aborted at its first fragment (A-ABORT) |
 | largest instance | `scp.max_instance_mebibytes`, default {scp.max_instance_mebibytes} MiB (of a deflated data set: \
 inflated); refused after its last fragment, or aborted at twice that size |
 | largest study | `scp.max_study_mebibytes`, default {scp.max_study_mebibytes} MiB; further instances are refused |
 | silent peer | its connection is closed after `scp.network_timeout_seconds`, default \
 {scp.network_timeout_seconds:.0f} s, also within a PDU; after {request_seconds:.0f} s at most if it has not sent its \
 A-ASSOCIATE-RQ |
-| messages sent without waiting for answers | more than 16 at once end the association |
+| messages sent without waiting for answers | more than {limits.MOST_UNANSWERED} at once end the association |
 | asynchronous operations, role selection, extended negotiation, user identity | not negotiated |
 | transport security | `scp.tls`: TLS by the profile of [section 6](#6-security), with `tls.certificate_file`; if \
 `tls.ca_file` is set, only peers whose certificate is signed by its authorities |
@@ -414,6 +420,11 @@ def _scu_statuses() -> str:
 def statement() -> str:
     """The whole text of conformance.md."""
     return TEXT.format(
+        limits=limits,
+        associate_rq_kibibytes=limits.ASSOCIATE_RQ_BYTES >> 10,
+        command_set_kibibytes=limits.COMMAND_SET_BYTES >> 10,
+        report_kibibytes=limits.REPORT_BYTES >> 10,
+        reports_kibibytes=limits.REPORTS_BYTES >> 10,
         version=__version__,
         sop_classes=_sop_classes(),
         implementation_uid=PYNETDICOM_IMPLEMENTATION_UID,

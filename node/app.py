@@ -172,7 +172,7 @@ class WorkerProcess:
         arguments = [] if config_file is None else ["--config", str(config_file)]
         # if this process is killed, the worker must end, too: its lock would keep the next worker from starting
         role = ["--role", "work", "--parent", str(os.getpid())]
-        self._command = [sys.executable, "-m", "node", "serve", *role, *arguments]
+        self._command = [sys.executable, "-P", "-m", "node", "serve", *role, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="worker-watch")

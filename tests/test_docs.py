@@ -169,6 +169,21 @@ def test_conformance_statement_lists_every_status():
     ]
 
 
+def test_security_page_names_tests_that_exist():
+    """Every test that docs/security.md names exists, and each row of its tables names at least one."""
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text))
+    assert len(named) == len(set(re.findall(r"`tests/[^`]+`", text))) > 0
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not (ROOT / file).is_file() or f"def {test}(" not in (ROOT / file).read_text(encoding="utf-8")
+    ]
+    assert not missing
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| an a", "| kind"))]
+    assert not [row for row in rows if "::test_" not in row]
+
+
 def test_licence_is_the_one_declared():
     """LICENSE holds the text of the licence that pyproject.toml names."""
     assert 'license = "MIT"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -126,7 +126,8 @@ def bench(
     for number, (form, device) in enumerate(pairs):
         if progress:
             progress(f"{form} on {device}", number / len(pairs))
-        command = [sys.executable, "-m", "node", "bench", "form", form, str(case_dir), "--device", device, *arguments]
+        command = [sys.executable, "-P", "-m", "node", "bench", "form", form, str(case_dir), "--device", device]
+        command += arguments
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RetryableError(f"{form} on {device}: {done.stderr.strip().splitlines()[-1:]}")

@@ -24,7 +24,7 @@ def bench_cascade(case_dir: Path, devices: tuple[str, ...], config_file: Path | 
     """Measure wall and CPU seconds, peak memory and speed of each form of the cascade, and their ratio in one run."""
     from glionode_bench.cascade import bench as run
 
-    configure(config_file, quiet=True)
+    configure(config_file, quiet=True, as_caller=True)
     arguments = [] if config_file is None else ["--config", str(config_file)]
     with progress_bar() as progress:
         results = run(case_dir, arguments, devices or ("auto",), progress)
@@ -53,7 +53,7 @@ def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -
     from glionode_bench.series import COLUMNS, read_labelled
     from glionode_bench.series import bench as run
 
-    configure(config_file, quiet=True)
+    configure(config_file, quiet=True, as_caller=True)
     table = Table(*COLUMNS)
     for score in run(labelled_csv):
         table.add_row(*score.cells())
@@ -78,14 +78,16 @@ def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -
 @ConfigOption
 def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> None:
     """Compare the receiver with DCMTK's storescp, measure the cost of flushing to disk, and the receiver's memory over
-    many instances and while one large Enhanced MR instance arrives.
+    many instances, while one large Enhanced MR instance arrives, and under attack by unauthenticated peers.
     """
+    from glionode_bench.attack import bench_attacks
     from glionode_bench.receive import SLICES
     from glionode_bench.receive import bench as run
 
-    configure(config_file, quiet=True)
+    configure(config_file, quiet=True, as_caller=True)
     with progress_bar() as progress:
         speeds, memory, large = run(instances, mebibytes, progress)
+        attacks, bound_mebibytes = bench_attacks(progress or (lambda _what, _share: None))
     table = Table("receiver", "associations", f"{SLICES} instances / s", "ms each", "ratio")
     for each in speeds:
         ratio = f"{each.seconds / next(one.seconds for one in speeds if one.associations == each.associations):.1f}"
@@ -100,6 +102,13 @@ def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> N
     figures = (large.before_mebibytes, large.most_mebibytes, large.seconds)
     table.add_row(str(large.mebibytes), *(f"{figure:.1f}" for figure in figures))
     Console(width=140).print(table)
+    table = Table("attack", "connections", "sent / MiB", "resident before / MiB", "growth at most / MiB")
+    for held in attacks:
+        numbers = (f"{held.sent_mebibytes:.0f}", f"{held.before_mebibytes:.1f}", f"{held.growth_mebibytes:.1f}")
+        table.add_row(held.attack, str(held.connections), *numbers)
+    Console(width=140).print(table)
+    most = max(held.growth_mebibytes for held in attacks)
+    click.echo(f"growth under attack: {most:.0f} MiB at most; bound: {bound_mebibytes:.0f} MiB")
 
 
 @bench.command("receiver", hidden=True)
@@ -110,7 +119,7 @@ def bench_receiver(folder: Path, port: int, config_file: Path | None) -> None:
     """Run only the receiver in this process (used by "bench receive")."""
     from glionode_bench.receive import run_receiver
 
-    configure(config_file, quiet=True)
+    configure(config_file, quiet=True, as_caller=True)
     run_receiver(folder, port)
 
 
@@ -123,6 +132,6 @@ def bench_form(form: str, case_dir: Path, device: str, config_file: Path | None)
     """Run one form in this process (used by "bench cascade")."""
     from glionode_bench.cascade import as_json, run_form
 
-    config = configure(config_file, quiet=True)
+    config = configure(config_file, quiet=True, as_caller=True)
     pack = (config.segmentation.model, config.models_folder)
     click.echo(as_json(run_form(form, case_dir, pack, device, config.segmentation.threads)))

@@ -76,11 +76,16 @@ class Large:
     seconds: float
 
 
+def receiver_section(port: int) -> ScpSection:
+    """[scp] of the receiver that is measured: the defaults but for the port and the watermark."""
+    return ScpSection(ae_title=_AE_TITLE, host=_HOST, port=port, watermark_mebibytes=16)
+
+
 def run_receiver(folder: Path, port: int) -> None:
     """Run only the receiver in this process, with its spool in ``folder``, until SIGTERM or SIGINT."""
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in every thread, so that sigwait gets them
-    section = ScpSection(ae_title=_AE_TITLE, host=_HOST, port=port, watermark_mebibytes=16)
+    section = receiver_section(port)
     metrics = Metrics()
     with Receiver(section, StorageHandlers(Spool(folder), metrics, section, lambda _study, _series: None), metrics):
         signal.sigwait(signals)
@@ -118,8 +123,8 @@ def _speeds(receiver: str, programs: dict[str, Path], folder: Path, series: Sequ
         seconds = []
         for _ in range(3):
             with (
-                _scratch(_IN_MEMORY if receiver.endswith("memory") else folder) as spool,
-                _running(program, spool) as (
+                scratch(_IN_MEMORY if receiver.endswith("memory") else folder) as spool,
+                running(program, spool) as (
                     port,
                     _,
                 ),
@@ -134,7 +139,7 @@ def _speeds(receiver: str, programs: dict[str, Path], folder: Path, series: Sequ
 
 def _memory(storescu: Path, folder: Path, instances: int, report: Progress) -> list[Memory]:
     found = []
-    with _scratch(folder) as spool, _running(None, spool) as (port, pid):
+    with scratch(folder) as spool, running(None, spool) as (port, pid):
         _send(storescu, port, _write_instances(folder / "first", 1, 16), 1)
         found.append(Memory(0, _resident_mebibytes(pid), 0.0))
         sent, seconds = 0, 0.0
@@ -151,7 +156,7 @@ def _memory(storescu: Path, folder: Path, instances: int, report: Progress) -> l
 
 def _large(storescu: Path, folder: Path, mebibytes: int, report: Progress) -> Large:
     report(f"one instance of {mebibytes} MiB", 0.5)
-    with _scratch(folder) as spool, _running(None, spool) as (port, pid):
+    with scratch(folder) as spool, running(None, spool) as (port, pid):
         _send(storescu, port, _write_instances(folder / "small", 1, 16), 1)
         before = most = _resident_mebibytes(pid)
         file = _write_multi_frame(folder / "large.dcm", mebibytes)
@@ -166,18 +171,19 @@ def _large(storescu: Path, folder: Path, mebibytes: int, report: Progress) -> La
 
 
 @contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
+def scratch(parent: Path) -> Iterator[Path]:
+    """A folder for a spool, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="glionode-spool-", dir=parent) as name:
         yield Path(name)
 
 
 @contextmanager
-def _running(storescp: Path | None, spool: Path) -> Iterator[tuple[int, int]]:
+def running(storescp: Path | None, spool: Path) -> Iterator[tuple[int, int]]:
     """Run a receiver that writes to ``spool``: storescp, or glionode's if that is None. Yields port and process id."""
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         port = int(probe.getsockname()[1])
-    ours = [sys.executable, "-m", "node", "bench", "receiver", str(spool), str(port)]
+    ours = [sys.executable, "-P", "-m", "node", "bench", "receiver", str(spool), str(port)]
     theirs = [str(storescp), "--fork", "-aet", _AE_TITLE, "-od", str(spool), str(port)]
     process = subprocess.Popen(
         theirs if storescp else ours,

@@ -8,7 +8,9 @@ import ssl
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from node.cli.file_access import weak_files
 from node.config import Config
 from node.errors import GlionodeError
 from node.study import WebDestination
@@ -23,9 +25,13 @@ class Finding:
     text: str
 
 
-def check(config: Config) -> Iterator[Finding]:
+def check(config: Config, config_file: Path | None = None) -> Iterator[Finding]:
     """Check each part in turn. The check only creates missing folders; it changes nothing else."""
     yield Finding("config", True, f"valid; folder {config.folder}")
+    weak = list(weak_files(config, config_file))
+    yield from (Finding("files", False, line) for line in weak)
+    if not weak:
+        yield Finding("files", True, "open to no other account")
     yield _rules(config)
     yield _port("scp.port", config.scp.host, config.scp.port)
     if config.scp.uid_repair == "map":

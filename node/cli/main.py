@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from node import __version__
+from node.cli.account import UMASK, act_as_owner
+from node.cli.file_access import weak_files
 from node.cli.method import evaluate, segment
 from node.cli.options import ConfigOption, StudyFolder, configure, progress_bar
 from node.cli.series import classify, series
@@ -51,6 +54,7 @@ class _Commands(click.Group):
         return None
 
     def invoke(self, ctx: click.Context) -> Any:
+        os.umask(UMASK)
         try:
             return super().invoke(ctx)
         except GlionodeError as error:
@@ -86,7 +90,10 @@ def serve(config_file: Path | None, role: str, parent: int | None) -> None:
     """Run the node until SIGTERM. With --role, only the receiver or only a worker."""
     from node.app import serve as run
 
-    run(configure(config_file), role, config_file, parent)
+    config = configure(config_file)
+    for line in weak_files(config, config_file):
+        structlog.get_logger().warning("file_open_to_others", file=line)
+    run(config, role, config_file, parent)
 
 
 @glionode.command()
@@ -94,12 +101,12 @@ def serve(config_file: Path | None, role: str, parent: int | None) -> None:
 def check(config_file: Path | None) -> None:
     """Check each part that the node needs. Prints ok or FAIL.
 
-    The parts are config, ports, spool, database, model, device, notices and destinations.
+    The parts are config, files, ports, spool, database, model, device, notices and destinations.
     """
     from node.cli.check import check as findings
 
     is_well = True
-    for finding in findings(configure(config_file, quiet=True)):
+    for finding in findings(configure(config_file, quiet=True), config_file):
         is_well &= finding.is_well
         click.echo(f"{'ok  ' if finding.is_well else 'FAIL'} {finding.part}: {finding.text}")
     sys.exit(0 if is_well else 1)
@@ -121,7 +128,7 @@ def process(study_dir: Path, out: Path, model: str | None, device: str | None, c
     from node.processing.request import build_request, with_first_creation_time
     from node.workflow.steps import DirectSteps
 
-    config = configure(config_file, quiet=True).with_segmentation(model=model, device=device)
+    config = configure(config_file, quiet=True, as_caller=True).with_segmentation(model=model, device=device)
     require_t1c_only_method(config.segmentation)
     from node.segmentation.enhancement import compare_enhancement
     from node.segmentation.exam_reader import ExamReader
@@ -182,7 +189,8 @@ def pull_model(name: str, mirror: str | None, config_file: Path | None) -> None:
     """Fetch, verify and convert a pack."""
     from node.segmentation.packs import pull
 
-    config = configure(config_file, quiet=True)
+    config = configure(config_file, quiet=True, as_caller=True)
+    act_as_owner(config.models_folder)
     folder = pull(name, config.models_folder, mirror or _mirror(config), lambda file: click.echo(f"  {file}"))
     click.echo(f"{name} is installed in {folder}")
 

@@ -31,7 +31,7 @@ def segment(
     """
     from node.segmentation.nifti_case import read_case, write_label_map
 
-    config = configure(config_file, quiet=True).with_segmentation(mode=mode, device=device)
+    config = configure(config_file, quiet=True, as_caller=True).with_segmentation(mode=mode, device=device)
     case = read_case(case_dir)
     with progress_bar() as progress:
         result = _cascade(config, progress).run(case.volumes_zyx, seed)
@@ -56,7 +56,7 @@ def evaluate(
     from node.segmentation import evaluate as evaluation
     from node.segmentation.volume_plot import write_plot
 
-    config = configure(config_file, quiet=True).with_segmentation(mode=mode)
+    config = configure(config_file, quiet=True, as_caller=True).with_segmentation(mode=mode)
     cases = evaluation.labelled_cases(cases_dir)
     with progress_bar() as progress:
         scores = evaluation.evaluate(cases, _cascade(config), seed, progress)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from node.cli.account import act_as_owner
 from node.config import Config, load_config
 from node.config_sections import LogSection
 from node.log import set_up_log
@@ -27,9 +28,15 @@ JsonOption = click.option("--json", "as_json", is_flag=True, help="Print JSON, f
 StudyFolder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-def configure(config_file: Path | None, quiet: bool = False) -> Config:
-    """Load the config and set up the log; ``quiet`` logs errors only, for commands that print."""
+def configure(config_file: Path | None, quiet: bool = False, *, as_caller: bool = False) -> Config:
+    """Load the config, set up the log, and go on as the owner of node.folder if root runs the command.
+
+    ``quiet`` logs errors only, for commands that print. ``as_caller``: the command writes nothing into node.folder, and
+    goes on as whoever started it.
+    """
     config = load_config(config_file)
+    if not as_caller:
+        act_as_owner(config.folder)
     set_up_log(LogSection(level="error") if quiet else config.log)
     return config
 

@@ -47,7 +47,7 @@ def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) ->
     from node.series.select import Choice, select
     from node.series.vocabulary import load_vocabulary
 
-    section = configure(config_file, quiet=True).series
+    section = configure(config_file, quiet=True, as_caller=True).series
     choice = Choice(shortfall=section.shortfall)
     compare = _images if section.compare_images else None
     selection: Selection | None
@@ -130,7 +130,7 @@ def classify(source: Path | None, folder: Path | None, out: Path, config_file: P
 
     if (source is None) == (folder is None):
         raise click.UsageError("give either --csv or --dicom")
-    vocabulary = load_vocabulary(dict(configure(config_file, quiet=True).series.rules))
+    vocabulary = load_vocabulary(dict(configure(config_file, quiet=True, as_caller=True).series.rules))
     if source is not None:
         click.echo(f"{classify_csv(source, out, vocabulary)} descriptions classified: {out}")
     elif folder is not None:

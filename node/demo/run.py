@@ -151,7 +151,7 @@ def _running_node(out: Path, pacs: EmbeddedPacs, models: Path) -> Iterator[Desti
     section = build_config(settings).scp
     node = Destination("node", section.ae_title, section.host, section.port)
     with (folder / "node.log").open("wb") as log:
-        command = [sys.executable, "-m", "node", "serve", "--config", str(file)]
+        command = [sys.executable, "-P", "-m", "node", "serve", "--config", str(file)]
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             _wait_until_it_answers(node, process, folder)

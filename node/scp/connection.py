@@ -7,6 +7,7 @@ import queue
 import select
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,14 +19,40 @@ from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
 
 from node.scp.instance_identity import PARSE_ERRORS
+from node.scp.limits import ASSOCIATE_RQ_BYTES, TooMuchError, check_pdu
 
 log = structlog.get_logger()
 
-MAX_PDU_BYTES = 1 << 20  # no PDU is longer, neither A-ASSOCIATE-RQ nor the largest P-DATA-TF that can be configured
 _WAIT_SECONDS = 0.1
+_PIECE_BYTES = 1 << 16
+_LEAST_PDU_BYTES = 1 << 10  # for any PDU but P-DATA-TF and A-ASSOCIATE-RQ; those have four bytes
 _CLOSED_SECONDS = 0.001
 _TLS_HANDSHAKE = b"\x16\x03"  # how a TLS connection begins (RFC 8446 5.1); no PDU does
 _BEFORE_REQUEST = ("Sta1", "Sta2")  # PS3.8 9.2.2: idle; transport connection open, awaiting A-ASSOCIATE-RQ
+
+
+class CheckedDecoder:
+    """Decodes the PDUs of one association once `limits.check_pdu` has counted what they hold.
+
+    One thread at a time decodes: the objects of a PDU take many times the memory of its bytes. ``decode``: pynetdicom's
+    method that it replaces.
+    """
+
+    _lock = threading.Lock()
+
+    def __init__(self, decode: Callable[[bytearray], Any], association: Association) -> None:
+        self._decode = decode
+        self._association = association
+
+    def __call__(self, pdu: bytearray) -> Any:
+        """The PDU and its event. pynetdicom catches every exception, and aborts the association (A-ABORT)."""
+        try:
+            check_pdu(pdu)
+        except TooMuchError as error:
+            log.warning("association_aborted", reason=str(error), address=self._association.requestor.address)
+            raise
+        with self._lock:
+            return self._decode(pdu)
 
 
 class WakingQueue(queue.Queue[Any]):
@@ -87,14 +114,18 @@ class Connection(AssociationSocket):  # type: ignore[misc]
     """The socket of one association.
 
     pynetdicom polls its socket a thousand times a second; here its thread sleeps until the peer sends, or until `wake`
-    is called because there is something to send. A PDU is read in one piece instead of in pieces of 4 KiB; it must be
-    complete within ``timeout_seconds`` and no longer than `MAX_PDU_BYTES`, whatever length the peer announces. The
-    first PDU, A-ASSOCIATE-RQ, must be complete within the association's ``acse_timeout``, counted from the connection.
+    is called because there is something to send. A PDU must be complete within ``timeout_seconds`` and no longer than
+    ``max_pdu_bytes``, which is what the association negotiated; memory is taken as its bytes arrive, whatever length
+    the peer announces. The first PDU, A-ASSOCIATE-RQ, must be complete within the association's ``acse_timeout``,
+    counted from the connection, and has a limit of its own.
     """
 
-    def __init__(self, association: Association, connection: socket.socket, timeout_seconds: float) -> None:
+    def __init__(
+        self, association: Association, connection: socket.socket, timeout_seconds: float, max_pdu_bytes: int
+    ) -> None:
         super().__init__(association, client_socket=connection)
         self._timeout_seconds = timeout_seconds
+        self._max_pdu_bytes = max(max_pdu_bytes, _LEAST_PDU_BYTES)
         self._request_deadline = time.monotonic() + association.acse_timeout
         # without a time-out a peer that stops in the middle of a PDU blocks pynetdicom's reader for ever
         connection.settimeout(timeout_seconds)
@@ -131,28 +162,34 @@ class Connection(AssociationSocket):  # type: ignore[misc]
         Raises:
             OSError: the bytes did not arrive in time, or are more than a PDU may have.
         """
-        if nr_bytes > MAX_PDU_BYTES:
+        has_requested = self.assoc.dul.state_machine.current_state not in _BEFORE_REQUEST
+        if nr_bytes > (self._max_pdu_bytes if has_requested else ASSOCIATE_RQ_BYTES):
             log.warning("pdu_too_large", address=self.assoc.requestor.address, announced_bytes=nr_bytes)
             raise ConnectionError("the announced PDU is too large")
-        has_requested = self.assoc.dul.state_machine.current_state not in _BEFORE_REQUEST
         deadline = time.monotonic() + self._timeout_seconds if has_requested else self._request_deadline
-        content, count = bytearray(nr_bytes), 0
-        with memoryview(content) as view:
-            while count < nr_bytes:
-                remaining_seconds = deadline - time.monotonic()
-                if remaining_seconds <= 0:
-                    raise TimeoutError("the PDU was not whole in time")
-                self.socket.settimeout(remaining_seconds)
-                received = self.socket.recv_into(view[count:])
-                if not received:
-                    break
-                count += received
+        content, count = bytearray(min(nr_bytes, _PIECE_BYTES)), 0
+        while count < nr_bytes:
+            if count == len(content):
+                content.extend(bytes(min(nr_bytes - count, count)))
+            received = self._read_into(content, count, deadline)
+            if not received:
+                break
+            count += received
         self.socket.settimeout(self._timeout_seconds)
         if not has_requested and content.startswith(_TLS_HANDSHAKE):
             log.warning("peer_speaks_tls", address=self.assoc.requestor.address, reason="scp.tls is off")
             raise ConnectionError("the peer speaks TLS")
         del content[count:]
         return content
+
+    def _read_into(self, content: bytearray, start: int, deadline: float) -> int:
+        """Fill ``content`` from ``start`` with what has arrived; the count, 0 if the peer closed the connection."""
+        remaining_seconds = deadline - time.monotonic()
+        if remaining_seconds <= 0:
+            raise TimeoutError("the PDU was not whole in time")
+        self.socket.settimeout(remaining_seconds)
+        with memoryview(content) as view, view[start:] as rest:
+            return int(self.socket.recv_into(rest))
 
     def wake(self) -> None:
         """Let `ready` return at once."""

@@ -20,12 +20,13 @@ from node.config_sections import ScpSection, TlsSection
 from node.dicom.tls_profile import server_context
 from node.errors import ConfigError
 from node.metrics import Metrics
-from node.scp.arrival import StreamingProvider
 from node.scp.commitment import CommitmentHandler, commitment_context
-from node.scp.connection import ClosingStateMachine, Connection, MonotonicTimer, WakingQueue
+from node.scp.connection import CheckedDecoder, ClosingStateMachine, Connection, MonotonicTimer, WakingQueue
 from node.scp.handlers import STORAGE_SOP_CLASSES, StorageHandlers
+from node.scp.limits import SPARE_CONNECTIONS, MemoryBudget
 from node.scp.listener import ConnectionFilter, Listener, tell_validity
 from node.scp.observer import Observer, peer_of
+from node.scp.provider import StreamingProvider
 from node.study import Peer
 
 log = structlog.get_logger()
@@ -37,7 +38,6 @@ REQUEST_SECONDS = 10.0  # for A-ASSOCIATE-RQ on a new connection; scp.network_ti
 CALLING_NOT_ALLOWED = "the calling AE title is not in scp.calling_ae_titles"
 CALLED_WRONG = "the called AE title is not scp.ae_title"
 _LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)  # PS3.8 9.3.4: rejected-transient, by the provider, local-limit-exceeded
-_SPARE_CONNECTIONS = 64  # beyond max_associations, so that one peer too many gets an A-ASSOCIATE-RJ
 
 
 def _support_what_is_proposed(association: Association, others: list[PresentationContext]) -> None:
@@ -49,9 +49,12 @@ def _support_what_is_proposed(association: Association, others: list[Presentatio
     contexts besides storage.
     """
     first_proposed: dict[UID, list[UID]] = {}
+    known = {context.abstract_syntax for context in others}
     for context in association.requestor.primitive.presentation_context_definition_list:
+        if context.abstract_syntax in known:
+            continue
+        context.transfer_syntax = context.transfer_syntax[:1]  # of what will be rejected, too: it is kept in memory
         if context.abstract_syntax in STORAGE_SOP_CLASSES:
-            context.transfer_syntax = context.transfer_syntax[:1]
             first_proposed.setdefault(context.abstract_syntax, []).extend(context.transfer_syntax)
     association.acceptor.supported_contexts = [
         *others,
@@ -86,6 +89,7 @@ class Receiver:
         self._metrics = metrics
         self._tls = tls or TlsSection()
         self._commitment = commitment
+        self._report_memory = MemoryBudget()
         self._server: Listener | None = None
         self._thread: threading.Thread | None = None
         # pynetdicom does not close a socket that the peer closed first: `_clean_up` closes the sockets listed here
@@ -112,7 +116,7 @@ class Receiver:
         ae = AE(section.ae_title)
         ae.require_called_aet = True
         ae.require_calling_aet = list(section.calling_ae_titles)
-        most_connections = section.max_associations + _SPARE_CONNECTIONS
+        most_connections = section.max_associations + SPARE_CONNECTIONS
         ae.maximum_associations = 2 * most_connections  # never reached, as it counts silent connections, too
         ae.maximum_pdu_size = section.max_pdu_bytes
         ae.dimse_timeout = ae.network_timeout = section.network_timeout_seconds
@@ -201,12 +205,14 @@ class Receiver:
         """Replace the association's connection, timers and DIMSE provider by the node's, before its threads start."""
         dul, plain = association.dul, association.dul.socket.socket
         try:
-            connection = Connection(association, plain, self._section.network_timeout_seconds)
+            timeout_seconds, max_pdu_bytes = self._section.network_timeout_seconds, self._section.max_pdu_bytes
+            connection = Connection(association, plain, timeout_seconds, max_pdu_bytes)
         except OSError:  # no descriptors left, or the peer is gone
             plain.close()
             raise
         dul.event_queue.get_nowait()  # both connections put their event; one is enough
-        association.dimse = StreamingProvider(association, self._handlers.begin)
+        association.dimse = StreamingProvider(association, self._handlers.begin, self._report_memory)
+        dul._decode_pdu = CheckedDecoder(dul._decode_pdu, association)
         dul.socket = connection
         dul.state_machine = ClosingStateMachine(dul)
         dul.artim_timer = MonotonicTimer(association.acse_timeout)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from node.errors import ContentRefused
 from node.segmentation.volume import affine_of
+from node.segmentation.wheel_weights import verified_weights
 
 LEAST_BRAIN_ML = 400.0
 LARGEST_BRAIN_ML = 2500.0
@@ -29,12 +30,13 @@ def brain_mask(image: sitk.Image, name: str, device: str = "cpu") -> NDArray[np.
 
     Raises:
         ContentRefused: no brain was found, or its volume or shape is not that of a whole brain.
+        ModelPackError: the weights are not those of the pinned version.
     """
     array_xyz = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
     nifti = nibabel.Nifti1Image(np.asarray(array_xyz, np.float32), _LPS_TO_RAS @ affine_of(image))
     with torch.inference_mode():
         try:
-            _, mask, _ = BrainExtraction(no_gpu=device == "cpu").run(nifti)
+            _, mask, _ = _extraction(device).run(nifti)
         except (ValueError, RuntimeError, IndexError) as error:  # deepbet found no component
             raise ContentRefused(f"no brain found in {name} ({type(error).__name__})") from None
     found: NDArray[np.bool_] = np.asanyarray(mask.dataobj).transpose(2, 1, 0) > 0
@@ -45,6 +47,11 @@ def brain_mask(image: sitk.Image, name: str, device: str = "cpu") -> NDArray[np.
     if roundness < LEAST_ROUNDNESS:
         raise ContentRefused(f"what was found in {name} is no whole brain: too flat or too long ({roundness:.2f})")
     return found
+
+
+def _extraction(device: str) -> BrainExtraction:
+    weights = {name: verified_weights(f"data/models/{name}.pt") for name in ("model", "bbox_model")}
+    return BrainExtraction(no_gpu=device == "cpu", model_path=weights["model"], bbox_model_path=weights["bbox_model"])
 
 
 def _roundness(mask_zyx: NDArray[np.bool_], image: sitk.Image) -> float:

@@ -108,6 +108,7 @@ def pull(name: str, models_folder: Path, mirror: str = "", progress: Callable[[s
     """
     card = read_card(name)
     folder = models_folder / name
+    _make_folder(folder)
     for file in card.files:
         if progress:
             progress(file.path)
@@ -117,7 +118,25 @@ def pull(name: str, models_folder: Path, mirror: str = "", progress: Callable[[s
         target.parent.mkdir(parents=True, exist_ok=True)
         _fetch(card, file, target, mirror)
     _convert(card, folder)
+    _let_all_read(folder)
     return folder
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and those above it, open to all readers: a pack holds nothing that is secret."""
+    if not folder.parent.is_dir():
+        _make_folder(folder.parent)
+    if not folder.is_dir():
+        folder.mkdir()
+        folder.chmod(0o755)
+
+
+def _let_all_read(folder: Path) -> None:
+    """Let every account read the pack, whatever the umask: whoever installs it, the service's account uses it."""
+    for path in (folder, *folder.rglob("*")):
+        wanted = 0o755 if path.is_dir() else 0o644
+        if path.stat().st_mode & wanted != wanted:
+            path.chmod(wanted)
 
 
 def _fetch(card: Card, file: PackFile, target: Path, mirror: str) -> None:
@@ -205,10 +224,16 @@ def load_weights(card: Card, models_folder: Path) -> dict[str, dict[str, Tensor]
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not is_installed(card.name, models_folder):
-        raise ModelPackError(f"model pack {card.name} is not installed; run: glionode models pull {card.name}")
+    weights_file = models_folder / card.name / _WEIGHTS
     try:
-        tensors = load_file(models_folder / card.name / _WEIGHTS)
+        weights_file.open("rb").close()  # safetensors says of a file that it may not read that there is none
+    except FileNotFoundError:
+        text = f"model pack {card.name} is not installed; run: glionode models pull {card.name}"
+        raise ModelPackError(text) from None
+    except OSError as error:
+        raise ModelPackError(_unreadable(card.name, weights_file, error)) from None
+    try:
+        tensors = load_file(weights_file)
     except SafetensorError as error:
         raise ModelPackError(f"model pack {card.name}: {_WEIGHTS} cannot be read: {error}") from None
     _check_digest(card, tensors)
@@ -217,6 +242,11 @@ def load_weights(card: Card, models_folder: Path) -> dict[str, dict[str, Tensor]
         net, _, layer = name.partition("/")
         weights[net][layer] = tensor
     return weights
+
+
+def _unreadable(name: str, file: Path, error: OSError) -> str:
+    cure = f"; run: chmod -R a+rX {file.parent}" if isinstance(error, PermissionError) else ""
+    return f"model pack {name}: {file}: {error.strerror}{cure}"
 
 
 def load_networks(
@@ -242,8 +272,13 @@ def verify(name: str, models_folder: Path) -> None:
     card = read_card(name)
     for file in card.files:
         target = models_folder / name / file.path
-        if not target.is_file():
-            raise ModelPackError(f"model pack {name}: {file.path} is missing; run: glionode models pull {name}")
-        if _sha256(target) != file.sha256:
+        try:
+            found = _sha256(target)
+        except FileNotFoundError:
+            text = f"model pack {name}: {file.path} is missing; run: glionode models pull {name}"
+            raise ModelPackError(text) from None
+        except OSError as error:
+            raise ModelPackError(_unreadable(name, target, error)) from None
+        if found != file.sha256:
             raise ModelPackError(f"model pack {name}: {file.path} differs from the card")
     load_networks(card, models_folder)

@@ -51,7 +51,7 @@ def label_map(exam: ExamSegmentation) -> NDArray[np.uint8]:
 
 def read_masks(folder: Path) -> dict[str, NDArray[np.bool_]]:
     """Region to mask, ``[z, y, x]``, as ``write_regions`` wrote them."""
-    with np.load(folder / REGIONS_FILE) as stored:
+    with np.load(folder / REGIONS_FILE, allow_pickle=False) as stored:
         shape = tuple(int(n) for n in stored["shape"])
         count = int(np.prod(shape))
         return {region: np.unpackbits(stored[region], count=count).reshape(shape).astype(bool) for region in REGIONS}

@@ -52,22 +52,21 @@ def data_pdu(content: bytes, *, is_command: bool, is_last: bool, context_id: int
 def store_rq(sop_instance_uid: str, sop_class_uid: str = MRImageStorage) -> bytes:
     """The command set of a C-STORE request, in one PDU."""
     return data_pdu(
-        _command(
-            0x0001, 0x0001, AffectedSOPClassUID=sop_class_uid, AffectedSOPInstanceUID=sop_instance_uid, Priority=0
-        ),
+        command(0x0001, 0x0001, AffectedSOPClassUID=sop_class_uid, AffectedSOPInstanceUID=sop_instance_uid, Priority=0),
         is_command=True,
         is_last=True,
     )
 
 
-def _command(command_field: int, data_set_type: int, **more: object) -> bytes:
-    command = Dataset()
-    command.CommandGroupLength = 0
+def command(command_field: int, data_set_type: int, **more: object) -> bytes:
+    """An encoded command set (PS3.7 6.3.1)."""
+    content = Dataset()
+    content.CommandGroupLength = 0
     for keyword, value in more.items():
-        setattr(command, keyword, value)
-    command.CommandField, command.MessageID, command.CommandDataSetType = command_field, 1, data_set_type
-    command.CommandGroupLength = len(encode(command, True, True)) - 12
-    return encode(command, True, True)
+        setattr(content, keyword, value)
+    content.CommandField, content.MessageID, content.CommandDataSetType = command_field, 1, data_set_type
+    content.CommandGroupLength = len(encode(content, True, True)) - 12
+    return encode(content, True, True)
 
 
 class RawPeer:
@@ -106,8 +105,8 @@ class RawPeer:
 
     def echo(self) -> int:
         """The status answered to a C-ECHO."""
-        command = _command(0x0030, 0x0101, AffectedSOPClassUID=Verification)
-        self.connection.sendall(data_pdu(command, is_command=True, is_last=True, context_id=_ECHO))
+        content = command(0x0030, 0x0101, AffectedSOPClassUID=Verification)
+        self.connection.sendall(data_pdu(content, is_command=True, is_last=True, context_id=_ECHO))
         return self.read_status()
 
     def read_status(self) -> int:

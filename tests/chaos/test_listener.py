@@ -27,9 +27,9 @@ from pynetdicom.sop_class import Verification
 from raw_peer import RawPeer, associate_rq, data_pdu, store_rq
 from receiver_node import SECONDS, ReceiverNode, nothing_left
 
-from node.scp.arrival import StreamingProvider
 from node.scp.handlers import STORAGE_SOP_CLASSES
 from node.scp.listener import ConnectionFilter
+from node.scp.provider import StreamingProvider
 from node.scu.association import keep_responses
 from node.scu.store import echo, send_instances
 from node.study import Destination
@@ -189,7 +189,7 @@ def test_association_whose_thread_dies_leaves_nothing(run_node, monkeypatch):
         raise RuntimeError
 
     with nothing_left(node):
-        monkeypatch.setattr("node.scp.arrival.StreamingProvider.get_msg", fail)
+        monkeypatch.setattr("node.scp.provider.StreamingProvider.get_msg", fail)
         peer = RawPeer(node.destination)
         peer.wait_for_abort()
         peer.connection.close()

@@ -555,9 +555,10 @@ def _store_in_a_context_that_was_not_accepted(node):
 
 @pytest.mark.slow
 def test_bench_prints_every_table(monkeypatch):
-    """``bench receive`` compares each receiver over one and four associations, and shows memory at five points and at
-    one large instance."""
+    """``bench receive`` compares each receiver over one and four associations, and shows memory at five points, at
+    one large instance, and under attack."""
     monkeypatch.setattr("glionode_bench.receive.SLICES", 12)
+    monkeypatch.setattr("glionode_bench.attack.ATTACKS", ("PDUs without their last byte",))
     result = run_glionode("bench", "receive", "--instances", "40", "--mebibytes", "5")
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
@@ -565,3 +566,5 @@ def test_bench_prints_every_table(monkeypatch):
     first = [row.split("│")[1].strip() for row in rows]
     assert "40" in first
     assert "5" in first
+    assert "PDUs without their last byte" in first
+    assert "bound: 184 MiB" in result.stdout

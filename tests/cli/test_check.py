@@ -22,6 +22,7 @@ from node.study import Destination
 
 PARTS = (
     "config",
+    "files",
     "series.rules",
     "scp.port",
     "web.port",

@@ -43,6 +43,7 @@ from node.metrics import Metrics
 from node.scp.arrival import ArrivingDataSet, StoreRequest
 from node.scp.handlers import StorageHandlers
 from node.scp.instance_identity import read_identity
+from node.scp.limits import MemoryBudget
 from node.scp.spool import Spool
 
 SOP = sop_instance_uid(1)
@@ -68,7 +69,7 @@ class Harness:
     ):
         """The status of the response to a C-STORE of the data set in ``content``, which comes in two fragments."""
         request = StoreRequest(MRImageStorage, sop_instance_uid, abstract_syntax, transfer_syntax)
-        data_set = ArrivingDataSet(lambda: self.handlers.begin(request))
+        data_set = ArrivingDataSet(lambda: self.handlers.begin(request), MemoryBudget())
         encoded = data_set_bytes(content)
         for fragment in (encoded[:100], encoded[100:]):
             data_set.write(fragment)
@@ -258,7 +259,7 @@ def test_file_meta_is_what_pynetdicom_would_write(uid):
 def test_store_without_data_set_is_refused(harness):
     """A C-STORE without any data set is refused."""
     request = StoreRequest(MRImageStorage, SOP, MRImageStorage, PLAIN)
-    data_set = ArrivingDataSet(lambda: harness.handlers.begin(request))
+    data_set = ArrivingDataSet(lambda: harness.handlers.begin(request), MemoryBudget())
     assert (
         harness.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set), assoc=None)) == 0xC010
     )
@@ -390,7 +391,7 @@ def test_broken_file_under_the_name_is_a_conflict(harness, content):
 def test_sop_class_that_is_not_stored_is_refused(harness):
     """A C-STORE in a presentation context of another service, Verification, is refused as not supported."""
     request = StoreRequest(Verification, SOP, Verification, PLAIN)
-    data_set = ArrivingDataSet(lambda: harness.handlers.begin(request))
+    data_set = ArrivingDataSet(lambda: harness.handlers.begin(request), MemoryBudget())
     data_set.write(data_set_bytes(GOOD))
     assert (
         harness.handlers.handle_store(SimpleNamespace(request=SimpleNamespace(DataSet=data_set), assoc=None)) == 0x0122

@@ -320,6 +320,34 @@ def test_answer_that_does_not_say_stored_is_checked(files, answer, is_held):
     assert query == f"/dicom-web/studies/{STUDY}/series/{SERIES}/instances?SOPInstanceUID={FIRST}"
 
 
+def test_names_and_addresses_of_an_answer_are_not_followed(files, tmp_path, monkeypatch):
+    """A file name, a path or an address in an answer, or an entity of its XML, is neither written nor asked for."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2", encoding="utf-8")
+    headers = {
+        "Content-Disposition": 'attachment; filename="../HOLE"',
+        "Content-Location": secret.as_uri(),
+        "Link": f"<{secret.as_uri()}>; rel=next",
+    }
+    entity = f'<!DOCTYPE a [<!ENTITY x SYSTEM "{secret.as_uri()}">]><NativeDicomModel>&x;</NativeDicomModel>'
+    answers = [
+        Answer(200, stored(FIRST, RetrieveURL=secret.as_uri()), JSON, headers),
+        Answer(200, entity.encode(), XML, headers),
+    ]
+    with service(answers) as server, capture_logs() as events:
+        one, other = store_instances(destination(server), files, SECONDS)
+    assert (one.is_delivered, other.is_delivered) == (True, False)
+    assert "hunter2" not in f"{other.reason} {events}"
+    assert {path.partition("?")[0] for _, path, _ in server.requests} == {
+        "/dicom-web/studies",
+        f"/dicom-web/studies/{STUDY}/series/{SERIES}/instances",
+    }
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert not list(tmp_path.rglob("HOLE*"))
+
+
 def test_service_down_is_retryable(files):
     """A closed port leaves every file retryable, and the reason names the host, not the URL."""
     url = f"http://user:geheim@127.0.0.1:{free_port()}/secret-path"

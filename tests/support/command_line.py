@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import structlog
 from click.testing import CliRunner, Result
@@ -15,9 +16,11 @@ _SILENCED = ("pynetdicom", "pydicom", "highdicom", "dicom2nifti")  # by the comm
 def run_glionode(*arguments: object, env: dict[str, str] | None = None) -> Result:
     """Run a command. ``exit_code`` and ``output`` as a shell sees them; an exception that escapes fails the test."""
     levels = {name: logging.getLogger(name).level for name in _SILENCED}
+    umask = os.umask(0o022)
     try:
         result = CliRunner(env=env).invoke(glionode, [str(argument) for argument in arguments])
     finally:
+        os.umask(umask)
         structlog.reset_defaults()
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
