@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from node.config import Config
-from node.errors import EngineError
-from node.processing.request_sequence import digest_of, judged, successor_id
+from node.errors import UnreadableRecordError
+from node.processing.request_sequence import digest_of, judged, study_of, successor_id
 from node.scp.spool import Spool
 from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
 from node.workflow.states import CRASHED_TOO_OFTEN, DeliveryState, DeliveryStatus, PublishedState, StudyState
@@ -67,7 +67,7 @@ def read_study_statuses(config: Config, client: WorkflowClient | None = None) ->
     try:
         requests: dict[str, list[WorkflowRecord]] = {}
         for record in own.workflows("process"):
-            requests.setdefault(record.attributes["study_instance_uid"], []).append(record)
+            requests.setdefault(study_of(record), []).append(record)
         deliveries = _by_processing(own.workflows("deliver"))
     finally:
         if client is None:
@@ -99,8 +99,7 @@ def _status(
     ids = {each.workflow_id for each in records}
     *earlier, record = [each for each in records if successor_id(each) not in ids] or records
     children = deliveries.get(WorkflowId.parse(record.workflow_id), {})
-    published = _state(record)
-    state, reason = _known(StudyState, published, record), published.reason
+    state, reason = _known(StudyState, _state(record), record)
     if record.engine_status == "DELAYED" and earlier:
         state, reason = StudyState.WAITING, _state(earlier[-1]).reason
     statuses = {name: _delivery_status(child) for name, child in children.items()}
@@ -114,10 +113,18 @@ def _status(
         since=max([record.updated, *(child.updated for child in children.values())]),
         deliveries=statuses,
         ordered=record.created,
-        kind=record.output.get("kind") if isinstance(record.output, dict) else None,
+        kind=_kind(record),
         folder=digest_of(record),
         judged=judged(records),
     )
+
+
+def _kind(record: WorkflowRecord) -> str | None:
+    """Class name of the error with whose text the workflow ended."""
+    if record.unreadable is not None:
+        return UnreadableRecordError.__name__
+    kind = record.output.get("kind") if isinstance(record.output, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def _after_deliveries(statuses: list[DeliveryStatus]) -> tuple[StudyState, str | None]:
@@ -134,27 +141,27 @@ def _after_deliveries(statuses: list[DeliveryStatus]) -> tuple[StudyState, str |
 
 
 def _delivery_status(record: WorkflowRecord) -> DeliveryStatus:
-    published = _state(record)
-    return DeliveryStatus(_known(DeliveryState, published, record), published.reason)
+    return DeliveryStatus(*_known(DeliveryState, _state(record), record))
 
 
-def _known(states: type[S], published: PublishedState, record: WorkflowRecord) -> S:
-    """The published state as one of ``states``.
-
-    Raises:
-        EngineError: this version knows no such state.
-    """
-    try:
-        return states(published.state)
-    except ValueError:
-        text = f"workflow {record.workflow_id} has the state '{published.state}', which this version does not know"
-        raise EngineError(f"engine.database: {text}") from None
+def _known(states: type[S], published: PublishedState, record: WorkflowRecord) -> tuple[S, str | None]:
+    """The published state as one of ``states``; one that this version does not know is a failure that names it."""
+    if published.state in list(states):
+        return states(published.state), published.reason
+    text = f"workflow {record.workflow_id} has the state '{published.state}', which this version does not know"
+    return states("failed"), f"engine.database: {text}"
 
 
 def _state(record: WorkflowRecord) -> PublishedState:
     """The state and reason that a running workflow published last, or with which a workflow ended."""
+    if record.unreadable is not None:
+        return PublishedState(StudyState.FAILED, record.unreadable)
     if record.engine_status == "SUCCESS":
-        return PublishedState(str(record.output["state"]), record.output["reason"])
+        try:
+            return PublishedState.from_message(record.output if isinstance(record.output, dict) else None)
+        except ValueError:
+            text = f"engine.database: workflow {record.workflow_id}: workflow_output.output holds no state"
+            return PublishedState(StudyState.FAILED, text)
     if record.engine_status in ACTIVE:
         return record.state or PublishedState(StudyState.STABLE)
     if record.engine_status == "CANCELLED":
