@@ -27,6 +27,13 @@ def _check_network(value: str) -> str:
     return value
 
 
+def _check_level(value: str | int) -> str | int:
+    """A named level, or the number by which studies are begun in ascending order."""
+    if value in ("urgent", "high", "normal", "low") or (isinstance(value, int) and 1 <= value <= 1000):
+        return value
+    raise ValueError("neither urgent, high, normal or low, nor a whole number from 1 to 1000")
+
+
 Network = Annotated[str, AfterValidator(_check_network)]
 AeTitle = Annotated[str, AfterValidator(_check_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -166,6 +173,21 @@ class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["console", "json"] = "console"
     hide_uids: bool = False
+
+
+class PrioritySection(Section):
+    """One rule about which studies are processed first: a level, and the conditions that must all hold."""
+
+    level: Annotated[str | int, AfterValidator(_check_level)]
+    calling_ae_titles: tuple[AeTitle, ...] = ()
+    requested_procedure_priority: tuple[Literal["STAT", "HIGH", "ROUTINE", "MEDIUM", "LOW"], ...] = ()
+    words: tuple[Annotated[str, Field(pattern=r"\w")], ...] = ()
+
+    @model_validator(mode="after")
+    def _check_conditions(self) -> PrioritySection:
+        if not (self.calling_ae_titles or self.requested_procedure_priority or self.words):
+            raise ValueError("a rule needs calling_ae_titles, requested_procedure_priority or words")
+        return self
 
 
 class DestinationSection(Section):

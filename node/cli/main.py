@@ -21,6 +21,7 @@ from node import __version__
 from node.cli.database import migrate_database
 from node.cli.method import evaluate, segment
 from node.cli.options import ConfigOption, StudyFolder, configure, progress_bar
+from node.cli.priority import priority
 from node.cli.series import classify, series
 from node.cli.spool import spool
 from node.cli.studies import cancel, retry, send, show, studies
@@ -71,8 +72,9 @@ def glionode() -> None:
     """PACS integration node for brain-tumour MR: receive, select, segment, report."""
 
 
-for command in (segment, evaluate, series, classify, studies, show, retry, cancel, send, spool, migrate_database):
+for command in (segment, evaluate, series, classify, studies, show, retry, cancel, priority, send, spool):
     glionode.add_command(command)
+glionode.add_command(migrate_database)
 
 
 def _mirror(config: Config) -> str:

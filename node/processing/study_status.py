@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from node.config import Config
 from node.errors import UnreadableRecordError
 from node.processing.request_sequence import digest_of, judged, study_of, successor_id
+from node.processing.waiting import Waiting, waiting_places
 from node.scp.spool import Spool
 from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
 from node.workflow.states import CRASHED_TOO_OFTEN, DeliveryState, DeliveryStatus, PublishedState, StudyState
@@ -32,6 +33,7 @@ class StudyStatus:
         ordered: when the workflow was enqueued; None: not yet.
         kind: class name of the error whose text is the reason.
         folder: name of the results' folder in ``work/``.
+        waiting: its place in the queue, if no worker has begun it.
         judged: digests of the sets of instances that were judged; not part of `as_dict`.
     """
 
@@ -44,7 +46,13 @@ class StudyStatus:
     ordered: datetime | None = None
     kind: str | None = None
     folder: str | None = None
+    waiting: Waiting | None = None
     judged: frozenset[str] = frozenset()
+
+    @property
+    def remark(self) -> str:
+        """For humans: the reason, or the place in the queue."""
+        return self.reason or ("" if self.waiting is None else str(self.waiting))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; stable: keys are only ever added."""
@@ -58,6 +66,7 @@ class StudyStatus:
             "ordered": None if self.ordered is None else self.ordered.isoformat(),
             "kind": self.kind,
             "folder": self.folder,
+            "waiting": None if self.waiting is None else asdict(self.waiting),
         }
 
 
@@ -66,13 +75,16 @@ def read_study_statuses(config: Config, client: WorkflowClient | None = None) ->
     own = client or WorkflowClient(config)
     try:
         requests: dict[str, list[WorkflowRecord]] = {}
-        for record in own.workflows("process"):
+        processed = own.workflows("process")
+        for record in processed:
             requests.setdefault(study_of(record), []).append(record)
         deliveries = _by_processing(own.workflows("deliver"))
+        places = waiting_places(own, processed)
     finally:
         if client is None:
             own.close()
-    statuses = [_status(uid, records, deliveries) for uid, records in requests.items()]
+    found = [_status(uid, records, deliveries) for uid, records in requests.items()]
+    statuses = [replace(each, waiting=places.get(each.workflow_id or "")) for each in found]
     spool = Spool(config.spool_folder)
     for uid in spool.studies():
         if uid not in requests:

@@ -22,8 +22,10 @@ from node.errors import EngineError
 from node.workflow.crash_counter import CrashCounter
 from node.workflow.durable import DurableSteps, DurableWork
 from node.workflow.migration import Migrated, migrate
+from node.workflow.queue_priority import change_waiting, step_seconds
 from node.workflow.record_format import remove_unreadable_schedules, require_current_records
 from node.workflow.serialization import engine_serializer
+from node.workflow.states import NORMAL_PRIORITY
 from node.workflow.study_index import STUDY_ATTRIBUTE, StudyIndex
 from node.workflow.tables import ACTIVE_STATUSES, ENGINE_APPLICATION, is_sqlite, open_tables
 from node.workflow.takeover import Heartbeat, watching_others
@@ -181,6 +183,7 @@ class WorkflowClient:
     def __init__(self, config: Config) -> None:
         from dbos import DBOS, DBOSClient
 
+        self._config = config
         with _database_errors():
             config.folder.mkdir(parents=True, exist_ok=True)
             # the engine's client creates no tables, and no worker may have run yet
@@ -198,10 +201,20 @@ class WorkflowClient:
         self._client.destroy()
 
     def enqueue(
-        self, queue: str, name: str, workflow_id: str, *arguments: Any, attributes: Mapping[str, str] | None = None
+        self,
+        queue: str,
+        name: str,
+        workflow_id: str,
+        *arguments: Any,
+        attributes: Mapping[str, str] | None = None,
+        priority: int = NORMAL_PRIORITY,
     ) -> None:
-        """Enqueue a workflow, once for each id; ``attributes`` are listed without reading the workflow's arguments."""
+        """Enqueue a workflow, once for each id; ``attributes`` are listed without reading the workflow's arguments.
+
+        ``priority``: workflows of lower numbers are begun first.
+        """
         options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
+        options["priority"] = priority
         options["attributes"] = dict(attributes or {})
         with _database_errors():
             self._client.enqueue(options, *arguments)
@@ -210,6 +223,16 @@ class WorkflowClient:
         """Add to the attributes of a workflow."""
         with _database_errors():
             self._client.update_workflow_attributes(workflow_id, dict(attributes), merge=True)
+
+    def change_priority(self, workflow_id: str, priority: int) -> bool:
+        """Give a waiting workflow another priority; False if it does not wait."""
+        with _database_errors():
+            return change_waiting(self._config, workflow_id, priority)
+
+    def step_seconds(self, workflow_ids: list[str], names: tuple[str, ...]) -> dict[str, float]:
+        """How long the finished steps called ``names`` of each workflow took together, by workflow id."""
+        with _database_errors():
+            return step_seconds(self._config, workflow_ids, names)
 
     def send(self, workflow_id: str, topic: str, message: Any, key: str) -> None:
         """Send a message to a workflow, which ``receive``s it; once for each ``key``."""

@@ -2,7 +2,7 @@
 
 Rows of the engine's table are read where the engine's interface would read all workflows to find a few. They are
 written in two places only: by the migration of records, and where a waiting workflow gets another priority
-(`priority`), for which the engine has no interface.
+(`queue_priority`), for which the engine has no interface.
 """
 
 from __future__ import annotations
