@@ -27,6 +27,7 @@ from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
 from node.processing.pack_support import require_methods
 from node.processing.pipeline import Pipeline
+from node.processing.request_sequence import study_of
 from node.series.vocabulary import load_vocabulary
 from node.workflow.database_access import database_exists, database_name
 from node.workflow.engine import NOTICE_QUEUE, WorkflowClient
@@ -148,7 +149,7 @@ def _notify_of_crashes(config: Config, workflow_id: str, reason: str) -> None:
         with closing(WorkflowClient(config)) as client:
             for record in client.workflows("process", prefix=workflow_id):
                 if record.workflow_id == workflow_id:
-                    arguments = ("failed", record.attributes["study_instance_uid"], reason)
+                    arguments = ("failed", study_of(record), reason)
                     # one notice, however often this is called
                     notice = WorkflowId.parse(workflow_id).notice_of(StudyState.FAILED)
                     client.enqueue(NOTICE_QUEUE, "notice", str(notice), *arguments, attributes=record.attributes)

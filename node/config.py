@@ -22,6 +22,7 @@ from node.config_sections import (
     ModelsSection,
     NodeSection,
     NotifySection,
+    PrioritySection,
     RetentionSection,
     ScpSection,
     Section,
@@ -54,6 +55,7 @@ class Config(Section):
     web: WebSection = WebSection()
     log: LogSection = LogSection()
     destination: tuple[DestinationSection, ...] = ()
+    priority: tuple[PrioritySection, ...] = ()
 
     def with_segmentation(self, **changes: str | None) -> Config:
         """A config with other values in [segmentation]; None leaves a value as it is.

@@ -39,6 +39,13 @@ def _check_web_host(value: str) -> str:
         return value.lower()
 
 
+def _check_level(value: str | int) -> str | int:
+    """A named level, or the number by which studies are begun in ascending order."""
+    if value in ("urgent", "high", "normal", "low") or (isinstance(value, int) and 1 <= value <= 1000):
+        return value
+    raise ValueError("neither urgent, high, normal or low, nor a whole number from 1 to 1000")
+
+
 Network = Annotated[str, AfterValidator(_check_network)]
 AeTitle = Annotated[str, AfterValidator(_check_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -204,6 +211,21 @@ class LogSection(Section):
 
 _DICOM_KEYS = {"ae_title", "host", "port", "tls", "commitment", "commitment_ae_title", "commitment_addresses"}
 _WEB_KEYS = {"url", "user", "password_file", "token_file"}
+
+
+class PrioritySection(Section):
+    """One rule about which studies are processed first: a level, and the conditions that must all hold."""
+
+    level: Annotated[str | int, AfterValidator(_check_level)]
+    calling_ae_titles: tuple[AeTitle, ...] = ()
+    requested_procedure_priority: tuple[Literal["STAT", "HIGH", "ROUTINE", "MEDIUM", "LOW"], ...] = ()
+    words: tuple[Annotated[str, Field(pattern=r"\w")], ...] = ()
+
+    @model_validator(mode="after")
+    def _check_conditions(self) -> PrioritySection:
+        if not (self.calling_ae_titles or self.requested_procedure_priority or self.words):
+            raise ValueError("a rule needs calling_ae_titles, requested_procedure_priority or words")
+        return self
 
 
 class DestinationSection(Section):

@@ -15,6 +15,7 @@
      └── RetryableError         the same input may succeed later                           exit 1
           ├── StorageError          an existing file cannot be read now: disk or share
           ├── EngineError           the workflow engine's database does not answer
+          │    └── UnreadableRecordError   a record in that database is not one that glionode wrote
           ├── ModelPackError        weights missing, unverifiable or unreachable
           ├── DeliveryError         a destination did not accept a result
           ├── CommitmentReportError a peer's report of storage commitment cannot be read
@@ -93,6 +94,10 @@ class StorageError(RetryableError):
 
 class EngineError(RetryableError):
     """The workflow engine's database does not answer, or refuses the request."""
+
+
+class UnreadableRecordError(EngineError):
+    """A record in the engine's database is not one that glionode wrote; the text names workflow and column."""
 
 
 class ModelPackError(RetryableError):

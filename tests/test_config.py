@@ -10,14 +10,14 @@ import pytest
 from pydantic import BaseModel
 
 from node.config import Config, build_config, load_config
-from node.config_sections import DestinationSection
+from node.config_sections import DestinationSection, PrioritySection
 from node.errors import ConfigError
 from node.series.vocabulary import load_vocabulary
 from node.study import Destination, WebDestination
 
 FILE = Path(__file__).parents[1] / "config.toml"
 SECTIONS: dict[str, type[BaseModel]] = {
-    name: DestinationSection if name == "destination" else field.annotation
+    name: {"destination": DestinationSection, "priority": PrioritySection}.get(name, field.annotation)
     for name, field in Config.model_fields.items()
 }
 
@@ -46,7 +46,7 @@ def test_config_file_documents_every_setting():
     values = documented()
     assert set(values) == set(SECTIONS)
     for name, section in SECTIONS.items():
-        keys = set().union(*values[name]) if name == "destination" else set(values[name])
+        keys = set().union(*values[name]) if name in ("destination", "priority") else set(values[name])
         assert keys == set(section.model_fields), name
 
 
@@ -96,6 +96,12 @@ def test_config_file_names_the_groups_of_series_rules():
         ("[engine]\ndatabase = 'mysql://host/name'", "engine.database"),
         ("[scp]\nallowed_addresses = ['10.1.2']", "scp.allowed_addresses.0"),
         ("[[destination]]\nname = 'pacs'", "destination.0: Value error, ae_title is missing"),
+        ("[[priority]]\nlevel = 'soon'\nwords = ['stroke']", "priority.0.level: Value error, neither urgent"),
+        ("[[priority]]\nlevel = 0\nwords = ['stroke']", "priority.0.level: Value error, neither urgent"),
+        ("[[priority]]\nlevel = 'high'", "priority.0: Value error, a rule needs"),
+        ("[[priority]]\nwords = ['stroke']", "priority.0.level: Field required"),
+        ("[[priority]]\nlevel = 1\nwords = ['?']", "priority.0.words.0"),
+        ("[[priority]]\nlevel = 1\nrequested_procedure_priority = ['stat']", "priority.0.requested_procedure"),
         ("[[destination]]\nname = 'a b'\nae_title = 'A'\nhost = 'h'\nport = 1", "destination.0.name"),
         ("[[destination]]\nname = 'web'\nprotocol = 'dicomweb'", "destination.0: Value error, url is missing"),
         (

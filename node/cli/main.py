@@ -20,9 +20,11 @@ from rich.text import Text
 
 from node import __version__
 from node.cli.account import UMASK, act_as_owner
+from node.cli.database import migrate_database
 from node.cli.file_access import weak_files
 from node.cli.method import evaluate, segment
 from node.cli.options import ConfigOption, StudyFolder, configure, progress_bar
+from node.cli.priority import priority
 from node.cli.series import classify, series
 from node.cli.spool import spool
 from node.cli.studies import cancel, retry, send, show, studies
@@ -74,8 +76,9 @@ def glionode() -> None:
     """PACS integration node for brain-tumour MR: receive, select, segment, report."""
 
 
-for command in (segment, evaluate, series, classify, studies, show, retry, cancel, send, spool):
+for command in (segment, evaluate, series, classify, studies, show, retry, cancel, priority, send, spool):
     glionode.add_command(command)
+glionode.add_command(migrate_database)
 
 
 def _mirror(config: Config) -> str:

@@ -38,7 +38,7 @@ def studies(as_json: bool, config_file: Path | None) -> None:
         return
     table = Table("study", "state", "since", "reason")
     for line in lines:
-        table.add_row(line.study_instance_uid, line.state, f"{line.since:%Y-%m-%d %H:%M:%S}", Text(line.reason or ""))
+        table.add_row(line.study_instance_uid, line.state, f"{line.since:%Y-%m-%d %H:%M:%S}", Text(line.remark))
     Console().print(table)
 
 
@@ -59,7 +59,7 @@ def show(study_instance_uid: str, config_file: Path | None) -> None:
     from node.processing.study_status import read_history, read_study_statuses
 
     config = configure(config_file, quiet=True)
-    with _ledger(config, study_instance_uid) as client:
+    with study_ledger(config, study_instance_uid) as client:
         found = [line for line in read_study_statuses(config, client) if line.study_instance_uid == study_instance_uid]
         if not found:
             raise StudyError(f"no study {study_instance_uid}")
@@ -78,10 +78,15 @@ def _result(file: Path) -> Any:
 
 
 @contextmanager
-def _ledger(config: Config, study_instance_uid: str) -> Iterator[WorkflowClient]:
-    from node.processing.study_ledger import open_ledger
+def study_ledger(config: Config, study_instance_uid: str) -> Iterator[WorkflowClient]:
+    """The database of a node that has received studies.
 
-    with open_ledger(config) as client:
+    Raises:
+        StudyError: it has received none, so not this one either.
+        EngineError: the database is missing although there are studies, or cannot be used.
+    """
+
+    with openstudy_ledger(config) as client:
         if client is None:
             raise StudyError(f"no study {study_instance_uid}: this node has received none yet")
         yield client
@@ -117,7 +122,7 @@ def retry(study_instance_uid: str, use: dict[Contrast, str], config_file: Path |
     from node.processing.dispatcher import StudyDispatcher
 
     config = configure(config_file, quiet=True)
-    with _ledger(config, study_instance_uid) as client:
+    with study_ledger(config, study_instance_uid) as client:
         workflow_id = StudyDispatcher(config, client, Metrics()).retry(study_instance_uid, use)
     click.echo(f"ordered again: {workflow_id}")
 
@@ -134,7 +139,7 @@ def cancel(study_instance_uid: str, config_file: Path | None) -> None:
     from node.processing.dispatcher import StudyDispatcher
 
     config = configure(config_file, quiet=True)
-    with _ledger(config, study_instance_uid) as client:
+    with study_ledger(config, study_instance_uid) as client:
         for workflow_id in StudyDispatcher(config, client, Metrics()).cancel(study_instance_uid):
             click.echo(f"cancelled: {workflow_id}")
 

@@ -10,6 +10,7 @@ import structlog
 from node.config import Config
 from node.errors import RefusedError, StorageError, StudyError
 from node.metrics import Metrics
+from node.processing.priority import study_priority
 from node.processing.report_anew import with_own_words
 from node.processing.request import (
     ProcessingRequest,
@@ -148,7 +149,9 @@ class StudyDispatcher:
         # with the creation time of existing results, new results have equal bytes under the same UIDs
         request = with_first_creation_time(request, folder)
         attributes = request_attributes(request)
-        self._client.enqueue(STUDY_QUEUE, "process", workflow_id, request.as_json(), str(folder), attributes=attributes)
+        priority = study_priority(self._config, request.folder, records)
+        arguments = (request.as_json(), str(folder))
+        self._client.enqueue(STUDY_QUEUE, "process", workflow_id, *arguments, attributes=attributes, priority=priority)
         self._metrics.studies.inc()
         log.info("study_started", study_instance_uid=request.study_instance_uid, workflow_id=workflow_id)
         return workflow_id

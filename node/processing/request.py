@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 
 from node.config import Config
 from node.dicom import uids
-from node.errors import RefusedError, SelectionRefused, SelectionUndecided
+from node.errors import RefusedError, SelectionRefused, SelectionUndecided, UnreadableRecordError
 from node.series.by_images import Compare
 from node.series.headers import read_study
 from node.series.select import Choice, select
 from node.series.vocabulary import load_vocabulary
 from node.study import Contrast, Selection, Series, Study
+from node.workflow.serialization import why_invalid
 
 WhyUnusable = Callable[[Series], str | None]
 """Why a series cannot become a volume, as its pixels show; None if it can."""
@@ -70,8 +71,15 @@ class ProcessingRequest:
 
     @staticmethod
     def from_json(text: str) -> ProcessingRequest:
-        """The request that ``as_json`` of this or an earlier version wrote; unknown keys are ignored."""
-        return _REQUESTS.validate_json(text)
+        """The request that ``as_json`` of this or an earlier version wrote; unknown keys are ignored.
+
+        Raises:
+            UnreadableRecordError: it is no request.
+        """
+        try:
+            return _REQUESTS.validate_json(text)
+        except ValidationError as error:
+            raise UnreadableRecordError(why_invalid(error)) from None
 
 
 _REQUESTS = TypeAdapter(ProcessingRequest)

@@ -68,14 +68,20 @@ def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
     """
     by_study: dict[str, list[WorkflowRecord]] = {}
     for record in client.workflows("process"):
-        by_study.setdefault(record.attributes["study_instance_uid"], []).append(record)
+        by_study.setdefault(study_of(record), []).append(record)
     return {uid: judged(records) for uid, records in by_study.items()}
+
+
+def study_of(record: WorkflowRecord) -> str:
+    """The Study Instance UID of the record's study; a sentence if the record does not tell it."""
+    return record.attributes.get("study_instance_uid") or f"unknown study of workflow {record.workflow_id}"
 
 
 def successor_id(record: WorkflowRecord) -> str | None:
     """The id of the workflow that goes on with the selection to which ``record`` led; None if it led to none."""
     output = record.output if isinstance(record.output, dict) else {}
-    return str(output["follows"]) if output.get("state") in (StudyState.COMPARED, StudyState.RESELECTED) else None
+    is_led_on = output.get("state") in (StudyState.COMPARED, StudyState.RESELECTED) and output.get("follows")
+    return str(output["follows"]) if is_led_on else None
 
 
 def digest_of(record: WorkflowRecord) -> str:

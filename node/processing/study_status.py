@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from node.config import Config
-from node.errors import EngineError
-from node.processing.request_sequence import digest_of, judged, successor_id
+from node.errors import UnreadableRecordError
+from node.processing.request_sequence import digest_of, judged, study_of, successor_id
 from node.processing.study_ledger import open_ledger
+from node.processing.waiting import Waiting, waiting_places
 from node.scp.spool import Spool
 from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
 from node.workflow.states import CRASHED_TOO_OFTEN, DeliveryState, DeliveryStatus, PublishedState, StudyState
@@ -33,6 +34,7 @@ class StudyStatus:
         ordered: when the workflow was enqueued; None: not yet.
         kind: class name of the error whose text is the reason.
         folder: name of the results' folder in ``work/``.
+        waiting: its place in the queue, if no worker has begun it.
         judged: digests of the sets of instances that were judged; not part of `as_dict`.
     """
 
@@ -45,7 +47,13 @@ class StudyStatus:
     ordered: datetime | None = None
     kind: str | None = None
     folder: str | None = None
+    waiting: Waiting | None = None
     judged: frozenset[str] = frozenset()
+
+    @property
+    def remark(self) -> str:
+        """For humans: the reason, or the place in the queue."""
+        return self.reason or ("" if self.waiting is None else str(self.waiting))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; stable: keys are only ever added."""
@@ -59,6 +67,7 @@ class StudyStatus:
             "ordered": None if self.ordered is None else self.ordered.isoformat(),
             "kind": self.kind,
             "folder": self.folder,
+            "waiting": None if self.waiting is None else asdict(self.waiting),
         }
 
 
@@ -72,10 +81,13 @@ def read_study_statuses(config: Config, client: WorkflowClient | None = None) ->
         with open_ledger(config) as own:
             return [] if own is None else read_study_statuses(config, own)
     requests: dict[str, list[WorkflowRecord]] = {}
-    for record in client.workflows("process"):
-        requests.setdefault(record.attributes["study_instance_uid"], []).append(record)
+    processed = client.workflows("process")
+    for record in processed:
+        requests.setdefault(study_of(record), []).append(record)
     deliveries = _by_processing(client.workflows("deliver"))
-    statuses = [_status(uid, records, deliveries) for uid, records in requests.items()]
+    places = waiting_places(client, processed)
+    found = [_status(uid, records, deliveries) for uid, records in requests.items()]
+    statuses = [replace(each, waiting=places.get(each.workflow_id or "")) for each in found]
     spool = Spool(config.spool_folder)
     for uid in spool.studies():
         if uid not in requests:
@@ -102,8 +114,7 @@ def _status(
     ids = {each.workflow_id for each in records}
     *earlier, record = [each for each in records if successor_id(each) not in ids] or records
     children = deliveries.get(WorkflowId.parse(record.workflow_id), {})
-    published = _state(record)
-    state, reason = _known(StudyState, published, record), published.reason
+    state, reason = _known(StudyState, _state(record), record)
     if record.engine_status == "DELAYED" and earlier:
         state, reason = StudyState.WAITING, _state(earlier[-1]).reason
     statuses = {name: _delivery_status(child) for name, child in children.items()}
@@ -117,10 +128,18 @@ def _status(
         since=max([record.updated, *(child.updated for child in children.values())]),
         deliveries=statuses,
         ordered=record.created,
-        kind=record.output.get("kind") if isinstance(record.output, dict) else None,
+        kind=_kind(record),
         folder=digest_of(record),
         judged=judged(records),
     )
+
+
+def _kind(record: WorkflowRecord) -> str | None:
+    """Class name of the error with whose text the workflow ended."""
+    if record.unreadable is not None:
+        return UnreadableRecordError.__name__
+    kind = record.output.get("kind") if isinstance(record.output, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def _after_deliveries(statuses: list[DeliveryStatus]) -> tuple[StudyState, str | None]:
@@ -139,31 +158,31 @@ def _after_deliveries(statuses: list[DeliveryStatus]) -> tuple[StudyState, str |
 
 
 def _delivery_status(record: WorkflowRecord) -> DeliveryStatus:
-    published = _state(record)
-    state = _known(DeliveryState, published, record)
-    if state == DeliveryState.COMMITTED and published.reason is not None:
+    state, reason = _known(DeliveryState, _state(record), record)
+    if state == DeliveryState.COMMITTED and reason is not None:
         # glionode 0.1.0 ended so a delivery whose instances a query found; what is reported committed has no remark
         state = DeliveryState.PRESENT
-    return DeliveryStatus(state, published.reason)
+    return DeliveryStatus(state, reason)
 
 
-def _known(states: type[S], published: PublishedState, record: WorkflowRecord) -> S:
-    """The published state as one of ``states``.
-
-    Raises:
-        EngineError: this version knows no such state.
-    """
-    try:
-        return states(published.state)
-    except ValueError:
-        text = f"workflow {record.workflow_id} has the state '{published.state}', which this version does not know"
-        raise EngineError(f"engine.database: {text}") from None
+def _known(states: type[S], published: PublishedState, record: WorkflowRecord) -> tuple[S, str | None]:
+    """The published state as one of ``states``; one that this version does not know is a failure that names it."""
+    if published.state in list(states):
+        return states(published.state), published.reason
+    text = f"workflow {record.workflow_id} has the state '{published.state}', which this version does not know"
+    return states("failed"), f"engine.database: {text}"
 
 
 def _state(record: WorkflowRecord) -> PublishedState:
     """The state and reason that a running workflow published last, or with which a workflow ended."""
+    if record.unreadable is not None:
+        return PublishedState(StudyState.FAILED, record.unreadable)
     if record.engine_status == "SUCCESS":
-        return PublishedState(str(record.output["state"]), record.output["reason"])
+        try:
+            return PublishedState.from_message(record.output if isinstance(record.output, dict) else None)
+        except ValueError:
+            text = f"engine.database: workflow {record.workflow_id}: workflow_output.output holds no state"
+            return PublishedState(StudyState.FAILED, text)
     if record.engine_status in ACTIVE:
         return record.state or PublishedState(StudyState.STABLE)
     if record.engine_status == "CANCELLED":

@@ -20,6 +20,7 @@ import structlog
 from node.config import Config
 from node.dicom.commitment import Commitments
 from node.dicom.uids import is_valid_uid
+from node.processing.request_sequence import study_of
 from node.processing.study_ledger import open_ledger
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.retention.database_cleanup import delete_study_records
@@ -68,7 +69,7 @@ def take_snapshot(config: Config) -> RetentionSnapshot:
         requests = [each for each in client.workflows("process") if each.engine_status in ACTIVE]
         deliveries = [each for each in client.workflows("deliver") if each.engine_status in ACTIVE]
         lines = read_study_statuses(config, client)
-    processing = frozenset(each.attributes["study_instance_uid"] for each in requests)
+    processing = frozenset(study_of(each) for each in requests)
     now = datetime.now(UTC)
     unfinished = frozenset(each.workflow_id for each in (*requests, *deliveries))
     return RetentionSnapshot(now, lines, retention_statuses(config, lines, now, processing), unfinished)

@@ -30,6 +30,7 @@ class StoreRequest:
     sop_instance_uid: str
     abstract_syntax: str
     transfer_syntax: str
+    sending_ae_title: str = ""
 
     def head(self) -> bytes:
         """Preamble and file meta of the instance's file (PS3.10 7.1).
@@ -42,6 +43,8 @@ class StoreRequest:
             (0x0010, b"UI", self.transfer_syntax),
             (0x0012, b"UI", str(PYNETDICOM_IMPLEMENTATION_UID)),
             (0x0013, b"SH", PYNETDICOM_IMPLEMENTATION_VERSION),
+            # Sending Application Entity Title: who called, so that rules of [[priority]] can ask for it
+            *(((0x0017, b"AE", self.sending_ae_title),) if self.sending_ae_title else ()),
         )
         meta = [struct.pack("<HH2sHL2s", 2, 0x0001, b"OB", 0, 2, b"\x00\x01")]  # File Meta Information Version
         for element, vr, text in texts:
@@ -50,6 +53,12 @@ class StoreRequest:
             meta.append(struct.pack("<HH2sH", 2, element, vr, len(value)) + value)
         content = b"".join(meta)
         return bytes(128) + b"DICM" + struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(content)) + content
+
+
+def plain_ae_title(value: str) -> str:
+    """A calling AE title as it may stand in a file (PS3.5 6.2); empty if it may not."""
+    title = value.strip()
+    return title if title.isascii() and title.isprintable() and "\\" not in title and len(title) <= 16 else ""
 
 
 class Arrival:

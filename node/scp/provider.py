@@ -18,7 +18,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.service_class_n import StorageCommitmentServiceClass
 
-from node.scp.arrival import Arrival, ArrivingDataSet, StoreRequest
+from node.scp.arrival import Arrival, ArrivingDataSet, StoreRequest, plain_ae_title
 from node.scp.instance_identity import PARSE_ERRORS
 from node.scp.limits import COMMAND_SET_BYTES, MOST_REPORTS, MOST_UNANSWERED, MemoryBudget, TooMuchError
 
@@ -138,6 +138,7 @@ class StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
             str(message.command_set.get("AffectedSOPInstanceUID", "")),
             str(context.abstract_syntax),
             str(context.transfer_syntax[0]),
+            plain_ae_title(self.assoc.requestor.ae_title),
         )
         arrival = self._begin(request)
         self._arrivals.append(arrival)

@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import structlog
 
-from node.errors import DefectError
+from node.errors import DefectError, UnreadableRecordError
 from node.workflow.crash_counter import CrashCounter
-from node.workflow.states import PublishedState
+from node.workflow.records import recorded_step
+from node.workflow.states import NORMAL_PRIORITY, PublishedState
 from node.workflow.takeover import RunningWorkflows
 from node.workflow.workflow_id import WorkflowId
 
@@ -29,6 +31,16 @@ _FIRST_ROUND_SECONDS, _ROUND_GROWTH = 0.5, 4 / 3
 # The engine records the current time plus this value as the end of its wait. The end is then in the past even if the
 # clock is set back before a restart reads it.
 _NO_WAIT_SECONDS = -100 * 365 * 86400.0
+_INHERITED = "DBOS.getStatus"
+"""The name of the step that reads what a child inherits: that of the engine's own step in records of 0.1.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a child workflow has from its parent; ``priority`` None: glionode 0.1.0 recorded none."""
+
+    attributes: dict[str, Any]
+    priority: int | None = None
 
 
 class DurableSteps:
@@ -42,10 +54,31 @@ class DurableSteps:
         return str(DBOS.workflow_id)
 
     def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
-        """Call ``function``; the engine records its result under the step's position in the workflow."""
+        """Call ``function``; the engine records its result under the step's position in the workflow.
+
+        Raises:
+            UnreadableRecordError: the recorded result cannot be read.
+        """
         from dbos import DBOS
 
-        return DBOS.run_step({"name": name}, function, *arguments)
+        is_called = False
+
+        def called(*given: Any) -> T:
+            nonlocal is_called
+            is_called = True
+            return function(*given)
+
+        try:
+            return DBOS.run_step({"name": name}, called, *arguments)
+        except (UnreadableRecordError, TypeError) as error:
+            if is_called:
+                raise
+            raise self._unreadable(f"operation_outputs, step '{name}'", error) from None
+
+    def _unreadable(self, place: str, error: Exception) -> UnreadableRecordError:
+        """The error that names the record. The engine raises TypeError for a form that it does not know."""
+        why = str(error) if isinstance(error, UnreadableRecordError) else "it names an unknown form"
+        return UnreadableRecordError(f"engine.database: workflow {self.workflow_id}, {place}: {why}")
 
     def publish(self, state: str, reason: str | None = None) -> None:
         """Publish state and reason as an event of the workflow, which ``WorkflowClient`` reads."""
@@ -85,22 +118,34 @@ class DurableSteps:
         """The message that has arrived by now, if any; recorded."""
         from dbos import DBOS
 
-        return DBOS.recv(topic, _NO_WAIT_SECONDS)
+        try:
+            return DBOS.recv(topic, _NO_WAIT_SECONDS)
+        except (UnreadableRecordError, TypeError) as error:
+            raise self._unreadable(f"notifications or operation_outputs, topic '{topic}'", error) from None
 
     def start(self, queue: str, workflow_id: WorkflowId, *arguments: Any, delay_seconds: float = 0.0) -> None:
-        """Enqueue a child workflow, with the attributes of its parent."""
+        """Enqueue a child workflow, with the attributes and the priority of its parent."""
         from dbos import DBOS
 
-        attributes = DBOS.get_workflow_status(self.workflow_id)
+        inherited = recorded_step(self, _INHERITED, Inherited, self._inherited)
         options: EnqueueOptions = {
             "queue_name": queue,
             "workflow_name": str(workflow_id.kind),
             "workflow_id": str(workflow_id),
+            "priority": inherited.priority or NORMAL_PRIORITY,
         }
-        options["attributes"] = dict((attributes and attributes.attributes) or {})
+        options["attributes"] = dict(inherited.attributes)
         if delay_seconds > 0:
             options["delay_seconds"] = delay_seconds
         DBOS.enqueue_workflow_with_options(options, *arguments)
+
+    def _inherited(self) -> Inherited:
+        from dbos import DBOS
+
+        status = DBOS.get_workflow_status(self.workflow_id)
+        if status is None:
+            return Inherited({})
+        return Inherited(dict(status.attributes or {}), status.priority)
 
 
 class DurableWork:

@@ -10,29 +10,38 @@ files, networks or the database.
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from node.config import Config
-from node.errors import EngineError, GlionodeError
+from node.errors import EngineError
 from node.workflow.crash_counter import CrashCounter
 from node.workflow.database_access import database_exists, database_name
 from node.workflow.durable import DurableSteps, DurableWork
-from node.workflow.states import PublishedState
+from node.workflow.migration import Migrated, migrate
+from node.workflow.queue_priority import change_waiting, step_seconds
+from node.workflow.record_format import remove_unreadable_schedules, require_current_records
+from node.workflow.serialization import engine_serializer
+from node.workflow.states import NORMAL_PRIORITY
 from node.workflow.study_index import STUDY_ATTRIBUTE, StudyIndex
 from node.workflow.tables import ACTIVE_STATUSES, ENGINE_APPLICATION, is_sqlite, open_tables
 from node.workflow.takeover import Heartbeat, watching_others
 from node.workflow.worker_files import WORKER_ROLE, alive_file, worker_lock
+from node.workflow.workflow_record import WorkflowRecord as WorkflowRecord
+from node.workflow.workflow_record import moment, record_of
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions, ScheduleInput, WorkflowStatus
 
-APPLICATION_VERSION = "1"
-"""Raised only when a change makes recorded steps unusable: only workers of their version finish begun workflows."""
+APPLICATION_VERSION = "2"
+"""2: JSON records, which workers of 0.1.0 cannot read.
+
+Raised only when a change makes recorded steps unusable: only workers of their version finish begun workflows.
+"""
 
 STUDY_QUEUE, NOTICE_QUEUE = "gpu", "notice"
 ACTIVE = ACTIVE_STATUSES
@@ -79,6 +88,7 @@ def running_worker(
     identity = executor_id(config, WORKER_ROLE)
     with worker_lock(config.folder, identity):
         with _database_errors():
+            require_current_records(config)
             tables = open_tables(config)
         alive = alive_file(config.folder, identity)
         crashes = CrashCounter(tables, identity, alive, config.engine.max_recoveries, given_up)
@@ -90,6 +100,7 @@ def running_worker(
                 "executor_id": identity,
                 "application_version": APPLICATION_VERSION,
                 "log_level": "CRITICAL",
+                "serializer": engine_serializer(),
                 "notification_listener_polling_interval_sec": _POLLING_SECONDS,
             }
         )
@@ -100,6 +111,8 @@ def running_worker(
         try:
             crashes.begin()
             with _database_errors():
+                DBOS.migrate(config.database_url)
+                remove_unreadable_schedules(tables)
                 DBOS.launch()
                 _register_queues(config)
                 if schedule:
@@ -140,28 +153,6 @@ def _scheduled(work: DurableWork, hourly: Callable[[], Any] | None) -> ScheduleI
     return {"schedule_name": "hourly", "workflow_fn": registered, "schedule": "17 * * * *"}
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowRecord:
-    """One workflow as the engine recorded it.
-
-    Attributes:
-        engine_status: the engine's status: ENQUEUED, PENDING, SUCCESS, ERROR, CANCELLED, ...
-        state: the last state that an active workflow published, or None.
-        attributes: the attributes that the workflow was enqueued with, and those that were added later.
-        output: the result of a workflow in SUCCESS.
-        error: the reason of an ERROR.
-    """
-
-    workflow_id: str
-    engine_status: str
-    state: PublishedState | None
-    attributes: Mapping[str, str]
-    output: Any
-    error: str | None
-    created: datetime
-    updated: datetime
-
-
 @contextmanager
 def _database_errors() -> Iterator[None]:
     from dbos import error as dbos_errors
@@ -171,6 +162,20 @@ def _database_errors() -> Iterator[None]:
         yield
     except (SQLAlchemyError, dbos_errors.DBOSException, OSError) as error:
         raise EngineError(f"engine.database: {getattr(error, 'strerror', None) or type(error).__name__}") from None
+
+
+def migrate_records(config: Config) -> Migrated:
+    """Rewrite the records of glionode 0.1.0 in this version's form, while no worker runs.
+
+    Raises:
+        ConfigError, EngineError: a worker runs, or the database does not answer.
+    """
+    from dbos import DBOS
+
+    with _database_errors():
+        migrated = migrate(config, APPLICATION_VERSION)
+        DBOS.migrate(config.database_url)
+    return migrated
 
 
 class WorkflowClient:
@@ -184,11 +189,15 @@ class WorkflowClient:
 
         if not creates and not database_exists(config):
             raise EngineError(f"engine.database: {database_name(config)} is missing or empty")
+        self._config = config
         with _database_errors():
             config.folder.mkdir(parents=True, exist_ok=True)
             # the engine's client creates no tables, and no worker may have run yet
+            require_current_records(config)
             DBOS.migrate(config.database_url)
-            self._client: DBOSClient = DBOSClient(system_database_url=config.database_url)
+            serializer = engine_serializer()
+            logging.getLogger("dbos").setLevel(logging.CRITICAL)  # what it cannot read stands in the records
+            self._client: DBOSClient = DBOSClient(system_database_url=config.database_url, serializer=serializer)
             self._studies = StudyIndex(config) if is_sqlite(config) else None
 
     def close(self) -> None:
@@ -198,10 +207,20 @@ class WorkflowClient:
         self._client.destroy()
 
     def enqueue(
-        self, queue: str, name: str, workflow_id: str, *arguments: Any, attributes: Mapping[str, str] | None = None
+        self,
+        queue: str,
+        name: str,
+        workflow_id: str,
+        *arguments: Any,
+        attributes: Mapping[str, str] | None = None,
+        priority: int = NORMAL_PRIORITY,
     ) -> None:
-        """Enqueue a workflow, once for each id; ``attributes`` are listed without reading the workflow's arguments."""
+        """Enqueue a workflow, once for each id; ``attributes`` are listed without reading the workflow's arguments.
+
+        ``priority``: workflows of lower numbers are begun first.
+        """
         options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
+        options["priority"] = priority
         options["attributes"] = dict(attributes or {})
         with _database_errors():
             self._client.enqueue(options, *arguments)
@@ -210,6 +229,16 @@ class WorkflowClient:
         """Add to the attributes of a workflow."""
         with _database_errors():
             self._client.update_workflow_attributes(workflow_id, dict(attributes), merge=True)
+
+    def change_priority(self, workflow_id: str, priority: int) -> bool:
+        """Give a waiting workflow another priority; False if it does not wait."""
+        with _database_errors():
+            return change_waiting(self._config, workflow_id, priority)
+
+    def step_seconds(self, workflow_ids: list[str], names: tuple[str, ...]) -> dict[str, float]:
+        """How long the finished steps called ``names`` of each workflow took together, by workflow id."""
+        with _database_errors():
+            return step_seconds(self._config, workflow_ids, names)
 
     def send(self, workflow_id: str, topic: str, message: Any, key: str) -> None:
         """Send a message to a workflow, which ``receive``s it; once for each ``key``."""
@@ -247,35 +276,14 @@ class WorkflowClient:
         found = self._client.list_workflows(workflow_ids=ids, workflow_id_prefix=prefix, load_input=False)
         by_id = {each.workflow_id: each for each in found}
         ordered = [by_id[workflow_id] for workflow_id in ids if workflow_id in by_id]
-        return [each for each in ordered if attributes.items() <= (each.attributes or {}).items()]
+        described = [each for each in ordered if isinstance(each.attributes, dict)]
+        return [each for each in described if attributes.items() <= (each.attributes or {}).items()]
 
     def steps(self, workflow_id: str) -> list[tuple[str, datetime]]:
         """The finished steps of a workflow in their order: name, and the moment when the step ended."""
         with _database_errors():
             found = self._client.list_workflow_steps(workflow_id, load_output=False)
-        return [(step["function_name"], _moment(step["completed_at_epoch_ms"])) for step in found]
+        return [(step["function_name"], moment(step["completed_at_epoch_ms"])) for step in found]
 
     def _record(self, status: WorkflowStatus) -> WorkflowRecord:
-        return WorkflowRecord(
-            workflow_id=status.workflow_id,
-            engine_status=status.status,
-            state=self._state(status.workflow_id) if status.status in ACTIVE else None,
-            attributes=status.attributes or {},
-            output=status.output,
-            error=None if status.error is None else _reason(status.error),
-            created=_moment(status.created_at),
-            updated=_moment(status.updated_at),
-        )
-
-    def _state(self, workflow_id: str) -> PublishedState | None:
-        message = self._client.get_event(workflow_id, "state", timeout_seconds=0)
-        return None if message is None else PublishedState.from_message(message)
-
-
-def _reason(error: Exception) -> str:
-    """The text of glionode's own errors; only the kind of other errors, whose text may repeat a header's value."""
-    return str(error) if isinstance(error, GlionodeError) else type(error).__name__
-
-
-def _moment(epoch_ms: int | None) -> datetime:
-    return datetime.fromtimestamp((epoch_ms or 0) / 1000, UTC)
+        return record_of(status, lambda: self._client.get_event(status.workflow_id, "state", timeout_seconds=0))

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from node.errors import UnreadableRecordError
+from node.workflow.serialization import why_invalid
 from node.workflow.steps import Steps
 
 R = TypeVar("R")
@@ -20,11 +22,16 @@ def recorded_step(steps: Steps, name: str, record_type: type[R], function: Calla
     """Run the step ``name``, which calls ``function``; its result is a ``record_type``, also after a restart.
 
     Raises:
-        pydantic.ValidationError: the recorded value is no ``record_type``.
+        UnreadableRecordError: the recorded value is no ``record_type``.
     """
     adapter: TypeAdapter[R] = TypeAdapter(record_type)
 
     def plain(*given: Any) -> Any:
         return adapter.dump_python(function(*given), mode="json")
 
-    return adapter.validate_python(steps.step(name, plain, *arguments))
+    value = steps.step(name, plain, *arguments)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        text = f"engine.database: workflow {steps.workflow_id}, operation_outputs, step '{name}': {why_invalid(error)}"
+        raise UnreadableRecordError(text) from None

@@ -55,6 +55,12 @@ class NoticeState(StrEnum):
     CANCELLED = "cancelled"
 
 
+NORMAL_PRIORITY = 30
+"""The priority of a workflow that no rule names; workflows of lower numbers are begun first."""
+
+UNREADABLE = "unreadable"
+"""Attribute of a workflow that the engine could never begin: what of it cannot be read."""
+
 CRASHED_TOO_OFTEN = "the worker died at it too often (engine.max_recoveries)"
 """The reason of a study in whose processing workers crashed too often."""
 
@@ -71,12 +77,20 @@ class PublishedState:
         return {"state": str(self.state), "reason": self.reason}
 
     @staticmethod
-    def from_message(message: Mapping[str, Any] | str) -> PublishedState:
-        """The state that ``as_message`` gave, or the text ``state: reason`` that glionode 0.1.0 recorded."""
+    def from_message(message: Any) -> PublishedState:
+        """The state that ``as_message`` gave, or the text ``state: reason`` that glionode 0.1.0 recorded.
+
+        Raises:
+            ValueError: it is neither.
+        """
         if isinstance(message, str):
             state, _, reason = message.partition(": ")
             return PublishedState(state, reason or None)
-        return PublishedState(str(message["state"]), message["reason"])
+        if isinstance(message, Mapping):
+            state, reason = message.get("state", ""), message.get("reason", "")
+            if state and isinstance(state, str) and (reason is None or isinstance(reason, str)):
+                return PublishedState(state, reason)
+        raise ValueError("no state and reason")
 
 
 @dataclass(frozen=True, slots=True)

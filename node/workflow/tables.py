@@ -1,10 +1,13 @@
 """The tables of glionode in the workflow engine's database, and the columns that it reads of the engine's own table.
 
-No row of the engine's table is written. Its rows are read where the engine's interface would read all workflows to find
-a few.
+Rows of the engine's table are read where the engine's interface would read all workflows to find a few. They are
+written in two places only: by the migration of records, and where a waiting workflow gets another priority
+(`queue_priority`), for which the engine has no interface.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
@@ -31,6 +34,13 @@ UNDER_WAY = sa.Table(
 )
 """One row for each workflow that a worker runs: the worker, and how often workers crashed in the workflow."""
 
+RECORD_FORMAT = sa.Table(
+    "glionode_record_format",
+    _TABLES,
+    sa.Column("format", sa.String(255), primary_key=True),
+)
+"""One row: the form of the records in this database (`record_format`). Databases of glionode 0.1.0 have none."""
+
 ENGINE_APPLICATION = "glionode"
 """The name under which the engine knows this application; workflows without a name belong to every application."""
 
@@ -41,6 +51,7 @@ ENGINE_WORKFLOWS = sa.Table(
     sa.Column("status", sa.Text),
     sa.Column("name", sa.Text),
     sa.Column("executor_id", sa.Text),
+    sa.Column("priority", sa.Integer),
     sa.Column("created_at", sa.BigInteger),
     sa.Column("application_version", sa.Text),
     sa.Column("application_name", sa.Text),
@@ -52,6 +63,11 @@ ACTIVE_STATUSES = ("ENQUEUED", "PENDING", "DELAYED")
 """The engine's status of a workflow that is not over."""
 
 _LOCK_SECONDS = 30.0  # as the engine waits for SQLite's lock
+
+
+def engine_table(name: str, columns: Iterable[str]) -> sa.Table:
+    """Some columns, without their types, of another table of the engine."""
+    return sa.Table(name, sa.MetaData(schema=_ENGINE_TABLES.schema), *(sa.Column(each) for each in columns))
 
 
 def is_sqlite(config: Config) -> bool:
@@ -87,10 +103,11 @@ def open_tables(config: Config) -> sa.Engine:
 
 def _create_tables(engine: sa.Engine) -> None:
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # "if not exists" alone does not keep two processes apart there
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock(hashtext('{WORKERS.name}'))"))
         for table in _TABLES.sorted_tables:
             connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-    version = WORKERS.c.application_version
-    if version.name not in {column["name"] for column in sa.inspect(engine).get_columns(WORKERS.name)}:
-        column = sa.schema.CreateColumn(version).compile(dialect=engine.dialect)
-        with engine.begin() as connection:
+        version = WORKERS.c.application_version
+        if version.name not in {column["name"] for column in sa.inspect(connection).get_columns(WORKERS.name)}:
+            column = sa.schema.CreateColumn(version).compile(dialect=engine.dialect)
             connection.execute(sa.text(f"ALTER TABLE {WORKERS.name} ADD COLUMN {column}"))

@@ -23,6 +23,7 @@ import structlog
 
 from node.config import Config
 from node.workflow.leftovers import Leftovers
+from node.workflow.states import UNREADABLE
 from node.workflow.tables import ENGINE_APPLICATION, ENGINE_WORKFLOWS, WORKERS, open_tables
 from node.workflow.versions import ApplicationVersions
 from node.workflow.worker_watch import OverdueIds, WorkerWatch
@@ -80,6 +81,8 @@ class Heartbeat:
         self._running = running
         self._same_version, self._everyone = WorkerWatch(identity, seconds), WorkerWatch(identity, seconds)
         self._dropped = OverdueIds(seconds)
+        self._most_resumed = config.engine.max_recoveries
+        self._resumed: Counter[str] = Counter()
         self._versions = ApplicationVersions(tables, seconds)
         self._leftovers = Leftovers(tables, config.folder, identity, seconds)
 
@@ -87,6 +90,8 @@ class Heartbeat:
         """Count a heartbeat, then look at all workers; returns the ids of the workflows that were resumed."""
         versions, beats = self._count()
         pending = self._pending()
+        for begun in self._running.ids():
+            self._resumed.pop(begun, None)
         resumed = [self._resume(workflow) for workflow in self._abandoned(pending, versions, beats, now)]
         self._everyone.look(beats, (), now)
         if self._everyone.is_first:
@@ -131,8 +136,20 @@ class Heartbeat:
         return [each for each in workflows if each.executor_id in dead or each.workflow_id in dropped]
 
     def _resume(self, workflow: _Pending) -> str:
+        """Let the engine begin the workflow again, unless no thread of this worker ever came to run it.
+
+        The engine drops a workflow whose row it cannot use (a form of records that it does not know, say), each time.
+        """
         from dbos import DBOS
 
+        self._resumed[workflow.workflow_id] += 1
+        if self._resumed[workflow.workflow_id] > self._most_resumed:
+            del self._resumed[workflow.workflow_id]
+            log.error("workflow_cannot_begin", workflow_id=workflow.workflow_id)
+            told = {UNREADABLE: "its row in workflow_status"}
+            DBOS.update_workflow_attributes(workflow.workflow_id, told, merge=True)
+            DBOS.cancel_workflow(workflow.workflow_id)
+            return workflow.workflow_id
         DBOS.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
         event = "workflow_taken_up_again" if workflow.executor_id == self._identity else "workflow_taken_over"
         log.warning(event, workflow_id=workflow.workflow_id, executor=workflow.executor_id)

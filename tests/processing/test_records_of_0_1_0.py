@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import pickle
-import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,18 +22,21 @@ from fake_archive import uids_of
 from faults import FakePacs, wait_until
 from instances import encode_instance, make_instance
 from node_process import write_config
+from old_database import restore
 from pydicom.uid import MRImageStorage
 from threshold_worker import threshold_worker
 
 from node.config import Config, load_config
 from node.delivery.records import Answer, Plan
 from node.dicom.uids import derived_uid
+from node.errors import UnreadableRecordError
 from node.processing.request import ProcessingRequest
 from node.processing.request_sequence import earlier_requests, judged_by_study, workflows_of_study
 from node.processing.step_records import SEGMENTED, FollowingWorkflow, ReportedResults, ResultsExist, Segmentation
 from node.processing.study_status import read_history, read_study_statuses
-from node.workflow.engine import WorkflowClient
+from node.workflow.engine import WorkflowClient, migrate_records
 from node.workflow.records import recorded_step
+from node.workflow.serialization import RecordSerializer
 
 DATA = Path(__file__).with_name("data")
 EXPECTED = json.loads((DATA / "database_0_1_0.json").read_text("utf-8"))
@@ -43,19 +45,12 @@ FOLDER_OF_0_1_0 = "/tmp/glionode-0.1.0/var"
 LIMIT_SECONDS = 60.0
 
 
-def restore(config: Config) -> sqlite3.Connection:
-    """Put the database of 0.1.0 into the node's folder, as if this host had made it."""
-    config.folder.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(config.folder / "glionode.sqlite")
-    database.executescript((DATA / "database_0_1_0.sql").read_text("utf-8").replace("{host}", socket.gethostname()))
-    return database
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A node with the database of 0.1.0."""
-    config = load_config(write_config(tmp_path))
+    """A node with the database of 0.1.0, migrated."""
+    config = load_config(write_config(tmp_path, engine={"heartbeat_seconds": 0.05, "dead_seconds": 1.0}))
     restore(config).close()
+    assert migrate_records(config).unreadable == []
     return config
 
 
@@ -69,6 +64,7 @@ def client(config: Config) -> Iterator[WorkflowClient]:
 def test_statuses_are_those_that_0_1_0_showed(config: Config, client: WorkflowClient) -> None:
     """Every study's state, reason, deliveries and judged instances are what 0.1.0 itself read from its database."""
     found = [each.as_dict() | {"judged": sorted(each.judged)} for each in read_study_statuses(config, client)]
+    assert [each.pop("waiting") is not None for each in found] == [False, False, False, True]  # a key since then
     assert found == EXPECTED["studies"]
 
 
@@ -112,6 +108,14 @@ def test_requests_are_read() -> None:
     assert (request.force, request.refusal) == (True, "no FLAIR")
 
 
+@pytest.mark.parametrize("text", ["", "7", '{"workflow_id":"Doe^Jane"}'])
+def test_text_that_is_no_request_is_unreadable(text: str) -> None:
+    """Arguments that somebody else wrote are an error that names the place of the fault, not what stands there."""
+    with pytest.raises(UnreadableRecordError) as error:
+        ProcessingRequest.from_json(text)
+    assert "Doe" not in str(error.value)
+
+
 def test_steps_of_a_comparison_are_read() -> None:
     """The key ``order`` of the step ``succeed`` of 0.1.0 is ``request`` today."""
     recorded = Recorded({"workflow_id": "b.2", "order": None, "folder": "results/b"})
@@ -124,7 +128,7 @@ def test_recorded_steps_are_read(config: Config, name: str) -> None:
     """Every result that 0.1.0 recorded for a step is read as what the step returns today."""
     with closing(sqlite3.connect(config.folder / "glionode.sqlite")) as database:
         query = "SELECT output FROM operation_outputs WHERE function_name = ?"
-        values = [pickle.loads(base64.b64decode(output)) for (output,) in database.execute(query, (name,))]
+        values = [RecordSerializer().deserialize(output) for (output,) in database.execute(query, (name,))]
     assert values
     for value in values:
         found = recorded_step(Recorded(value), name, STEPS[name], lambda: pytest.fail("the step must not run again"))
@@ -163,7 +167,8 @@ def test_delivery_that_0_1_0_began_is_finished(tmp_path: Path) -> None:
     """A worker of this version takes up a delivery after the recorded steps of 0.1.0: each result is sent once more."""
     digest = RETRIED["folder"]
     with FakePacs(sop_classes=[MRImageStorage]) as archive:
-        config_file = write_config(tmp_path, [replace(archive.destination, name="archive")])
+        engine = {"heartbeat_seconds": 0.2, "dead_seconds": 1.0}
+        config_file = write_config(tmp_path, [replace(archive.destination, name="archive")], engine=engine)
         config = load_config(config_file)
         with closing(restore(config)) as database:
             database.execute("UPDATE workflow_status SET status='CANCELLED' WHERE status='ENQUEUED'")
@@ -171,6 +176,7 @@ def test_delivery_that_0_1_0_began_is_finished(tmp_path: Path) -> None:
                 row = (moved(inputs, config.folder), workflow_id)
                 database.execute("UPDATE workflow_input SET inputs=? WHERE workflow_uuid=?", row)
             database.commit()
+        migrate_records(config)
         for number, name in enumerate(("seg", "sr"), 1):
             instance = make_instance(number)
             instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = derived_uid(digest, name)

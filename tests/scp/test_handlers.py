@@ -256,6 +256,15 @@ def test_file_meta_is_what_pynetdicom_would_write(uid):
     assert request.head() == bytes(128) + b"DICM" + encode_file_meta(meta)
 
 
+@pytest.mark.parametrize("title", ["PACS", "EMERGENCY_MR_10"])
+def test_file_meta_names_the_sender(title):
+    """The calling AE title stands in the file as Sending Application Entity Title (PS3.10 7.1)."""
+    request = StoreRequest(MRImageStorage, SOP, MRImageStorage, PLAIN, title)
+    meta = create_file_meta(sop_class_uid=MRImageStorage, sop_instance_uid=SOP, transfer_syntax=PLAIN)
+    meta.SendingApplicationEntityTitle = title
+    assert request.head() == bytes(128) + b"DICM" + encode_file_meta(meta)
+
+
 def test_store_without_data_set_is_refused(harness):
     """A C-STORE without any data set is refused."""
     request = StoreRequest(MRImageStorage, SOP, MRImageStorage, PLAIN)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dbos._serialization import DefaultSerializer
 from engine_worker import DEADLINE_SECONDS, engine_worker, lines, start_worker
 from faults import wait_until
 from node_process import write_config
@@ -29,6 +28,7 @@ from node.workflow.engine import (
     delivery_queue,
     running_worker,
 )
+from node.workflow.serialization import RecordSerializer
 from node.workflow.states import PublishedState
 from node.workflow.steps import DirectSteps
 from node.workflow.workflow_id import WorkflowId
@@ -279,7 +279,7 @@ def test_wait_for_a_message_ends_in_time_whatever_the_clock_says(
         first.wait()
     with closing(sqlite3.connect(config.folder / "glionode.sqlite")) as database, database:
         (moment,) = database.execute("SELECT output FROM operation_outputs WHERE function_name = 'wait'").fetchone()
-        shifted = str(DefaultSerializer().serialize(DefaultSerializer().deserialize(moment) + days * 86400))
+        shifted = str(RecordSerializer().serialize(RecordSerializer().deserialize(moment) + days * 86400))
         database.execute("UPDATE operation_outputs SET output = ? WHERE function_name = 'wait'", (shifted,))
     with worker(config):
         assert wait_for_end(client, "receiving", "waits").output == (None, 1)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from memory_steps import MemorySteps
-from pydantic import ValidationError
 
+from node.errors import UnreadableRecordError
 from node.workflow.records import recorded_step
 
 
@@ -59,6 +59,7 @@ def test_records_of_other_versions_are_read() -> None:
 
 @pytest.mark.parametrize("recorded", [{"colour": "blue"}, {}, None, {"colour": "red", "parts": ["one"]}])
 def test_what_is_no_record_is_an_error(recorded: Any) -> None:
-    """A value that the type does not allow is never guessed at."""
-    with pytest.raises(ValidationError):
+    """A value that the type does not allow is never guessed at; the error names workflow and step, not the value."""
+    with pytest.raises(UnreadableRecordError, match=r"workflow .*, operation_outputs, step 'look': ") as error:
         read(recorded)
+    assert "blue" not in str(error.value)
