@@ -17,6 +17,7 @@ from node.config_sections import (
     DeliverySection,
     DestinationSection,
     EngineSection,
+    LimitsSection,
     LogSection,
     ModelsSection,
     NodeSection,
@@ -45,6 +46,7 @@ class Config(Section):
     segmentation: SegmentationSection = SegmentationSection()
     models: ModelsSection = ModelsSection()
     engine: EngineSection = EngineSection()
+    limits: LimitsSection = LimitsSection()
     delivery: DeliverySection = DeliverySection()
     retention: RetentionSection = RetentionSection()
     notify: NotifySection = NotifySection()

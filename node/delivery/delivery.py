@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from node.config import Config
 from node.delivery.destination_requests import DestinationRequests
+from node.delivery.overdue import TolerantSteps
 from node.delivery.progress import DeliveryProgress
 from node.delivery.records import Answer, Plan
 from node.dicom.commitment import PERMANENT_REASONS, CommitmentReport, describe_failure
@@ -68,7 +69,7 @@ class Delivery:
         """
         with study_context(study_instance_uid, destination=name):
             steps.publish(DeliveryState.SENDING)
-            run = _Run(self._config, steps, folder, name)
+            run = _Run(self._config, TolerantSteps(steps), folder, name)
             try:
                 return run.deliver(list(files))
             except DeliveryError as error:

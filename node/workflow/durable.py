@@ -14,6 +14,7 @@ import structlog
 from node.errors import DefectError
 from node.workflow.crash_counter import CrashCounter
 from node.workflow.states import PublishedState
+from node.workflow.step_limits import StepLimit, WorkflowRuns, pause, within_limit
 from node.workflow.takeover import RunningWorkflows
 from node.workflow.workflow_id import WorkflowId
 
@@ -42,10 +43,13 @@ class DurableSteps:
         return str(DBOS.workflow_id)
 
     def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
-        """Call ``function``; the engine records its result under the step's position in the workflow."""
+        """Call ``function``; the engine records its result under the step's position in the workflow.
+
+        The step ends within its limit (`step_limits`).
+        """
         from dbos import DBOS
 
-        return DBOS.run_step({"name": name}, function, *arguments)
+        return DBOS.run_step({"name": name}, within_limit, name, function, *arguments)
 
     def publish(self, state: str, reason: str | None = None) -> None:
         """Publish state and reason as an event of the workflow, which ``WorkflowClient`` reads."""
@@ -60,7 +64,7 @@ class DurableSteps:
         it waits longer by as much.
         """
         until = self.step("sleep", lambda: time.time() + seconds)
-        threading.Event().wait(min(seconds, max(0.0, until - time.time())))
+        pause(min(seconds, max(0.0, until - time.time())))
 
     def receive(self, topic: str, timeout_seconds: float) -> Any | None:
         """The next message of ``topic``; recorded, so that a restart receives the same message.
@@ -78,7 +82,7 @@ class DurableSteps:
             message = self._look(topic)
             if message is not None:
                 return message
-            threading.Event().wait(max(0.0, origin + end - time.monotonic()))
+            pause(max(0.0, origin + end - time.monotonic()))
         return self._look(topic)
 
     def _look(self, topic: str) -> Any | None:
@@ -104,11 +108,16 @@ class DurableSteps:
 
 
 class DurableWork:
-    """The workflows that this process runs. It ends the process if the database cannot record their steps."""
+    """The workflows that this process runs. It ends the process if the database cannot record their steps.
 
-    def __init__(self, crashes: CrashCounter) -> None:
+    Args:
+        limit_of: returns the time limit of the step with this name.
+    """
+
+    def __init__(self, crashes: CrashCounter, limit_of: Callable[[str], StepLimit]) -> None:
         self.crashes = crashes
         self.running = RunningWorkflows()
+        self.runs = WorkflowRuns(limit_of, self.end, crashes.crashed)
         self._ending = threading.Lock()
 
     def bound(self, function: Callable[..., Any], is_counted: bool = False) -> Callable[..., Any]:
@@ -124,7 +133,7 @@ class DurableWork:
         def workflow(*arguments: Any) -> Any:
             workflow_id = steps.workflow_id
             counted = self.crashes.counted(workflow_id) if is_counted else nullcontext()
-            with self.running.running(workflow_id), counted:
+            with self.running.running(workflow_id), self.runs.running(workflow_id), counted:
                 try:
                     return function(steps, *arguments)
                 except SQLAlchemyError as error:
