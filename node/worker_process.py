@@ -94,6 +94,7 @@ class WorkerProcess:
         """End the worker; kill it if it does not end in time."""
         self._stop.set()
         self._thread.join()
+        self._signs.close()
         if self._process is None or self._process.poll() is not None:
             return
         self._process.terminate()

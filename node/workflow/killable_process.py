@@ -23,12 +23,14 @@ from typing import Any
 import structlog
 
 from node.errors import UnforeseenError
-from node.workflow.step_limits import step_under_way
+from node.workflow.step_limits import StepLimit, step_under_way
 
 log = structlog.get_logger()
 
 MOST_UNKILLABLE = 2
 """With so many processes that survive SIGKILL, since the kernel waits for a disk or driver, no further one starts."""
+
+_START_LIMIT = StepLimit(300.0, "start of its process")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _REAP_SECONDS = 1.0
@@ -128,12 +130,15 @@ class KillableProcess:
         """
         step = step_under_way()
         with self._alone:
+            self._wait_if_stopped()
             running = self._ready()
-            if step is not None:
-                step.restart()
             with nullcontext() if step is None else step.breaking(running.kill):
                 try:
+                    if not running.is_ready and step is not None:
+                        step.restart(_START_LIMIT)  # the step's limit is for its work
                     running.greet()
+                    if step is not None:
+                        step.restart()
                     return json.loads(running.ask(json.dumps([name, arguments])))
                 except (EOFError, OSError):
                     pass
@@ -167,19 +172,26 @@ class KillableProcess:
             self._running = None
 
     def _end_of(self, running: _Running) -> str:
-        if self._is_stopped.is_set():
-            threading.Event().wait()  # this process ends: the step that was cut off must not be recorded as failed
+        self._wait_if_stopped()
         if not running.is_gone():
             running.kill()  # it has only closed the connection
         return _told(running.process.returncode if running.is_gone() else None)
 
+    def _wait_if_stopped(self) -> None:
+        """Return never if this process is about to end: the step that was cut off must not be recorded as failed."""
+        if self._is_stopped.is_set():
+            threading.Event().wait()
+
     def stop(self) -> None:
-        """Kill the process; calls that wait for it never return, because this process is about to end."""
+        """Kill the process; a call that waits for it never returns, because this process is about to end."""
         self._is_stopped.set()
-        running = self._running
-        if running is not None:
-            running.kill()
-            running.is_gone()
+        if self._running is not None:
+            self._running.kill()
+        # a call has read the end of its connection; a second one may wait for ever in its place
+        if self._alone.acquire(timeout=_REAP_SECONDS):
+            self._put_aside()
+            self._alone.release()
+        self._starter.shutdown(wait=False)
 
 
 def _told(status: int | None) -> str:

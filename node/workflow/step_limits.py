@@ -28,6 +28,7 @@ log = structlog.get_logger()
 MOST_LEFT_BEHIND = 16
 """Threads that a worker leaves behind before it ends itself: each may hold a connection and the memory of its step."""
 
+_LOOK_SECONDS = 1.0  # the limit may change meanwhile (`StepUnderWay.restart`)
 _BREAK_SECONDS = 2.0  # for a function to return after what it waited for has ended
 
 
@@ -59,14 +60,15 @@ class StepUnderWay:
 
     def __init__(self, name: str, limit: StepLimit) -> None:
         self.name = name
-        self.limit = limit
+        self._own_limit = limit
         self._lock = threading.Lock()
         self._breakers: list[Callable[[], None]] = []
         self.is_over = False
         self.restart()
 
-    def restart(self) -> None:
-        """Count the seconds anew: the step's work begins now, or begins again."""
+    def restart(self, limit: StepLimit | None = None) -> None:
+        """Count the seconds anew: the step's work begins now, or begins again. ``limit``: of what precedes the work."""
+        self.limit = limit or self._own_limit
         self._begun = time.monotonic()
 
     @property
@@ -194,7 +196,8 @@ def within_limit(name: str, function: Callable[..., T], *arguments: Any) -> T:
     executor.shutdown(wait=False)
     try:
         while not future.done():
-            wait((future, run.cancelled), max(0.0, step.limit.seconds - step.seconds), FIRST_COMPLETED)
+            left_seconds = max(0.0, step.limit.seconds - step.seconds)
+            wait((future, run.cancelled), min(left_seconds, _LOOK_SECONDS), FIRST_COMPLETED)
             if future.done():
                 break
             if run.cancelled.done():
