@@ -84,15 +84,15 @@ def desk(folder: Path, destinations: tuple[Destination, ...] = (), **sections: d
 
 def test_hung_study_fails_with_its_reason_and_the_next_is_done_meanwhile(tmp_path: Path) -> None:
     """Its segmentation is killed at its limit, tried again, and fails; the worker stays, and others see the age."""
-    with desk(tmp_path, limits={"segment_seconds": 6.0}) as node, hanging_worker(tmp_path / "config.toml"):
+    with desk(tmp_path, limits={"segment_seconds": 10.0}) as node, hanging_worker(tmp_path / "config.toml"):
         hung, good = node.order(1, "hang"), node.order(2)
         first, worker = node.computing(hung)
-        wait_until(lambda: [(each.step, each.limit_seconds) for each in node.signs.steps()] == [("segment", 6.0)])
+        wait_until(lambda: [(each.step, each.limit_seconds) for each in node.signs.steps()] == [("segment", 10.0)])
         node.wait(good, "reported")
         failed = node.wait(hung, "failed")
         second, _ = segmentations(node.config, hung)[1]
         times = [pid for pid, _ in segmentations(node.config, good)]
-        assert failed.reason == "step segment took longer than 6 s (limits.segment_seconds)"
+        assert failed.reason == "step segment took longer than 10 s (limits.segment_seconds)"
         assert [each for _, each in (*segmentations(node.config, hung), *segmentations(node.config, good))] == 3 * [
             worker
         ]

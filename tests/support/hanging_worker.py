@@ -43,7 +43,7 @@ def segmentations(config: Config, study: str) -> list[tuple[int, int]]:
 def hanging(config: Config) -> Pipeline:
     """The pipeline of the computing process."""
     # loaded before the limit of a step counts
-    for module in ("regions_file", "volume", "seg_writer"):
+    for module in ("regions_file", "volume", "converter", "second_reader", "exam"):
         importlib.import_module(f"node.segmentation.{module}")
 
     base = thresholds(config)
