@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,11 +22,13 @@ import structlog
 from node.config import Config
 from node.errors import EngineError
 from node.metrics import Metrics
+from node.processing.computing import COMMAND, RemotePipeline
 from node.processing.dispatcher import StudyDispatcher
 from node.processing.pack_support import require_methods
-from node.processing.pipeline import Pipeline
 from node.processing.request_sequence import study_of
 from node.series.vocabulary import load_vocabulary
+from node.service_manager import ServiceManager
+from node.worker_process import WorkerProcess
 from node.workflow.database_access import database_exists, database_name
 from node.workflow.engine import NOTICE_QUEUE, WorkflowClient
 from node.workflow.states import StudyState
@@ -38,27 +38,31 @@ if TYPE_CHECKING:
     from node.audit.auditor import Auditor
     from node.scp.observer import Observer
     from node.scp.server import Receiver
+    from node.workflow.loop_watch import LoopWatch
 
 log = structlog.get_logger()
 
-_WORKER_PAUSE_SECONDS = 5.0
-_WORKER_STOP_SECONDS = 30.0
 _STEP_GRACE_SECONDS = 5.0
 _PARENT_WATCH_SECONDS = 1.0
 _RECEIVER_WATCH_SECONDS = 1.0
 _RECEIVER_LEAVE_SECONDS = 60.0
+_STANDING_SECONDS = 120.0
+"""A loop of the worker that has ended no round for so long hangs: a database may take a minute, not two."""
 
 
 @contextmanager
-def running_receiver(config: Config) -> Iterator[Receiver]:
-    """Spool, assembly, SCP, status page and audit trail, until the block ends."""
+def running_receiver(config: Config) -> Iterator[tuple[Receiver, Callable[[], bool]]]:
+    """Spool, assembly, SCP, status page and audit trail, until the block ends.
+
+    Yields the receiver, and a function that returns True while instances are received and handed over.
+    """
     from node.scp.observer import Observer
 
     metrics = Metrics()
     with audit_trail_of(config, f"{socket.gethostname()}-receive-{config.scp.port}", metrics) as auditor:
         observer = Observer(auditor.instances_received, auditor.peer_refused) if auditor else None
-        with _receiver(config, metrics, observer) as receiver:
-            yield receiver
+        with _receiver(config, metrics, observer) as parts:
+            yield parts
 
 
 def audit_trail_of(config: Config, process: str, metrics: Metrics) -> AbstractContextManager[Auditor | None]:
@@ -70,7 +74,9 @@ def audit_trail_of(config: Config, process: str, metrics: Metrics) -> AbstractCo
 
 
 @contextmanager
-def _receiver(config: Config, metrics: Metrics, observer: Observer | None) -> Iterator[Receiver]:
+def _receiver(
+    config: Config, metrics: Metrics, observer: Observer | None
+) -> Iterator[tuple[Receiver, Callable[[], bool]]]:
     from node.delivery.commitment_rounds import COMMITMENT_TOPIC
     from node.dicom.commitment import Commitments
     from node.scp.assembly import Assembly, AssemblyLoop
@@ -79,7 +85,7 @@ def _receiver(config: Config, metrics: Metrics, observer: Observer | None) -> It
     from node.scp.server import Receiver
     from node.scp.spool import Spool
     from node.web.page import Sources, running_page
-    from node.workflow.takeover import watching_workers
+    from node.workflow.worker_signs import watching_workers
 
     # several receivers may share one spool: each has its own folder for arriving instances
     spool = Spool(config.spool_folder, f"{socket.gethostname()}-{config.scp.port}")
@@ -100,27 +106,36 @@ def _receiver(config: Config, metrics: Metrics, observer: Observer | None) -> It
         held = {study: [folder.name for folder in spool.series_folders(study)] for study in spool.studies()}
         loop.start(held, partial(dispatcher.judged_before, held))
         receiver = Receiver(config.scp, handlers, metrics, config.tls, reports, observer)
-        with receiver, watching_workers(config) as worker_trouble:
-            sources = Sources(client, metrics, lambda: loop.is_alive and receiver.is_alive, worker_trouble)
-            with running_page(config, sources):
-                yield receiver
+
+        def is_well() -> bool:
+            return loop.is_alive and receiver.is_alive
+
+        with (
+            receiver,
+            watching_workers(config) as signs,
+            running_page(config, Sources(client, metrics, is_well, signs.trouble, signs.steps)),
+        ):
+            yield receiver, is_well
     finally:
         loop.stop()
         client.close()
         spool.end()
 
 
-def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeline: Pipeline | None = None) -> None:
+def run_worker(
+    config: Config, stop: threading.Event, parent: int | None, computing_command: Sequence[str] = COMMAND
+) -> None:
     """Run workflows until ``stop`` is set, or ``parent`` (process id) is gone.
 
-    A running step is not waited for; it is idempotent and runs again later.
+    A running step is not waited for; it is idempotent and runs again later. ``computing_command``: the command line of
+    the process that computes.
     """
     from node.delivery.delivery import Delivery
     from node.notify.notices import Notices
     from node.workflow.engine import executor_id, running_worker
     from node.workflow.worker_files import WORKER_ROLE
 
-    pipeline = pipeline or Pipeline(config)
+    pipeline, manager = RemotePipeline(config, computing_command), ServiceManager()
     trail = ExitStack()
     auditor = trail.enter_context(audit_trail_of(config, executor_id(config, WORKER_ROLE), Metrics()))
     workflows: dict[str, Callable[..., Any]] = {
@@ -128,17 +143,30 @@ def run_worker(config: Config, stop: threading.Event, parent: int | None, pipeli
         "deliver": Delivery(config, auditor).deliver,
         "notice": Notices(config).notice,
     }
-    with trail, running_worker(config, workflows, _hourly(config), partial(_notify_of_crashes, config)):
+    with trail, running_worker(config, workflows, _hourly(config), partial(_notify_of_crashes, config)) as loops:
         log.info("worker_ready", device=config.segmentation.device, model=config.segmentation.model)
-        while not stop.wait(_PARENT_WATCH_SECONDS):
-            if parent is not None and os.getppid() != parent:
-                log.error("parent_died")
-                break
+        manager.ready()
+        _watch_worker(stop, parent, loops, manager)
+        manager.stopping()
+        pipeline.stop()
         # the engine waits for its threads, which may compute for minutes; steps are recorded, so they may be cut off
         threading.Timer(_STEP_GRACE_SECONDS, os._exit, (0,)).start()
         trail.close()
     log.info("worker_stopped")
     os._exit(0)
+
+
+def _watch_worker(stop: threading.Event, parent: int | None, loops: LoopWatch, manager: ServiceManager) -> None:
+    """Return when the worker is to stop; until then, tell the service manager that the worker's loops turn."""
+    while not stop.wait(_PARENT_WATCH_SECONDS):
+        if parent is not None and os.getppid() != parent:
+            log.error("parent_died")
+            return
+        standing = loops.standing(_STANDING_SECONDS)
+        if standing:
+            log.error("worker_hangs", loops=standing)
+        else:
+            manager.alive()
 
 
 def _notify_of_crashes(config: Config, workflow_id: str, reason: str) -> None:
@@ -159,61 +187,11 @@ def _notify_of_crashes(config: Config, workflow_id: str, reason: str) -> None:
 
 def _hourly(config: Config) -> Callable[[], Any]:
     """The function that a worker calls once an hour."""
-    from node.retention.cleanup import retention_round
+    from node.retention.retention_process import killable_retention_round
 
     # also if retention is off: an earlier worker's schedule stays in the database, and runs of a workflow that no
     # worker registers would pile up there
-    return partial(retention_round, config)
-
-
-class WorkerProcess:
-    """A worker process that is started again when it ends."""
-
-    def __init__(self, config_file: Path | None) -> None:
-        arguments = [] if config_file is None else ["--config", str(config_file)]
-        # if this process is killed, the worker must end, too: its lock would keep the next worker from starting
-        role = ["--role", "work", "--parent", str(os.getpid())]
-        self._command = [sys.executable, "-P", "-m", "node", "serve", *role, *arguments]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="worker-watch")
-
-    def start(self) -> None:
-        """Start the worker and watch it."""
-        self._begin()
-        self._thread.start()
-
-    def _begin(self) -> bool:
-        """Start the process; False if the operating system cannot start one now."""
-        try:
-            self._process = subprocess.Popen(self._command)
-        except OSError as error:
-            log.error("worker_not_started", reason=error.strerror)
-            return False
-        return True
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            if self._process is not None:
-                if self._process.poll() is None:
-                    self._stop.wait(0.2)
-                    continue
-                log.error("worker_died", exit_status=self._process.returncode)
-            while not self._stop.wait(_WORKER_PAUSE_SECONDS) and not self._begin():
-                pass  # logged; tried again after a pause
-
-    def stop(self) -> None:
-        """End the worker; kill it if it does not end in time."""
-        self._stop.set()
-        self._thread.join()
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(_WORKER_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    return partial(killable_retention_round, config)
 
 
 def stop_event() -> threading.Event:
@@ -224,12 +202,20 @@ def stop_event() -> threading.Event:
     return event
 
 
-def _wait(stop: threading.Event, receiver: Receiver) -> None:
+def _wait(
+    stop: threading.Event,
+    parts: tuple[Receiver, Callable[[], bool]],
+    worker: WorkerProcess | None,
+    manager: ServiceManager,
+) -> None:
     """Return once ``stop`` is set. If the receiver ends before, end the process: the service manager starts it again.
+
+    Until then, tell the service manager that the parts live.
 
     Raises:
         SystemExit: with status 1.
     """
+    receiver, is_well = parts
     while not stop.wait(_RECEIVER_WATCH_SECONDS):
         if not receiver.is_alive:
             log.error("receiver_ended")
@@ -238,6 +224,8 @@ def _wait(stop: threading.Event, receiver: Receiver) -> None:
             leave.daemon = True
             leave.start()
             raise SystemExit(1)
+        if is_well() and (worker is None or worker.is_watched):
+            manager.alive()
 
 
 def serve(config: Config, role: str, config_file: Path | None, parent: int | None = None) -> None:
@@ -249,13 +237,15 @@ def serve(config: Config, role: str, config_file: Path | None, parent: int | Non
     if role == "work":
         run_worker(config, stop, parent)
         return
-    worker = WorkerProcess(config_file) if role == "all" else None
-    with running_receiver(config) as receiver:
+    worker, manager = WorkerProcess(config_file) if role == "all" else None, ServiceManager()
+    with running_receiver(config) as parts:
         if worker:
             worker.start()
         try:
             log.info("node_ready", role=role, seconds=round(time.monotonic() - begun, 2))
-            _wait(stop, receiver)
+            manager.ready()
+            _wait(stop, parts, worker, manager)
         finally:
+            manager.stopping()
             if worker:
                 worker.stop()

@@ -18,6 +18,7 @@ from node.config_sections import (
     DeliverySection,
     DestinationSection,
     EngineSection,
+    LimitsSection,
     LogSection,
     ModelsSection,
     NodeSection,
@@ -47,6 +48,7 @@ class Config(Section):
     segmentation: SegmentationSection = SegmentationSection()
     models: ModelsSection = ModelsSection()
     engine: EngineSection = EngineSection()
+    limits: LimitsSection = LimitsSection()
     delivery: DeliverySection = DeliverySection()
     retention: RetentionSection = RetentionSection()
     notify: NotifySection = NotifySection()

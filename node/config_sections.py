@@ -136,6 +136,20 @@ class EngineSection(Section):
         return self
 
 
+class LimitsSection(Section):
+    """How long each step of a workflow may take."""
+
+    compare_seconds: Seconds = 600.0
+    reselect_seconds: Seconds = 600.0
+    segment_seconds: Seconds = 1800.0
+    report_seconds: Seconds = 300.0
+    refuse_seconds: Seconds = 300.0
+    request_timeouts: Annotated[float, Field(ge=10)] = 30.0
+    notice_seconds: Seconds = 300.0
+    retention_seconds: Seconds = 3000.0
+    other_seconds: Seconds = 300.0
+
+
 class DeliverySection(Section):
     """How results are sent, and when a failed delivery is tried again."""
 

@@ -20,6 +20,7 @@
           ├── DeliveryError         a destination did not accept a result
           ├── CommitmentReportError a peer's report of storage commitment cannot be read
           ├── NotifyError           a service did not accept a notice
+          ├── OverdueError          a step took longer than its limit
           ├── UnforeseenError       an error of disk, memory or device that glionode does not know
           └── VerificationError     a result, read back, differs from the intended one; never sent
 
@@ -118,6 +119,10 @@ class NotifyError(RetryableError):
 
 class VerificationError(RetryableError):
     """A result, read back from its bytes, differs from the intended one; it is not sent."""
+
+
+class OverdueError(RetryableError):
+    """A step of a workflow took longer than its limit in ``[limits]``; the text names the step and the seconds."""
 
 
 class UnforeseenError(RetryableError):

@@ -62,3 +62,26 @@ class StudyCounts(Collector):
         for kind, count in sorted(refused.items()):
             kinds.add_metric([kind], count)
         yield kinds
+
+
+class StepAges(Collector):
+    """The age of the steps that workers run now, asked for at each scrape.
+
+    Args:
+        read: returns step and age in seconds of every step under way.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[tuple[str, float]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauge: the oldest step of each name."""
+        oldest: dict[str, float] = {}
+        for step, seconds in self._read():
+            oldest[step] = max(seconds, oldest.get(step, 0.0))
+        ages = GaugeMetricFamily(
+            "glionode_step_age_seconds", "How long the oldest running step of this name has run", labels=["step"]
+        )
+        for step, seconds in sorted(oldest.items()):
+            ages.add_metric([step], seconds)
+        yield ages

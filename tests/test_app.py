@@ -21,7 +21,7 @@ from node_process import NodeProcess, running_node, write_config
 from pydicom.uid import MRImageStorage
 from small_study import make_small_study, study_instance_uid, write_small_study
 
-from node.app import WorkerProcess, _notify_of_crashes
+from node.app import _notify_of_crashes
 from node.config import load_config
 from node.errors import EngineError
 from node.metrics import Metrics
@@ -31,6 +31,7 @@ from node.scp.assembly import Assembly, AssemblyLoop
 from node.scp.spool import Spool
 from node.scu.store import send_instances
 from node.study import RESULT_FILES, Destination
+from node.worker_process import WorkerProcess
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
 
 RECEIVE = """
@@ -195,14 +196,14 @@ def test_worker_is_started_though_the_system_refused_once(monkeypatch: pytest.Mo
         def wait(self, _seconds: float) -> int:
             return 0
 
-    def popen(command: list[str]) -> Ended:
+    def popen(command: list[str], env: dict[str, str]) -> Ended:
         if begun and (refusal := next(refusals, None)):
             raise refusal
         begun.append(command)
         return Running() if len(begun) == 2 else Ended()
 
-    monkeypatch.setattr("node.app.subprocess.Popen", popen)
-    monkeypatch.setattr("node.app._WORKER_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("node.worker_process.subprocess.Popen", popen)
+    monkeypatch.setattr("node.worker_process._WORKER_PAUSE_SECONDS", 0.01)
     worker = WorkerProcess(tmp_path / "config.toml")
     with structlog.testing.capture_logs() as events:
         worker.start()

@@ -85,8 +85,9 @@ def study_ledger(config: Config, study_instance_uid: str) -> Iterator[WorkflowCl
         StudyError: it has received none, so not this one either.
         EngineError: the database is missing although there are studies, or cannot be used.
     """
+    from node.processing.study_ledger import open_ledger
 
-    with openstudy_ledger(config) as client:
+    with open_ledger(config) as client:
         if client is None:
             raise StudyError(f"no study {study_instance_uid}: this node has received none yet")
         yield client

@@ -21,6 +21,7 @@ from node.audit.auditor import Auditor
 from node.config import Config
 from node.delivery.commitment_rounds import CommitmentRounds
 from node.delivery.destination_requests import DestinationRequests
+from node.delivery.overdue import TolerantSteps
 from node.delivery.progress import DeliveryProgress
 from node.delivery.records import Answer, Plan
 from node.errors import DeliveryError
@@ -63,7 +64,7 @@ class Delivery:
         with study_context(study_instance_uid, destination=name):
             steps.publish(DeliveryState.SENDING)
             requests = DestinationRequests(self._config, folder, name, self._auditor)
-            run = _Run(self._config, steps, name, requests)
+            run = _Run(self._config, TolerantSteps(steps), name, requests)
             try:
                 return run.deliver(list(files))
             except DeliveryError as error:

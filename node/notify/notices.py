@@ -8,7 +8,7 @@ import structlog
 
 from node.config import Config
 from node.dicom.uids import shortened
-from node.errors import NotifyError
+from node.errors import NotifyError, OverdueError
 from node.log import study_context
 from node.workflow.engine import NOTICE_QUEUE
 from node.workflow.retry_pauses import RetryPauses
@@ -41,7 +41,10 @@ class Notices:
         pauses = RetryPauses(self._config.delivery)
         with study_context(study_instance_uid):
             while True:
-                trouble = steps.step("tell", self.send, state, study_instance_uid, reason)
+                try:
+                    trouble = steps.step("tell", self.send, state, study_instance_uid, reason)
+                except OverdueError as error:
+                    trouble = str(error)
                 if trouble is None:
                     return {"state": str(NoticeState.TOLD), "reason": None}
                 if pauses.is_over:

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -23,11 +23,12 @@ from node import __version__
 from node.config import Config
 from node.dicom.uids import shortened
 from node.errors import ConfigError, EngineError
-from node.metrics import Metrics, StudyCounts
+from node.metrics import Metrics, StepAges, StudyCounts
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.scp.spool import Spool
 from node.web.protection import Protection
 from node.workflow.engine import WorkflowClient
+from node.workflow.worker_signs import StepAge
 
 _START_SECONDS = 10.0
 _COUNTS_KEPT_SECONDS = 5.0
@@ -40,17 +41,22 @@ class Sources:
 
     Attributes:
         is_well: returns True while instances are received and studies that are due are enqueued.
-        worker_trouble: returns why no study is processed; None: a worker lives.
+        worker_trouble: returns why no study is processed, or which step hangs; None: neither.
+        steps: returns the steps that workers run now, oldest first.
     """
 
     client: WorkflowClient
     metrics: Metrics
     is_well: Callable[[], bool]
     worker_trouble: Callable[[], str | None] = lambda: None
+    steps: Callable[[], Sequence[StepAge]] = tuple
 
 
 def build_page(config: Config, sources: Sources) -> ASGIApp:
-    """The web application: ``/``, ``/studies.json``, ``/health`` (503 if no study can be processed), ``/metrics``."""
+    """The web application: ``/``, ``/studies.json``, ``/health`` and ``/metrics``.
+
+    ``/health`` answers 503 if no study can be processed, or a step hangs.
+    """
     environment = Environment(loader=PackageLoader("node.web"), autoescape=select_autoescape())
     template = environment.get_template("status.html")
 
@@ -65,6 +71,7 @@ def build_page(config: Config, sources: Sources) -> ASGIApp:
             "lines": [(each, _result_texts(config, each)) for each in shown],
             "unshown": len(every) - len(shown),
             "counts": Counter(each.state for each in every).most_common(),
+            "steps": sources.steps(),
             "free_mebibytes": Spool(config.spool_folder).free_bytes() // 2**20,
         }
         return HTMLResponse(template.render(facts, scp=config.scp, version=__version__))
@@ -82,6 +89,7 @@ def build_page(config: Config, sources: Sources) -> ASGIApp:
     def measured(_: Request) -> Response:
         return Response(generate_latest(sources.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    sources.metrics.registry.register(StepAges(lambda: [(each.step, each.seconds) for each in sources.steps()]))
     sources.metrics.registry.register(StudyCounts(_StudyStates(config, sources.client)))
 
     def is_down(_: Request, error: Exception) -> Response:

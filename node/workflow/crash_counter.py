@@ -4,6 +4,9 @@ The engine counts every start instead: ordinary restarts use its limit up, and a
 marks a workflow while it runs it. A mark that is still there when the workflow starts again means that the worker
 crashed. A worker that stops in good order takes its marks back. So does one that ends itself because the database takes
 no record: it cannot say so in the database, but it can delete a file, which needs no room on a full disk.
+
+The steps that compute run in a process of their own (`killable_process`). If that process crashes, the worker lives,
+and counts the crash at once.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 import structlog
 
-from node.errors import EngineError
+from node.errors import DefectError, EngineError
 from node.workflow.states import CRASHED_TOO_OFTEN
 from node.workflow.tables import UNDER_WAY
 
@@ -79,6 +82,24 @@ class CrashCounter:
         finally:
             mine = sa.or_(UNDER_WAY.c.executor_id == self._identity, UNDER_WAY.c.executor_id.is_(None))
             self._tried(sa.delete(UNDER_WAY).where(UNDER_WAY.c.workflow_id == workflow_id, mine))
+
+    def crashed(self, workflow_id: str) -> int:
+        """Count a crash of a process that computed for a workflow; returns how often it crashed, workers included.
+
+        Raises:
+            DefectError: it crashed too often.
+        """
+        this = UNDER_WAY.c.workflow_id == workflow_id
+        self._tried(sa.update(UNDER_WAY).where(this).values(crashes=UNDER_WAY.c.crashes + 1))
+        try:
+            with self._engine.connect() as connection:
+                crashes = connection.execute(sa.select(UNDER_WAY.c.crashes).where(this)).scalar() or 0
+        except sa.exc.SQLAlchemyError:  # the update before it has logged that
+            return 0
+        if crashes >= self._most:
+            log.error("study_crashes_workers", workflow_id=workflow_id, crashes=crashes)
+            raise DefectError(CRASHED_TOO_OFTEN)
+        return int(crashes)
 
     def _mark(self, workflow_id: str) -> int:
         """Mark the workflow; returns how often workers crashed in it."""

@@ -16,6 +16,7 @@ from node.errors import DefectError, UnreadableRecordError
 from node.workflow.crash_counter import CrashCounter
 from node.workflow.records import recorded_step
 from node.workflow.states import NORMAL_PRIORITY, PublishedState
+from node.workflow.step_limits import StepLimit, WorkflowRuns, pause, within_limit
 from node.workflow.takeover import RunningWorkflows
 from node.workflow.workflow_id import WorkflowId
 
@@ -56,6 +57,8 @@ class DurableSteps:
     def step(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
         """Call ``function``; the engine records its result under the step's position in the workflow.
 
+        The step ends within its limit (`step_limits`).
+
         Raises:
             UnreadableRecordError: the recorded result cannot be read.
         """
@@ -66,7 +69,7 @@ class DurableSteps:
         def called(*given: Any) -> T:
             nonlocal is_called
             is_called = True
-            return function(*given)
+            return within_limit(name, function, *given)
 
         try:
             return DBOS.run_step({"name": name}, called, *arguments)
@@ -93,7 +96,7 @@ class DurableSteps:
         it waits longer by as much.
         """
         until = self.step("sleep", lambda: time.time() + seconds)
-        threading.Event().wait(min(seconds, max(0.0, until - time.time())))
+        pause(min(seconds, max(0.0, until - time.time())))
 
     def receive(self, topic: str, timeout_seconds: float) -> Any | None:
         """The next message of ``topic``; recorded, so that a restart receives the same message.
@@ -111,7 +114,7 @@ class DurableSteps:
             message = self._look(topic)
             if message is not None:
                 return message
-            threading.Event().wait(max(0.0, origin + end - time.monotonic()))
+            pause(max(0.0, origin + end - time.monotonic()))
         return self._look(topic)
 
     def _look(self, topic: str) -> Any | None:
@@ -149,11 +152,16 @@ class DurableSteps:
 
 
 class DurableWork:
-    """The workflows that this process runs. It ends the process if the database cannot record their steps."""
+    """The workflows that this process runs. It ends the process if the database cannot record their steps.
 
-    def __init__(self, crashes: CrashCounter) -> None:
+    Args:
+        limit_of: returns the time limit of the step with this name.
+    """
+
+    def __init__(self, crashes: CrashCounter, limit_of: Callable[[str], StepLimit]) -> None:
         self.crashes = crashes
         self.running = RunningWorkflows()
+        self.runs = WorkflowRuns(limit_of, self.end, crashes.crashed)
         self._ending = threading.Lock()
 
     def bound(self, function: Callable[..., Any], is_counted: bool = False) -> Callable[..., Any]:
@@ -169,7 +177,7 @@ class DurableWork:
         def workflow(*arguments: Any) -> Any:
             workflow_id = steps.workflow_id
             counted = self.crashes.counted(workflow_id) if is_counted else nullcontext()
-            with self.running.running(workflow_id), counted:
+            with self.running.running(workflow_id), self.runs.running(workflow_id), counted:
                 try:
                     return function(steps, *arguments)
                 except SQLAlchemyError as error:

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from node.config import Config
@@ -22,11 +23,14 @@ from node.errors import EngineError
 from node.workflow.crash_counter import CrashCounter
 from node.workflow.database_access import database_exists, database_name
 from node.workflow.durable import DurableSteps, DurableWork
+from node.workflow.loop_watch import LoopWatch
 from node.workflow.migration import Migrated, migrate
 from node.workflow.queue_priority import change_waiting, step_seconds
 from node.workflow.record_format import remove_unreadable_schedules, require_current_records
 from node.workflow.serialization import engine_serializer
 from node.workflow.states import NORMAL_PRIORITY
+from node.workflow.step_limits import limits_of
+from node.workflow.step_watch import StepWatch, watching_steps
 from node.workflow.study_index import STUDY_ATTRIBUTE, StudyIndex
 from node.workflow.tables import ACTIVE_STATUSES, ENGINE_APPLICATION, is_sqlite, open_tables
 from node.workflow.takeover import Heartbeat, watching_others
@@ -35,6 +39,7 @@ from node.workflow.workflow_record import WorkflowRecord as WorkflowRecord
 from node.workflow.workflow_record import moment, record_of
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from dbos import DBOSClient, EnqueueOptions, ScheduleInput, WorkflowStatus
 
 APPLICATION_VERSION = "2"
@@ -71,13 +76,13 @@ def running_worker(
     workflows: Mapping[str, Callable[..., Any]],
     hourly: Callable[[], Any] | None = None,
     given_up: Callable[[str, str], None] = lambda *_: None,
-) -> Iterator[None]:
+) -> Iterator[LoopWatch]:
     """Run ``workflows`` (name to function taking ``Steps`` first) from the queues until the block ends.
 
     Workflows that this worker left unfinished are resumed at once, those of dead workers after ``engine.dead_seconds``.
     ``hourly`` is called once an hour by one of all workers; ``given_up`` is called with the id of a workflow that ends
     because workers crashed in it, and the reason. The process ends with status 1 if the database takes no record of a
-    step.
+    step. Yields the watch of the worker's loops.
 
     Raises:
         ConfigError: another worker of this host and device runs on this folder.
@@ -92,7 +97,7 @@ def running_worker(
             tables = open_tables(config)
         alive = alive_file(config.folder, identity)
         crashes = CrashCounter(tables, identity, alive, config.engine.max_recoveries, given_up)
-        work = DurableWork(crashes)
+        work = DurableWork(crashes, limits_of(config))
         DBOS(
             config={
                 "name": ENGINE_APPLICATION,
@@ -117,15 +122,28 @@ def running_worker(
                 _register_queues(config)
                 if schedule:
                     DBOS.apply_schedules([schedule])
-            heartbeat = Heartbeat(config, tables, identity, APPLICATION_VERSION, work.running)
             try:
-                with watching_others(heartbeat, config.engine.heartbeat_seconds, work.end):
-                    yield
+                with _loops(config, tables, identity, work) as loops:
+                    yield loops
             finally:
                 crashes.leave()
         finally:
             DBOS.destroy(destroy_registry=True)
             tables.dispose()
+
+
+@contextmanager
+def _loops(config: Config, tables: sa.Engine, identity: str, work: DurableWork) -> Iterator[LoopWatch]:
+    """The worker's heartbeat and its look at its steps, until the block ends."""
+    seconds = config.engine.heartbeat_seconds
+    heartbeat = Heartbeat(config, tables, identity, APPLICATION_VERSION, work.running)
+    steps = StepWatch(tables, identity, work.runs, seconds)
+    loops = LoopWatch("heartbeat", "step-watch")
+    with (
+        watching_others(heartbeat, seconds, work.end, partial(loops.moved, "heartbeat")),
+        watching_steps(steps, partial(loops.moved, "step-watch"), work.end),
+    ):
+        yield loops
 
 
 def _register_queues(config: Config) -> None:

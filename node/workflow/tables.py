@@ -41,6 +41,17 @@ RECORD_FORMAT = sa.Table(
 )
 """One row: the form of the records in this database (`record_format`). Databases of glionode 0.1.0 have none."""
 
+STEPS = sa.Table(
+    "glionode_steps",
+    _TABLES,
+    sa.Column("workflow_id", sa.String(255), primary_key=True),
+    sa.Column("executor_id", sa.String(255), nullable=False),
+    sa.Column("step", sa.String(255), nullable=False),
+    sa.Column("age_seconds", sa.Float, nullable=False),
+    sa.Column("limit_seconds", sa.Float, nullable=False),
+)
+"""One row for each step that a worker runs: how long it has run, by the worker's monotonic clock, and may run."""
+
 ENGINE_APPLICATION = "glionode"
 """The name under which the engine knows this application; workflows without a name belong to every application."""
 

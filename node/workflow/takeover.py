@@ -24,13 +24,11 @@ import structlog
 from node.config import Config
 from node.workflow.leftovers import Leftovers
 from node.workflow.states import UNREADABLE
-from node.workflow.tables import ENGINE_APPLICATION, ENGINE_WORKFLOWS, WORKERS, open_tables
+from node.workflow.tables import ENGINE_APPLICATION, ENGINE_WORKFLOWS, WORKERS
 from node.workflow.versions import ApplicationVersions
 from node.workflow.worker_watch import OverdueIds, WorkerWatch
 
 log = structlog.get_logger()
-
-_STOP_SECONDS = 5.0
 
 
 class RunningWorkflows:
@@ -157,11 +155,16 @@ class Heartbeat:
 
 
 @contextmanager
-def watching_others(heartbeat: Heartbeat, pause_seconds: float, end_worker: Callable[[str], None]) -> Iterator[None]:
+def watching_others(
+    heartbeat: Heartbeat,
+    pause_seconds: float,
+    end_worker: Callable[[str], None],
+    moved: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """Beat, and take over the workflows of dead workers, in a thread until the block ends.
 
     ``end_worker`` is called with an event to log if that thread ends by an error: the other workers would resume all
-    workflows of this one at each of their heartbeats.
+    workflows of this one at each of their heartbeats. ``moved`` is called after each round.
     """
     from dbos import error as dbos_errors
 
@@ -176,6 +179,7 @@ def watching_others(heartbeat: Heartbeat, pause_seconds: float, end_worker: Call
                     heartbeat.beat(time.monotonic())
                 except survived as error:
                     log.error("heartbeat_failed", reason=type(error).__name__)
+                moved()
                 if stopping.wait(pause_seconds):
                     return
         finally:
@@ -189,63 +193,3 @@ def watching_others(heartbeat: Heartbeat, pause_seconds: float, end_worker: Call
     finally:
         stopping.set()
         thread.join()
-
-
-class WorkerLiveness:
-    """Whether any worker lives, as seen by a process that is no worker. Any thread may ask for ``trouble``."""
-
-    def __init__(self, dead_seconds: float, now: float) -> None:
-        self._dead_seconds = dead_seconds
-        self._beats: dict[str, int] | None = None
-        self._moved = now
-        self._failure: str | None = None
-
-    def saw(self, beats: dict[str, int], now: float) -> None:
-        """Take in the counts of all workers, by executor id. A count of the first look may be that of a dead worker."""
-        if self._beats is not None and any(self._beats.get(executor) != beat for executor, beat in beats.items()):
-            self._moved = now
-        self._beats, self._failure = beats, None
-
-    def failed(self, reason: str) -> None:
-        """Note that the database did not answer."""
-        self._failure = reason
-
-    def trouble(self, now: float) -> str | None:
-        """The trouble, in a sentence for humans; None if a worker lives, or if there was no time yet to see one."""
-        if self._failure is not None:
-            return f"engine.database: {self._failure}"
-        if now - self._moved >= self._dead_seconds:
-            return f"no worker gave a sign of life for {self._dead_seconds:g} s; studies are received, not processed"
-        return None
-
-
-@contextmanager
-def watching_workers(config: Config) -> Iterator[Callable[[], str | None]]:
-    """Look at the workers' heartbeats, in a thread until the block ends; yields `WorkerLiveness.trouble` of now."""
-    stopping = threading.Event()
-    signs = WorkerLiveness(config.engine.dead_seconds, time.monotonic())
-
-    def look(tables: sa.Engine | None) -> sa.Engine | None:
-        try:
-            tables = tables or open_tables(config)
-            with tables.connect() as connection:
-                beats = {row.executor_id: row.beat for row in connection.execute(sa.select(WORKERS))}
-            signs.saw(beats, time.monotonic())
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            signs.failed(type(error).__name__)
-        return tables
-
-    def run() -> None:
-        tables = look(None)
-        while not stopping.wait(config.engine.heartbeat_seconds):
-            tables = look(tables)
-        if tables is not None:
-            tables.dispose()
-
-    thread = threading.Thread(target=run, name="worker-signs", daemon=True)
-    thread.start()
-    try:
-        yield lambda: signs.trouble(time.monotonic())
-    finally:
-        stopping.set()
-        thread.join(_STOP_SECONDS)  # the thread may wait for a database that does not answer

@@ -1,11 +1,11 @@
 """A receiver or worker that kills itself by SIGKILL at random moments.
 
-``python mortal.py ROLE CONFIG SEED PROBABILITY``
+``python mortal.py ROLE CONFIG SEED PROBABILITY``; the worker starts ``python mortal.py compute SEED PROBABILITY FD``.
 
 It is the real node. What decides over life and death is wrapped around the calls between which things may be lost:
 flush, link, rename, send, and what is recorded. The worker's cascade is replaced by a threshold, for chaos is about
 what is kept and sent, not about tumours. A file ``hold`` in the node's folder holds every segmentation until it is
-gone; each is noted by its process id in the file ``segmentations``.
+gone; each is noted by its worker's process id in the file ``segmentations``.
 """
 
 from __future__ import annotations
@@ -69,12 +69,26 @@ def receive(config_file: Path, fate: Fate) -> None:
 
 
 def work(config_file: Path, fate: Fate) -> None:
-    """The worker, mortal in flush and rename, between SEG and SR, and between an answer and its record."""
+    """The worker, mortal between an answer and its record, and in sending; its computing process is mortal, too."""
     from dbos import DBOS
 
     from node import app
     from node.config import load_config
     from node.delivery import destination_requests
+
+    for owner, name in (
+        (os, "fsync"), (Path, "replace"), (destination_requests, "send_results"),
+        (DBOS, "run_step"), (DBOS, "set_event"),
+    ):  # fmt: skip
+        fate.around(owner, name)
+    computing = [sys.executable, __file__, "compute", *sys.argv[3:]]
+    app.run_worker(load_config(config_file), app.stop_event(), None, computing)
+
+
+def compute(descriptor: int, fate: Fate) -> None:
+    """The computing process, mortal in flush and rename, and so between SEG and SR."""
+    from node.config import Config
+    from node.processing import computing
     from node.processing.pipeline import Pipeline
     from node.processing.request import ProcessingRequest
 
@@ -82,19 +96,19 @@ def work(config_file: Path, fate: Fate) -> None:
         """The pipeline with a threshold where the cascade is."""
 
         def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation:
-            with (config.folder / "segmentations").open("a") as file:
-                file.write(f"{os.getpid()}\n")
-            while (config.folder / "hold").exists():
+            node = self._config.folder
+            with (node / "segmentations").open("a") as file:
+                file.write(f"{os.getppid()}\n")
+            while (node / "hold").exists():
                 time.sleep(0.05)
             return segment_by_threshold(request, Path(folder))
 
-    for owner, name in (
-        (os, "fsync"), (Path, "replace"), (destination_requests, "send_results"),
-        (DBOS, "run_step"), (DBOS, "set_event"),
-    ):  # fmt: skip
-        fate.around(owner, name)
-    config = load_config(config_file)
-    app.run_worker(config, app.stop_event(), None, Threshold(config))
+    def make(config: Config) -> Pipeline:
+        for owner, name in ((os, "fsync"), (Path, "replace")):
+            fate.around(owner, name)
+        return Threshold(config)
+
+    computing.compute(descriptor, make)
 
 
 def segment_by_threshold(request: Any, folder: Path) -> Segmentation:
@@ -117,6 +131,11 @@ def segment_by_threshold(request: Any, folder: Path) -> Segmentation:
 
 def main() -> None:
     """Run the role until it is told to stop, or dies."""
+    if sys.argv[1] == "compute":
+        _, _, seed, probability, descriptor = sys.argv
+        # not the seed of the worker, or both would do the same; and not always the same, or none would get further
+        compute(int(descriptor), Fate(int(seed) * 100_003 + os.getpid(), float(probability)))
+        return
     role, config_file, seed, probability = sys.argv[1:]
     fate = Fate(int(seed), float(probability))
     from node.config_sections import LogSection

@@ -71,7 +71,7 @@ def test_deaf_receiver_is_not_healthy(tmp_path, monkeypatch):
     def fail(_listener):
         raise RuntimeError
 
-    with running_receiver(config) as receiver:
+    with running_receiver(config) as (receiver, _):
         assert health().status_code == 200
         monkeypatch.setattr(Listener, "service_actions", fail)
         wait_until(lambda: not receiver.is_alive)

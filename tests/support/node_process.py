@@ -161,7 +161,21 @@ def _stop(node: NodeProcess) -> None:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((LOOPBACK, port))
-    assert not _is_group_alive(node.process.pid), "a process of the node is left"
+    assert not _session(node.process.pid), "a process of the node is left"
+
+
+def _session(leader: int) -> list[int]:
+    """The processes of the session, zombies left out: the node, its worker, and what computes in a group of its own."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # ended meanwhile
+            if int(session) == leader and state not in "ZX":
+                found.append(int(entry.name))
+    return found
 
 
 def _is_group_alive(process_group: int) -> bool:

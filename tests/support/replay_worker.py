@@ -16,6 +16,11 @@ from pathlib import Path
 from instances import data_set_bytes
 from threshold_worker import worker_process
 
+from node.config import load_config
+from node.config_sections import LogSection
+from node.log import set_up_log
+from node.processing.computing import compute
+from node.processing.pipeline import Pipeline
 from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
 
@@ -45,24 +50,23 @@ def replayed(request: ProcessingRequest, folder: Path, node_folder: Path) -> Seg
 
 
 def main() -> None:
-    """Run until SIGTERM."""
+    """The worker until SIGTERM, or with ``compute`` as second argument its computing process."""
+    node_folder = Path(sys.argv[2])
+    if sys.argv[1] == "compute":
+
+        class Replay(Pipeline):
+            """The pipeline with a finished segmentation where method and cascade are."""
+
+            def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation:
+                return replayed(request, Path(folder), node_folder)
+
+        compute(int(sys.argv[3]), Replay)
+        return
     from node import app
-    from node.config import load_config
-    from node.config_sections import LogSection
-    from node.log import set_up_log
-    from node.processing.pipeline import Pipeline
-
-    config_file, node_folder = (Path(argument) for argument in sys.argv[1:])
-
-    class Replay(Pipeline):
-        """The pipeline with a finished segmentation where method and cascade are."""
-
-        def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation:
-            return replayed(request, Path(folder), node_folder)
 
     set_up_log(LogSection(format="json"))
-    config = load_config(config_file)
-    app.run_worker(config, app.stop_event(), None, Replay(config))
+    config = load_config(Path(sys.argv[1]))
+    app.run_worker(config, app.stop_event(), None, [sys.executable, __file__, "compute", str(node_folder)])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,14 @@ from typing import Any
 from faults import wait_until
 from processes import stopped_in_the_end
 
+from node.config import Config, load_config
+from node.config_sections import LogSection
+from node.log import set_up_log
+from node.processing.computing import compute
+from node.processing.pipeline import Pipeline
+from node.processing.request import ProcessingRequest
+from node.processing.step_records import Segmentation
+
 CHAOS = Path(__file__).parents[1] / "chaos"
 START_SECONDS = 120.0
 
@@ -47,30 +55,31 @@ def _after_by_number(one: Any, other: Any) -> Any:
     return Comparison("one" if one.series_number > other.series_number else "other", "it is brighter")
 
 
-def main() -> None:
-    """Run until SIGTERM."""
+def thresholds(config: Config) -> Pipeline:
+    """The pipeline of the computing process: a threshold where the cascade is."""
     sys.path.insert(0, str(CHAOS))
     from mortal import segment_by_threshold
 
-    from node import app
-    from node.config import load_config
-    from node.config_sections import LogSection
-    from node.log import set_up_log
-    from node.processing.pipeline import Pipeline
-    from node.processing.request import ProcessingRequest
-    from node.processing.step_records import Segmentation
     from node.segmentation import enhancement
 
     class Threshold(Pipeline):
-        """The pipeline with a threshold where the cascade is."""
-
         def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation:
             return segment_by_threshold(request, Path(folder))
 
     enhancement.compare_enhancement = _after_by_number
+    return Threshold(config)
+
+
+def main() -> None:
+    """The worker until SIGTERM, or with an argument ``compute`` its computing process."""
+    if sys.argv[1] == "compute":
+        compute(int(sys.argv[2]), thresholds)
+        return
+    from node import app
+
     set_up_log(LogSection(format="json"))
     config = load_config(Path(sys.argv[1]))
-    app.run_worker(config, app.stop_event(), None, Threshold(config))
+    app.run_worker(config, app.stop_event(), None, [sys.executable, __file__, "compute"])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from node.errors import EngineError
 from node.metrics import Metrics
 from node.web.page import Sources, build_page
 from node.workflow.engine import WorkflowRecord
+from node.workflow.worker_signs import StepAge
 
 STUDY = "1.2.840.99.123456789"
 
@@ -196,3 +197,18 @@ def test_metrics_answer_while_the_database_does_not(tmp_path: Path) -> None:
     assert answer.status_code == 200
     assert "glionode_spool_free_bytes" in answer.text
     assert "glionode_studies{" not in answer.text
+
+
+def test_steps_under_way_are_shown_with_their_age(tmp_path: Path) -> None:
+    """The page lists each step and its limit; the metrics give the oldest of each name; a step that hangs is a 503."""
+    steps = [StepAge("w1", "a", "segment", 90.0, 1800.0), StepAge("w2-pacs", "a", "send", 7.0, 1800.0)]
+    steps.append(StepAge("w3-pacs", "a", "send", 3.0, 1800.0))
+    trouble = "step segment of workflow w1 runs for 1900 s, its limit is 1800 s: worker a hangs; restart it"
+    config = build_config({"node": {"folder": str(tmp_path)}})
+    page = build_page(config, Sources(Recorded(), Metrics(), lambda: True, lambda: trouble, lambda: steps))
+    assert "under way: segment of w1 for 90 s (limit: 1800 s)" in _answer(page, "/").text
+    measured = _answer(page, "/metrics").text
+    assert 'glionode_step_age_seconds{step="segment"} 90.0' in measured
+    assert 'glionode_step_age_seconds{step="send"} 7.0' in measured
+    health = _answer(page, "/health")
+    assert (health.status_code, health.text) == (503, trouble)

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from node.config import build_config
-from node.errors import EngineError
+from node.errors import DefectError, EngineError
 from node.workflow.crash_counter import CrashCounter
 from node.workflow.tables import UNDER_WAY, open_tables
 
@@ -131,3 +131,18 @@ def test_database_that_does_not_answer_stops_no_workflow(tmp_path: Path) -> None
         with crashes.counted("study"):
             pass
         crashes.leave()
+
+
+def test_crashes_of_a_process_that_computes_count_with_those_of_workers(
+    start: Start, crash: Crash, tables: sa.Engine
+) -> None:
+    """After one crash of a worker, one of the computing process is the second: the study has failed."""
+    crashes = start("a")
+    with crashes.counted("study"):
+        assert crashes.crashed("study") == 1
+        assert rows(tables) == [("study", "a", 1)]
+    crash(start("a"))
+    crashes = start("a")
+    with crashes.counted("study"), pytest.raises(DefectError, match="max_recoveries"):
+        crashes.crashed("study")
+    assert rows(tables) == []

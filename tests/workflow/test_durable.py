@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from node.errors import DefectError
 from node.workflow.durable import DurableSteps, DurableWork
+from node.workflow.step_limits import StepLimit
 
 
 def test_clock_that_was_set_back_does_not_prolong_a_wait() -> None:
@@ -110,6 +111,10 @@ class Uncounted:
         """Remember it."""
         self.left = True
 
+    def crashed(self, workflow_id: str) -> int:
+        """No process computes for it."""
+        pytest.fail(workflow_id)
+
 
 class ProcessEnds(BaseException):
     """The process ended here."""
@@ -129,7 +134,7 @@ def run_bound(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Uncounte
     monkeypatch.setattr(DurableSteps, "workflow_id", "w")
     crashes = Uncounted()
     try:
-        DurableWork(crashes).bound(workflow)()
+        DurableWork(crashes, lambda _name: StepLimit(60.0, "")).bound(workflow)()
     except ProcessEnds:
         assert crashes.left
     return crashes

@@ -16,7 +16,8 @@ from node_process import write_config
 
 from node.config import load_config
 from node.workflow.engine import STUDY_QUEUE, WorkflowClient
-from node.workflow.takeover import RunningWorkflows, WorkerLiveness, watching_others
+from node.workflow.takeover import RunningWorkflows, watching_others
+from node.workflow.worker_signs import WorkerLiveness
 
 
 def test_workflow_runs_until_the_last_of_its_runs_ends():
