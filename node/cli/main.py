@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node import __version__
+from node.cli.conflicts import conflicts
 from node.cli.method import evaluate, segment
 from node.cli.options import ConfigOption, StudyFolder, configure, progress_bar
 from node.cli.series import classify, series
@@ -70,7 +71,7 @@ def glionode() -> None:
     """PACS integration node for brain-tumour MR: receive, select, segment, report."""
 
 
-for command in (segment, evaluate, series, classify, studies, show, retry, cancel, send, spool):
+for command in (segment, evaluate, series, classify, studies, show, retry, cancel, send, spool, conflicts):
     glionode.add_command(command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from node.config import Config
 from node.errors import EngineError
+from node.processing.attention import attention_of_studies, held_text, history_of_inputs
 from node.processing.request_sequence import digest_of, judged, successor_id
 from node.scp.spool import Spool
 from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
@@ -33,6 +34,7 @@ class StudyStatus:
         kind: class name of the error whose text is the reason.
         folder: name of the results' folder in ``work/``.
         judged: digests of the sets of instances that were judged; not part of `as_dict`.
+        attention: sentences about corrections, conflicts and withdrawals of its instances (`attention`).
     """
 
     study_instance_uid: str
@@ -45,6 +47,7 @@ class StudyStatus:
     kind: str | None = None
     folder: str | None = None
     judged: frozenset[str] = frozenset()
+    attention: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; stable: keys are only ever added."""
@@ -58,6 +61,7 @@ class StudyStatus:
             "ordered": None if self.ordered is None else self.ordered.isoformat(),
             "kind": self.kind,
             "folder": self.folder,
+            "attention": list(self.attention),
         }
 
 
@@ -81,7 +85,9 @@ def read_study_statuses(config: Config, client: WorkflowClient | None = None) ->
             except FileNotFoundError:  # retention deleted the study meanwhile
                 continue
             statuses.append(StudyStatus(uid, None, StudyState.RECEIVING, None, arrived, {}))
-    return sorted(statuses, key=lambda status: status.since)
+    attention = attention_of_studies(config.spool_folder)
+    told = (replace(each, attention=each.attention + attention.get(each.study_instance_uid, ())) for each in statuses)
+    return sorted(told, key=lambda status: status.since)
 
 
 def _by_processing(deliveries: list[WorkflowRecord]) -> dict[WorkflowId, dict[str, WorkflowRecord]]:
@@ -117,6 +123,7 @@ def _status(
         kind=record.output.get("kind") if isinstance(record.output, dict) else None,
         folder=digest_of(record),
         judged=judged(records),
+        attention=held_text(records[-1].attributes),
     )
 
 
@@ -171,6 +178,7 @@ def read_history(config: Config, client: WorkflowClient, study_instance_uid: str
     if arrived:
         history.append((datetime.fromtimestamp(arrived[0], UTC), "first instance received"))
         history.append((datetime.fromtimestamp(arrived[-1], UTC), f"last of {len(arrived)} instances received"))
+    history += history_of_inputs(config.spool_folder, study_instance_uid)
     attributes = {"study_instance_uid": study_instance_uid}
     for name in ("process", "deliver", "notice"):
         for record in client.workflows(name, attributes=attributes):

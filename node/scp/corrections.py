@@ -68,11 +68,16 @@ class OpenConflict:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A version that was in use. ``arrived``: when it arrived itself, not when it was superseded."""
+    """A version that was in use.
+
+    ``arrived``: when it arrived itself; ``replaced``: when what is in use now arrived, None if nothing is.
+    ``differs``: keywords by which it differs from that, never values.
+    """
 
     version: Version
     arrived: datetime
     differs: tuple[str, ...]
+    replaced: datetime | None
 
 
 class Corrections:
@@ -153,7 +158,7 @@ class Corrections:
         for version in versions(self._conflicts, study_instance_uid):
             with suppress(FileNotFoundError):  # decided or deleted meanwhile
                 differs = self._differs(version)
-                arrived = _arrived(version)
+                arrived = _arrived(version.path)
                 found.append(OpenConflict(version, arrived, differs, self._was_in_use(version)))
         return found
 
@@ -166,7 +171,9 @@ class Corrections:
         found = []
         for version in versions(self._superseded, study_instance_uid):
             with suppress(FileNotFoundError):
-                found.append(Correction(version, _arrived(version), self._differs(version)))
+                in_use = self.in_use(version)
+                replaced = _arrived(in_use) if in_use.exists() else None
+                found.append(Correction(version, _arrived(version.path), self._differs(version), replaced))
         return sorted(found, key=lambda each: each.arrived)
 
     def _differs(self, version: Version) -> tuple[str, ...]:
@@ -216,13 +223,13 @@ def _uids(version: Version) -> dict[str, str]:
     return {"study_instance_uid": version.study_instance_uid, "sop_instance_uid": version.sop_instance_uid}
 
 
-def _arrived(version: Version) -> datetime:
-    return datetime.fromtimestamp(version.path.stat().st_mtime, UTC)
+def _arrived(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def count_by_study(folder: Path) -> dict[str, int]:
-    """Study Instance UID to the number of its versions in ``folder``; only the names are read."""
-    found: dict[str, int] = {}
+    """Study Instance UID to the number of its instances with versions in ``folder``; only the names are read."""
+    found: dict[str, set[str]] = {}
     for version in versions(folder):
-        found[version.study_instance_uid] = found.get(version.study_instance_uid, 0) + 1
-    return found
+        found.setdefault(version.study_instance_uid, set()).add(version.sop_instance_uid)
+    return {uid: len(instances) for uid, instances in found.items()}

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,6 +82,17 @@ def withdrawals_of(spool_folder: Path, study_instance_uid: str) -> dict[str, Wit
         ]
     found.sort(key=lambda each: _WEAKEST_FIRST.index(each.reason))
     return {each.sop_instance_uid: each for each in found}
+
+
+def remove_withdrawals(spool_folder: Path, study_instance_uid: str) -> None:
+    """Forget what was withdrawn of a study, once its inputs, results and records are deleted.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    folder = spool_folder / WITHDRAWN / study_instance_uid
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 class Withdrawals:
