@@ -97,9 +97,12 @@ on what differs. The files' meta information, private elements, and what archive
 | what arrives | what it is | what is used |
 |---|---|---|
 | the same image and identity, in another encoding | no change | the instance in use |
-| the same image; attributes of patient, study, visit, order, operator or institution differ, or number, description or protocol name of the series | correction | what arrived, durably before the answer |
-| pixel data, geometry, acquisition or any other standard attribute differ; or encapsulated pixel data in another transfer syntax | conflict | the instance in use, until the administrator decides (`glionode conflicts`) |
-| bytes that a correction had superseded | conflict, told once: who sent it may be out of date, or the correction was wrong | the instance in use, until the administrator decides |
+| the same image; attributes of patient, study, visit, order, operator or institution differ, or number, \
+description or protocol name of the series | correction | what arrived, durably before the answer |
+| pixel data, geometry, acquisition or any other standard attribute differ; or encapsulated pixel data in another \
+transfer syntax | conflict | the instance in use, until the administrator decides (`glionode conflicts`) |
+| bytes that a correction had superseded | conflict, told once: who sent it may be out of date, or the correction \
+was wrong | the instance in use, until the administrator decides |
 
 Pixel data are compared as encoded, not decoded. A study that is not reported uses what is there when it is processed.
 A reported one is reported anew: SEG and SR get new UIDs, and the SR names the one before in Predecessor Documents

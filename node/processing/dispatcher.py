@@ -21,6 +21,7 @@ from node.processing.request import (
     with_first_creation_time,
 )
 from node.processing.request_sequence import (
+    INPUTS_DELETED,
     REVISION,
     cancel_waiting,
     digest_of,
@@ -109,6 +110,12 @@ class StudyDispatcher:
 
     def _order(self, request: ProcessingRequest, records: Sequence[WorkflowRecord], is_by_hand: bool) -> None:
         """Enqueue ``request`` unless it, or one that is as good, was enqueued before, or the study is held."""
+        self._enqueue_if_new(request, records, is_by_hand)
+        for each in records:
+            if each.attributes.get(INPUTS_DELETED):  # it came back, and was judged now
+                self._client.describe(each.workflow_id, {INPUTS_DELETED: ""})
+
+    def _enqueue_if_new(self, request: ProcessingRequest, records: Sequence[WorkflowRecord], is_by_hand: bool) -> None:
         study_instance_uid = request.study_instance_uid
         known_id = request.workflow_id
         request = with_own_identity(request, self._config.work_folder)

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 import pydicom
 
 from node.dicom import uids
+from node.dicom.character_sets import use_own_table
+from node.dicom.patient_match import differing_attributes, identity_of_patient
 from node.errors import InputsChanged, InstanceRefused
 from node.scp.aside import CONFLICTS, SUPERSEDED, Version, content_digest, versions
 from node.scp.rejection_note import EXPIRED
 from node.scp.withdrawals import WITHDRAWN, Withdrawal, withdrawals_of
+from node.series.values import DICOM_UNREADABLE
 from node.study import Instance, Selection, Series, Study
 
 if TYPE_CHECKING:
@@ -209,3 +212,23 @@ def _check_study(paths: Iterable[Path]) -> None:
     differing = [_STUDY_IDENTITY[keyword] for keyword, values in found.items() if len(values) > 1]
     if differing:
         raise InstanceRefused(f"the instances used differ in {' and '.join(differing)}")
+
+
+def any_header(request: ProcessingRequest) -> pydicom.Dataset | None:
+    """The header of the first readable instance of the study, for the patient and study modules.
+
+    None, if the instances name two patients, say while only a part is corrected: nothing is sent under either name.
+    """
+    found: pydicom.Dataset | None = None
+    identities = []
+    for file in sorted(path for path in request.folder.rglob("*") if path.is_file()):
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+            use_own_table(header)
+            identity = identity_of_patient(header)
+        except DICOM_UNREADABLE:
+            continue
+        if header.get("StudyInstanceUID") == request.study_instance_uid:
+            found = found or header
+            identities.append(identity)
+    return None if differing_attributes(identities) else found

@@ -18,6 +18,8 @@ TOLD = "told"
 """Attribute of a workflow: the digest of what its report says of the selection."""
 IMAGES, REVISION = "images", "revision"
 """Attributes of a workflow: `ProcessingRequest.images` and `revision`; absent where these are empty."""
+INPUTS_DELETED = "inputs-deleted"
+"""Attribute of a workflow whose study's inputs retention deleted; empty, once the study was judged again."""
 _WAITING = ("ENQUEUED", "DELAYED")
 
 
@@ -57,7 +59,13 @@ def workflows_of_study(client: WorkflowClient, study_instance_uid: str) -> list[
 
 
 def judged(records: Iterable[WorkflowRecord]) -> frozenset[str]:
-    """The digests ``ProcessingRequest.instances`` that were enqueued, or that left the selection unchanged."""
+    """The digests ``ProcessingRequest.instances`` that were enqueued, or that left the selection unchanged.
+
+    None, once retention has deleted the study's inputs: file names cannot tell whether it comes back corrected.
+    """
+    records = list(records)
+    if any(each.attributes.get(INPUTS_DELETED) for each in records):
+        return frozenset()
     return frozenset(
         key.removeprefix(_JUDGED) for each in records for key in each.attributes if key.startswith(_JUDGED)
     )

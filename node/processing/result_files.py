@@ -21,7 +21,7 @@ from node import __version__
 from node.config import Config
 from node.dicom.identity import checked_identities
 from node.dicom.uids import derived_uid
-from node.processing.input_state import check_inputs
+from node.processing.input_state import any_header, check_inputs
 from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
 from node.series.explain import selection_as_dict, short_lines
@@ -185,7 +185,7 @@ def _write_refusal(config: Config, request: ProcessingRequest, folder: Path, rea
     from node.sr_writer.refusal import verify_refusal, write_refusal
 
     is_wanted = config.delivery.send_refusals and config.destination
-    header = _any_header(request) if is_wanted else None
+    header = any_header(request) if is_wanted else None
     if header is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,18 +195,6 @@ def _write_refusal(config: Config, request: ProcessingRequest, folder: Path, rea
     verify_refusal(aside, header, reason)
     aside.replace(folder / REFUSAL_FILE)
     return [REFUSAL_FILE]
-
-
-def _any_header(request: ProcessingRequest) -> pydicom.Dataset | None:
-    """The header of the first readable instance of the study, for the patient and study modules."""
-    for file in sorted(path for path in request.folder.rglob("*") if path.is_file()):
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-        except DICOM_UNREADABLE:
-            continue
-        if header.get("StudyInstanceUID") == request.study_instance_uid:
-            return header
-    return None
 
 
 def _replaced(work_folder: Path, request: ProcessingRequest) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ DATA_SET_DOES_NOT_MATCH = Status(
 CANNOT_UNDERSTAND = Status(
     0xC000,
     "Error: cannot understand",
-    "the data set cannot be parsed in its transfer syntax, or ends within a value; or a rejection note names no instance",
+    "the data set cannot be parsed in its transfer syntax, or ends within a value; a rejection note names no instance",
 )
 MISSING_UID = Status(0xC010, "Error: cannot understand", "a Study, Series, SOP Instance or SOP Class UID is missing")
 INVALID_UID = Status(

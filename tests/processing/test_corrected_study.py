@@ -15,6 +15,7 @@ from small_study import all_instances, make_small_study, study_instance_uid
 
 from node.config import load_config
 from node.dicom.uids import derived_uid
+from node.processing.request_sequence import INPUTS_DELETED
 from node.scp.rejection_note import EXPIRED, REJECTIONS, WRONG_WORKLIST_ENTRY
 from node.scp.removal import contents, remove_study
 
@@ -200,12 +201,15 @@ def test_study_that_comes_back_corrected_after_its_inputs_were_deleted(node: Mem
     """Nothing in the spool tells the correction then, but the results do: they are not sent under the old name."""
     receive(node, all_instances(make_small_study()))
     node.run()
-    assert remove_study(node.config.spool_folder, UID, contents(node.config.spool_folder, UID), lambda _: False)
-    receive(node, all_instances(make_small_study()))
-    assert node.run() == []
-    assert remove_study(node.config.spool_folder, UID, contents(node.config.spool_folder, UID), lambda _: False)
-    receive(node, corrected())
-    assert node.run() == ["reported"]
+    spool = node.config.spool_folder
+    for instances, ends in ((list(all_instances(make_small_study())), []), (corrected(), ["reported"])):
+        node.engine.describe(node.engine.workflows("process")[-1].workflow_id, {INPUTS_DELETED: "yes"})
+        assert remove_study(spool, UID, contents(spool, UID), lambda _: False)
+        node.receive(instances)
+        assert node.dispatcher.judged_before([UID]) == frozenset()
+        node.dispatcher.start(UID)
+        assert node.run() == ends
+        assert node.dispatcher.judged_before([UID]) == {UID}
     assert names(node) == ["PAT-4711", "RIGHT-1"]
     node.dispatcher.start(UID)
     assert node.run() == []
