@@ -33,6 +33,7 @@ from node.dicom.tls_profile import CIPHER_SUITES
 from node.scp import limits
 from node.scp.commitment import REPORT_STATUSES
 from node.scp.handlers import STORAGE_SOP_CLASSES
+from node.scp.rejection_note import EXPIRED, REJECTIONS, WRONG_WORKLIST_ENTRY
 from node.scp.server import REQUEST_SECONDS
 from node.scp.status import STATUSES
 from node.scu.commitment import SAME_ASSOCIATION_SECONDS
@@ -52,7 +53,8 @@ standard, PS3.
 
 ## 1. What glionode does on the network
 
-One application entity, in two roles. As SCP it receives MR instances. As SCU it sends its results, one segmentation
+One application entity, in two roles. As SCP it receives MR instances, and Key Object Selections for the rejection notes
+among them. As SCU it sends its results, one segmentation
 and one report per study, to the destinations of its configuration, and requests storage commitment from those
 configured for it. It retrieves nothing, and its only queries ask whether a destination holds the instances sent.
 
@@ -103,8 +105,39 @@ reason.
 
 **Storage.** Level 2 (full, PS3.4 B.4.1): every element is kept, private ones included; nothing is coerced. Success
 means that the instance is on disk and survives a power cut. The same instance again is answered with Success and kept
-once. An instance with a known SOP Instance UID but other bytes is answered with Success and kept aside; the first
-instance stays in use.
+once.
+
+**Other bytes under a known SOP Instance UID** of the same study and series are answered with Success, and no bytes that
+were answered so are lost: those that are not in use are kept aside as long as the study's inputs. What is used depends
+on what differs. The files' meta information, private elements, and what archives write about their own work
+(Original Attributes Sequence, Contributing Equipment Sequence, instance creation, character set) do not count.
+
+| what arrives | what it is | what is used |
+|---|---|---|
+| the same image and identity, in another encoding | no change | the instance in use |
+| the same image; attributes of patient, study, visit, order, operator or institution differ, or number, \
+description or protocol name of the series | correction | what arrived, durably before the answer |
+| pixel data, geometry, acquisition or any other standard attribute differ; or encapsulated pixel data in another \
+transfer syntax | conflict | the instance in use, until the administrator decides (`glionode conflicts`) |
+| bytes that a correction had superseded | conflict, told once: who sent it may be out of date, or the correction \
+was wrong | the instance in use, until the administrator decides |
+
+Pixel data are compared as encoded, not decoded. A study that is not reported uses what is there when it is processed.
+A reported one is reported anew: SEG and SR get new UIDs, and the SR names the one before in Predecessor Documents
+Sequence (PS3.3 C.17.2); with `assembly.corrections = "hold"` that waits for the administrator. While the instances used
+name two patients, or two orders, because only a part is corrected, nothing is reported. An instance that arrives under
+its UIDs in another study, with its series, is withdrawn from the study in which it arrived first.
+
+**Rejection notes** (IHE RAD, Imaging Object Change Management). A Key Object Selection is a rejection note if its
+Concept Name Code Sequence holds one of these codes of the scheme DCM. The instances in its Current Requested Procedure
+Evidence Sequence are withdrawn: they are kept, but are no longer input, in whatever study, whether they arrived before
+the note or arrive after it. A reported study that used them is reported anew from what is left, or refused with that
+reason. Its earlier results stay in the destinations. Any other Key Object Selection is answered with Success, kept, and
+changes nothing.
+
+| title | the same instance after the note | reported studies |
+|---|---|---|
+{rejections}
 
 **UIDs with leading zeros.** Old archives hold instances whose UIDs have components such as `02`, which PS3.5 9.1
 forbids. `scp.uid_repair = "refuse"` (the default) answers them with 0xC011. `"map"` receives them if leading zeros are
@@ -389,6 +422,19 @@ def _sop_classes() -> str:
     return "\n".join(f"| {uid.name} | `{uid}` | {scp} | {scu} |" for uid, scp, scu in rows)
 
 
+def _rejections() -> str:
+    after = {
+        WRONG_WORKLIST_ENTRY: "stays withdrawn, unless it is a correction (above); corrected images under new UIDs are "
+        "new instances",
+        EXPIRED: "is input again: its archive only deleted it",
+    }
+    rows = []
+    for code, meaning in REJECTIONS.items():
+        reported = "stay as they are" if code == EXPIRED else "reported anew, or refused"
+        rows.append(f"| {code} {meaning} | {after.get(code, 'stays withdrawn, whatever differs')} | {reported} |")
+    return "\n".join(rows)
+
+
 def _scp_statuses() -> str:
     rows = [f"| 0x{status.code:04X} | {status.name} | {status.when_used} |" for status in STATUSES]
     return "\n".join(["| status | meaning | when |", "|---|---|---|", *rows])
@@ -433,6 +479,7 @@ def statement() -> str:
         request_seconds=REQUEST_SECONDS,
         delivery=DeliverySection(),
         verification_syntaxes=_bullets(build_context(Verification).transfer_syntax),
+        rejections=_rejections(),
         scp_statuses=_scp_statuses(),
         scu_statuses=_scu_statuses(),
         report_statuses=_report_statuses(),

@@ -89,6 +89,7 @@ class AssemblySection(Section):
     stable_seconds: Seconds = 60.0
     series_stable_seconds: Seconds = 15.0
     ceiling_seconds: Seconds = 3600.0
+    corrections: Literal["redo", "hold"] = "redo"
 
 
 class SeriesSection(Section):
@@ -175,7 +176,9 @@ class NotifySection(Section):
     """The services that receive notices, and the states of a study that cause one."""
 
     urls: tuple[str, ...] = ()
-    states: tuple[Literal["refused", "failed", "reported"], ...] = ("refused", "failed")
+    states: tuple[Literal["refused", "failed", "reported", "conflict", "corrected", "withdrawn"], ...] = (
+        "refused", "failed", "conflict", "corrected", "withdrawn",
+    )  # fmt: skip
 
 
 class TlsSection(Section):

@@ -14,6 +14,7 @@
      ├── DefectError            a programming error of glionode or a library              exit 1
      └── RetryableError         the same input may succeed later                           exit 1
           ├── StorageError          an existing file cannot be read now: disk or share
+          ├── InputsChanged         instances were corrected or withdrawn since the study was ordered
           ├── EngineError           the workflow engine's database does not answer
           │    └── UnreadableRecordError   a record in that database is not one that glionode wrote
           ├── ModelPackError        weights missing, unverifiable or unreachable
@@ -91,6 +92,10 @@ class RetryableError(GlionodeError):
 
 class StorageError(RetryableError):
     """The disk or share does not return a file that it holds; the study itself is not at fault."""
+
+
+class InputsChanged(RetryableError):  # noqa: N818 - the name says what happened
+    """Instances were corrected or withdrawn since the study was ordered: a later order processes what is there now."""
 
 
 class EngineError(RetryableError):

@@ -26,6 +26,12 @@ class Metrics:
         )
         self.received_bytes = Counter("glionode_received_bytes", "Bytes of stored instances", registry=self.registry)
         self.associations = Gauge("glionode_associations", "Associations open now", registry=self.registry)
+        self.corrections = Counter(
+            "glionode_corrections", "Instances replaced by the same image with another identity", registry=self.registry
+        )
+        self.open_conflicts = Gauge(
+            "glionode_conflicts_open", "Versions of instances that wait for a decision", registry=self.registry
+        )
         self.studies = Counter("glionode_studies_started", "Workflows started", registry=self.registry)
         self.free_bytes = Gauge("glionode_spool_free_bytes", "Free bytes of the spool's disk", registry=self.registry)
         self.audit_written = Counter("glionode_audit_messages", "Audit messages written", registry=self.registry)

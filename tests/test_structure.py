@@ -53,10 +53,13 @@ ROOMS = {  # the rooms that each room may import from; those of the first lines 
 PUBLIC_FILES = {  # where one room may import only some files of another
     ("segmentation", "sr_writer"): {"node.sr_writer.codes"},
     ("segmentation", "series"): {"node.series.stack"},
-    ("processing", "scp"): {"node.scp.spool", "node.scp.removal"},
-    ("retention", "scp"): {"node.scp.removal"},
+    ("processing", "scp"): {
+        "node.scp.spool", "node.scp.removal", "node.scp.aside", "node.scp.corrections", "node.scp.moved",
+        "node.scp.rejection_note", "node.scp.withdrawals",
+    },
+    ("retention", "scp"): {"node.scp.removal", "node.scp.withdrawals"},
     ("web", "scp"): {"node.scp.spool"},
-}
+}  # fmt: skip
 
 TOP = {  # what the files at the top may import; app builds all parts, __main__ starts the command line
     "node": set(),

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from node import __version__
 from node.cli.account import UMASK, act_as_owner
+from node.cli.conflicts import conflicts
 from node.cli.database import migrate_database
 from node.cli.file_access import weak_files
 from node.cli.method import evaluate, segment
@@ -76,7 +77,7 @@ def glionode() -> None:
     """PACS integration node for brain-tumour MR: receive, select, segment, report."""
 
 
-for command in (segment, evaluate, series, classify, studies, show, retry, cancel, priority, send, spool):
+for command in (segment, evaluate, series, classify, studies, show, retry, cancel, priority, send, spool, conflicts):
     glionode.add_command(command)
 glionode.add_command(migrate_database)
 

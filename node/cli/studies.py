@@ -38,7 +38,8 @@ def studies(as_json: bool, config_file: Path | None) -> None:
         return
     table = Table("study", "state", "since", "reason")
     for line in lines:
-        table.add_row(line.study_instance_uid, line.state, f"{line.since:%Y-%m-%d %H:%M:%S}", Text(line.remark))
+        reason = "\n".join(filter(None, (line.remark, *line.attention)))
+        table.add_row(line.study_instance_uid, line.state, f"{line.since:%Y-%m-%d %H:%M:%S}", Text(reason))
     Console().print(table)
 
 

@@ -10,7 +10,14 @@ import apprise
 from node.config_sections import NotifySection
 from node.errors import NotifyError
 
-_TITLES = {"refused": "study refused", "failed": "study failed", "reported": "study reported"}
+_TITLES = {
+    "refused": "study refused",
+    "failed": "study failed",
+    "reported": "study reported",
+    "conflict": "instances in conflict",
+    "corrected": "instances corrected",
+    "withdrawn": "instances withdrawn",
+}
 
 
 _WITH_HOST = frozenset(["mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms"])

@@ -10,8 +10,10 @@ import structlog
 from node.config import Config
 from node.errors import RefusedError, StorageError, StudyError
 from node.metrics import Metrics
+from node.processing.attention import HELD, notify_of_inputs
+from node.processing.input_state import read_state
 from node.processing.priority import study_priority
-from node.processing.report_anew import with_own_words
+from node.processing.report_anew import with_own_identity, with_own_words
 from node.processing.request import (
     ProcessingRequest,
     RequestOptions,
@@ -20,15 +22,19 @@ from node.processing.request import (
     with_first_creation_time,
 )
 from node.processing.request_sequence import (
+    INPUTS_DELETED,
+    REVISION,
     cancel_waiting,
     digest_of,
     earlier_requests,
     judged,
     judged_attribute,
     judged_by_study,
+    latest_report,
     request_attributes,
     workflows_of_study,
 )
+from node.scp.moved import MovedInstances
 from node.scp.removal import is_moved_for_deletion
 from node.series.headers import read_study
 from node.series.unknown import collect
@@ -47,6 +53,7 @@ class StudyDispatcher:
         self._config = config
         self._client = client
         self._metrics = metrics
+        self._moved = MovedInstances(config.spool_folder)
 
     def judged_before(self, studies: Iterable[str]) -> frozenset[str]:
         """The ``studies`` whose instances in the spool were all judged before; compares file names, reads no file.
@@ -79,20 +86,68 @@ class StudyDispatcher:
             if is_moved_for_deletion(self._config.spool_folder, study_instance_uid) or folder.is_dir():
                 raise StorageError("the study is being looked at for deletion")
             return  # retention deleted the inputs, since every destination has the results
-        request = self._request(RequestOptions(study_instance_uid, quiet_series))
-        records = workflows_of_study(self._client, request.study_instance_uid)
-        is_judged = request.instances in judged(records)
+        others = self._moved.settle(study_instance_uid)
+        state = read_state(folder)
+        records = workflows_of_study(self._client, study_instance_uid)
+        is_reported = latest_report(records) is not None
+        request = self._request(RequestOptions(study_instance_uid, quiet_series, keeps_expired=is_reported))
+        notify_of_inputs(self._config, self._client, study_instance_uid, state)
+        self._order(request, records, is_by_hand=False)
+        for other in others:
+            self.start(other)
+
+    def redo(self, study_instance_uid: str) -> None:
+        """As `start`, also if ``assembly.corrections`` holds the study: the administrator decided about its instances.
+
+        Raises:
+            StudyError: the study is unknown, or has no instance in the spool.
+        """
+        records = self._known(study_instance_uid)
+        if not (self._config.spool_folder / study_instance_uid).is_dir():
+            raise StudyError(f"study {study_instance_uid}: nothing of it is in the spool; send it again")
+        is_reported = latest_report(records) is not None
+        request = self._request(RequestOptions(study_instance_uid, keeps_expired=is_reported))
+        self._order(request, records, is_by_hand=True)
+
+    def _order(self, request: ProcessingRequest, records: Sequence[WorkflowRecord], is_by_hand: bool) -> None:
+        """Enqueue ``request`` unless it, or one that is as good, was enqueued before, or the study is held."""
+        self._enqueue_if_new(request, records, is_by_hand)
+        for each in records:
+            if each.attributes.get(INPUTS_DELETED):  # it came back, and was judged now
+                self._client.describe(each.workflow_id, {INPUTS_DELETED: ""})
+
+    def _enqueue_if_new(self, request: ProcessingRequest, records: Sequence[WorkflowRecord], is_by_hand: bool) -> None:
+        study_instance_uid = request.study_instance_uid
+        known_id = request.workflow_id
+        request = with_own_identity(request, self._config.work_folder)
+        is_judged = request.workflow_id == known_id and request.instances in judged(records)
         if not is_judged:
             request = with_own_words(request, records, self._config.work_folder)
         known = [each.workflow_id for each in records if digest_of(each) == request.workflow_id]
         if known and not is_judged:  # instances arrived since, and the selection has not changed
             self._client.describe(known[-1], judged_attribute(request))
+        if records and records[-1].attributes.get(HELD):  # decided again below
+            self._client.describe(records[-1].workflow_id, {HELD: ""})
         if known or is_judged:
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=request.workflow_id)
+            return
+        if not is_by_hand and (why := self._why_held(request, records)):
+            self._client.describe(records[-1].workflow_id, {HELD: why})
+            log.warning("study_held", study_instance_uid=study_instance_uid, reason=why)
             return
         self._enqueue(request, 1, records)
         if self._config.series.collect_unknown:
             self._collect_unknown(request)
+
+    def _why_held(self, request: ProcessingRequest, records: Sequence[WorkflowRecord]) -> str:
+        """Why a reported study whose inputs changed waits for the administrator; empty: it does not."""
+        reported = latest_report(records)
+        if self._config.assembly.corrections == "redo" or reported is None:
+            return ""
+        is_renamed = request.revision == reported.attributes.get(REVISION, "")
+        if is_renamed and with_own_identity(request, self._config.work_folder) == request:
+            return ""
+        return "corrected or withdrawn in part"
 
     def retry(self, study_instance_uid: str, use: Mapping[Contrast, str]) -> str:
         """Process the study again; returns the workflow's id. ``use``: the series to take for a contrast.
@@ -103,7 +158,9 @@ class StudyDispatcher:
         records = self._known(study_instance_uid)
         if not (self._config.spool_folder / study_instance_uid).is_dir():
             raise StudyError(f"study {study_instance_uid}: nothing of it is in the spool; send it again")
-        request = self._request(RequestOptions(study_instance_uid, use=use))
+        is_reported = latest_report(records) is not None
+        request = self._request(RequestOptions(study_instance_uid, use=use, keeps_expired=is_reported))
+        request = with_own_identity(request, self._config.work_folder)
         if use and request.selection is None and not request.is_undecided:
             raise StudyError(f"study {study_instance_uid}: {request.refusal}")
         if not use:  # what is chosen by hand is an attempt at the same request, even where nothing else is chosen

@@ -32,6 +32,7 @@ from node.errors import (
 )
 from node.log import study_context
 from node.notify.notices import notify_humans
+from node.processing.input_state import check_inputs
 from node.processing.pack_support import cascade_card
 from node.processing.request import ProcessingRequest
 from node.processing.result_files import earlier_segmentation, existing_results, rounded, write_refused, write_results
@@ -209,6 +210,7 @@ class Pipeline:
 
     def segment(self, request: ProcessingRequest, folder: str) -> Segmentation | ResultsExist | UnusableSeries:
         """Volumes, grid, brain mask, cascade; writes the regions on the T1c grid. Existing results are kept."""
+        guarded(check_inputs, request)
         is_made = guarded(self._existing_results, request, folder) is not None
         return ResultsExist(is_made=True) if is_made else guarded(self._segment, request, folder)
 
@@ -231,7 +233,7 @@ class Pipeline:
                 return UnusableSeries(f"{series.label}: {reason}")
         volumes = self._reader.take(request.selection)
         cascade = self._loaded_cascade(request.model)
-        seed = int((request.regions_of or request.workflow_id)[:8], 16)
+        seed = int((request.images or request.regions_of or request.workflow_id)[:8], 16)
         exam = segment_exam(volumes, cascade, seed, self._device, self._progress)
         write_regions(exam, Path(folder))
         return Segmentation(

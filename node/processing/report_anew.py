@@ -1,20 +1,33 @@
-"""A study that grew: the same series are chosen, but the report would say something else of the choice.
+"""Reports made anew of the same images: SEG and report get UIDs of their own, and the regions stay as they are.
 
-The regions stay as they are; SEG and report are made anew under UIDs of their own, and the report names the one that it
-replaces. So an exam ends with the same words whether its series arrive at once or one after the other.
+- A study that grew: the same series are chosen, but the report would say something else of the choice. So an exam ends
+  with the same words whether its series arrive at once or one after the other.
+- A study that was corrected: the same images have another identity.
+
+The report names the one that it replaces.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pydicom
+
 from node.dicom import uids
+from node.dicom.character_sets import use_own_table
+from node.dicom.identity import differing_identity
+from node.dicom.patient_match import differing_attributes, identity_of_patient
+from node.errors import InstanceRefused
 from node.processing.request import ProcessingRequest
-from node.processing.request_sequence import TOLD, digest_of, told_digest, told_of
+from node.processing.request_sequence import IMAGES, TOLD, digest_of, told_digest, told_of
+from node.scp.aside import content_digest
+from node.series.values import DICOM_UNREADABLE
+from node.study import Contrast
 from node.workflow.engine import WorkflowRecord
 
 
@@ -26,6 +39,7 @@ def with_own_words(
     Its id is then a digest of the earlier id and of the words. ``records``: the study's workflows, oldest first;
     ``work_folder``: where the results lie, which tell the words of requests that do not record them.
     """
+    request = _with_known_regions(request, records, work_folder)
     earlier = [each for each in records if digest_of(each) == request.workflow_id]
     if request.selection is None or not earlier:
         return request
@@ -33,6 +47,57 @@ def with_own_words(
     if told is None or told == now:
         return request
     return replace(request, workflow_id=uids.digest((request.workflow_id, now))[:32], regions_of=request.workflow_id)
+
+
+def _with_known_regions(
+    request: ProcessingRequest, records: Sequence[WorkflowRecord], work_folder: Path
+) -> ProcessingRequest:
+    """A corrected study's request with the regions of an earlier request of the same images, if there is one."""
+    if not request.images:
+        return request
+    of_images = (each for each in reversed(records) if each.attributes.get(IMAGES) == request.images)
+    known = [*(digest_of(each) for each in of_images), request.images]
+    reported = [each for each in known if each != request.workflow_id and _told_by_result(work_folder / each)]
+    return replace(request, regions_of=reported[0]) if reported else request
+
+
+def with_own_identity(request: ProcessingRequest, work_folder: Path) -> ProcessingRequest:
+    """``request`` under an id of its own if the results of its id name another patient, or another order, than it does.
+
+    A study may come back corrected after retention deleted its inputs: nothing in the spool tells it then, but the
+    results do. Their regions are not used again, because nobody compared the images.
+
+    Raises:
+        OSError: a file cannot be read now.
+    """
+    if request.selection is None:
+        return request
+    report, source = work_folder / request.workflow_id / "sr.dcm", request.selection.chosen[Contrast.T1C].instances[0]
+    try:
+        headers = [_header(path) for path in (report, source.path)]
+    except FileNotFoundError:
+        return request
+    except DICOM_UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return request
+    result, header = headers
+    try:
+        is_other_order = differing_identity(result, header, ("AccessionNumber",)) != ""  # cleans both, in place
+    except InstanceRefused:
+        return request
+    if not differing_attributes(map(identity_of_patient, headers)) and not is_other_order:
+        return request
+    own = uids.digest((request.workflow_id, "identity", content_digest(source.path)))[:32]
+    return replace(request, workflow_id=own)
+
+
+def _header(path: Path) -> pydicom.Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        use_own_table(header)
+        return header
 
 
 def _told_by_result(folder: Path) -> str | None:

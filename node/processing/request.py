@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 from node.config import Config
 from node.dicom import uids
 from node.errors import RefusedError, SelectionRefused, SelectionUndecided, UnreadableRecordError
+from node.processing.input_state import InputState, chosen_versions, read_state, without_withdrawn
 from node.series.by_images import Compare
 from node.series.headers import read_study
 from node.series.select import Choice, select
@@ -48,6 +49,11 @@ class ProcessingRequest:
         regions_of: digest of the earlier request of the same series and settings, whose regions are used again, because
             only the words of the report differ; empty: none.
         force: an admin requested the study again: it is processed even if its results exist.
+        versions: digest of the versions of the chosen instances that are in use; empty: none was corrected.
+        images: of a request with ``versions``: what names its images whatever identity they have; requests of equal
+            ``images`` have the same regions.
+        revision: digest of all corrections and withdrawals of the study; empty: there are none.
+        keeps_expired: what an archive's retention policy withdrew is input, since the study was reported before.
     """
 
     workflow_id: str
@@ -64,6 +70,10 @@ class ProcessingRequest:
     use: dict[Contrast, str] = field(default_factory=dict)
     considered: Selection | None = None
     regions_of: str = ""
+    versions: str = ""
+    images: str = ""
+    revision: str = ""
+    keeps_expired: bool = False
 
     def as_json(self) -> str:
         """The request as JSON for the engine's database; later versions of glionode must be able to read it."""
@@ -93,11 +103,13 @@ class RequestOptions:
         study_instance_uid: the study's UID in case none of its files can be read.
         series: Series Instance UIDs to be considered; None: all.
         use: contrast to the series (UID or number) that is taken for it, whatever its description says.
+        keeps_expired: as `ProcessingRequest.keeps_expired`.
     """
 
     study_instance_uid: str = ""
     series: frozenset[str] | None = None
     use: Mapping[Contrast, str] = field(default_factory=dict)
+    keeps_expired: bool = False
 
 
 def build_request(
@@ -117,43 +129,56 @@ def build_request(
             headers alone decide.
     """
     options = options or RequestOptions()
-    created = datetime.now(UTC).astimezone()  # dates in SEG and SR are local time, like those of the study
-    model = config.segmentation.model
+    state = read_state(study_folder)
+    known = state.lines
+    state = state.without_expired() if options.keeps_expired else state
+    draft = ProcessingRequest(
+        "", options.study_instance_uid, None, None, datetime.now(UTC).astimezone(), config.segmentation.model,
+        study_folder, use=dict(options.use), revision=state.revision, keeps_expired=options.keeps_expired,
+    )  # fmt: skip
     try:
         study = _only(read_study(study_folder), options.series)
     except RefusedError as error:
         files = (path for path in study_folder.rglob("*") if path.is_file())
         every = sorted(f"{path.relative_to(study_folder)} {path.stat().st_size}" for path in files)
-        digest = uids.digest(("unreadable", options.study_instance_uid, *every))
-        unread = ProcessingRequest(
-            digest[:32], options.study_instance_uid, None, str(error), created, model, study_folder
-        )
-        return replace(unread, instances=_digest_of_instances(every))
+        digest = uids.digest(("unreadable", options.study_instance_uid, *every, *state.changes))
+        draft = replace(draft, workflow_id=digest[:32], use={}, refusal=str(error))
+        return replace(draft, instances=_digest_of_instances((*every, *known)))
     every = sorted(instance.sop_instance_uid for series in study.series for instance in series.instances)
     names = [name for name, _ in study.unreadable]
-    looked_at = _digest_of_instances((*every, *names))
+    looked_at = _digest_of_instances((*every, *names, *known))
+    draft = replace(draft, study_instance_uid=study.study_instance_uid, instances=looked_at)
     by_hand = [f"{contrast}={options.use[contrast]}" for contrast in Contrast if contrast in options.use]
     try:
-        selection, model = _usable_selection(study, config, options, compare, why_unusable)
+        left = without_withdrawn(study, state)
+        selection, model = _usable_selection(left, config, options, compare, why_unusable)
     except RefusedError as error:
-        digest = uids.digest(("refused", study.study_instance_uid, *every, *names, *by_hand))
-        refused = ProcessingRequest(
-            digest[:32], study.study_instance_uid, None, str(error), created, model, study_folder
-        )
+        digest = uids.digest(("refused", study.study_instance_uid, *every, *names, *by_hand, *state.changes))
+        reason = "; ".join(filter(None, (str(error), state.withdrawn_text)))
         considered = error.considered if isinstance(error, SelectionRefused) else None
         is_undecided = isinstance(error, SelectionUndecided)
-        refused = replace(refused, is_undecided=is_undecided, use=dict(options.use), considered=considered)
-        return replace(refused, instances=looked_at)
+        refused = replace(draft, workflow_id=digest[:32], refusal=reason, considered=considered)
+        return replace(refused, is_undecided=is_undecided)
+    return _named(replace(draft, selection=selection, model=model), config, state)
+
+
+def _named(request: ProcessingRequest, config: Config, state: InputState) -> ProcessingRequest:
+    """``request`` with the digests that its selection and the versions of the chosen instances give."""
+    assert request.selection is not None
     inputs = [
         " ".join((str(contrast), instance.sop_instance_uid, *map(str, instance.frames)))
         for contrast in Contrast
-        if contrast in selection.chosen
-        for instance in selection.chosen[contrast].instances
+        if contrast in request.selection.chosen
+        for instance in request.selection.chosen[contrast].instances
     ]
-    settings = (model, config.segmentation.mode, config.segmentation.precision, METHOD_VERSION)
-    digest = uids.digest((*inputs, *settings))
-    request = ProcessingRequest(digest[:32], study.study_instance_uid, selection, None, created, model, study_folder)
-    return replace(request, instances=looked_at, use=dict(options.use))
+    settings = (request.model, config.segmentation.mode, config.segmentation.precision, METHOD_VERSION)
+    digest = uids.digest((*inputs, *settings))[:32]
+    found = chosen_versions(request.selection, state)
+    if not found.digest:
+        return replace(request, workflow_id=digest)
+    images = uids.digest((digest, "images", *found.images))[:32] if found.images else digest
+    corrected = uids.digest((images, "corrected", *found.corrected))[:32]
+    return replace(request, workflow_id=corrected, images=images, versions=found.digest)
 
 
 def instances_by_name(study_folder: Path) -> str:
@@ -162,7 +187,8 @@ def instances_by_name(study_folder: Path) -> str:
     Raises:
         OSError: a folder cannot be listed.
     """
-    return _digest_of_instances(sorted(path.stem for path in study_folder.glob("*/*.dcm")))
+    names = sorted(path.stem for path in study_folder.glob("*/*.dcm"))
+    return _digest_of_instances((*names, *read_state(study_folder).lines))
 
 
 def _digest_of_instances(names: Iterable[str]) -> str:

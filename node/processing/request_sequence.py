@@ -16,12 +16,17 @@ from node.workflow.workflow_id import WorkflowId
 _COMPARING, _JUDGED = "comparing", "judged-"
 TOLD = "told"
 """Attribute of a workflow: the digest of what its report says of the selection."""
+IMAGES, REVISION = "images", "revision"
+"""Attributes of a workflow: `ProcessingRequest.images` and `revision`; absent where these are empty."""
+INPUTS_DELETED = "inputs-deleted"
+"""Attribute of a workflow whose study's inputs retention deleted; empty, once the study was judged again."""
 _WAITING = ("ENQUEUED", "DELAYED")
 
 
 def request_attributes(request: ProcessingRequest) -> dict[str, str]:
     """The attributes of the request's workflows: the study, the instances that were judged, and whether it compares."""
     attributes = {"study_instance_uid": request.study_instance_uid, **judged_attribute(request)}
+    attributes |= {name: value for name, value in ((IMAGES, request.images), (REVISION, request.revision)) if value}
     if request.is_undecided:
         return attributes | {_COMPARING: request.workflow_id}
     return attributes | ({TOLD: told_of(request)} if request.selection else {})
@@ -54,7 +59,13 @@ def workflows_of_study(client: WorkflowClient, study_instance_uid: str) -> list[
 
 
 def judged(records: Iterable[WorkflowRecord]) -> frozenset[str]:
-    """The digests ``ProcessingRequest.instances`` that were enqueued, or that left the selection unchanged."""
+    """The digests ``ProcessingRequest.instances`` that were enqueued, or that left the selection unchanged.
+
+    None, once retention has deleted the study's inputs: file names cannot tell whether it comes back corrected.
+    """
+    records = list(records)
+    if any(each.attributes.get(INPUTS_DELETED) for each in records):
+        return frozenset()
     return frozenset(
         key.removeprefix(_JUDGED) for each in records for key in each.attributes if key.startswith(_JUDGED)
     )
@@ -87,6 +98,12 @@ def successor_id(record: WorkflowRecord) -> str | None:
 def digest_of(record: WorkflowRecord) -> str:
     """The digest of the request that ``record`` processes."""
     return WorkflowId.parse(record.workflow_id).digest
+
+
+def latest_report(records: Sequence[WorkflowRecord]) -> WorkflowRecord | None:
+    """The study's latest workflow that ended with a report; None: there is none."""
+    outputs = ((each, each.output if isinstance(each.output, dict) else {}) for each in reversed(records))
+    return next((each for each, output in outputs if output.get("state") == StudyState.REPORTED), None)
 
 
 def earlier_requests(records: Sequence[WorkflowRecord], request_id: str) -> tuple[str, ...]:

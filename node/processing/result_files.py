@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from node import __version__
 from node.config import Config
 from node.dicom.identity import checked_identities
 from node.dicom.uids import derived_uid
+from node.processing.input_state import any_header, check_inputs
 from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
 from node.series.explain import selection_as_dict, short_lines
@@ -37,11 +39,13 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, segm
     Raises:
         VerificationError: a file that was read back differs from the content it was written from.
         InstanceRefused: the source does not say for certain whose images they are.
+        InputsChanged: instances were corrected or withdrawn since the request was made, even while this was written.
     """
     assert request.selection is not None
     begun = time.monotonic()
     replaced = _replaced(folder.parent, request)
-    volumes, cautions = _write_objects(config, request, [*_replacement(request, replaced), *segmented.cautions], folder)
+    doubts = [*_replacement(request, replaced), *segmented.cautions]
+    volumes, cautions = _write_objects(config, request, doubts, folder)
     result = {
         "state": "reported",
         "study_instance_uid": request.study_instance_uid,
@@ -147,11 +151,14 @@ def _write_objects(
     _write_dataset(seg, aside)
     verify_seg(aside, source, masks)
     header, cautions = checked.header, [*doubts, *(text for text in checked.cautions if text not in doubts)]
-    report = write_report(
-        seg, ReportContent(request.selection, header, tuple(cautions), short_lines(request.selection)), identity
-    )
+    content = ReportContent(request.selection, header, tuple(cautions), short_lines(request.selection))
+    replaced = _replaced(folder.parent, request)
+    if replaced is not None and _is_same_choice(request, replaced):
+        content = replace(content, predecessor=replaced["workflow_id"])
+    report = write_report(seg, content, identity)
     _write_dataset(report, folder / "sr.part")
     verify_report(folder / "sr.part", seg, header)
+    check_inputs(request)  # as late as possible: what was read may have been corrected while it was read
     aside.replace(folder / "seg.dcm")
     (folder / "sr.part").replace(folder / "sr.dcm")
     return {each.concept.region: round(each.volume_ml, 3) for each in measure(seg)}, cautions
@@ -178,7 +185,7 @@ def _write_refusal(config: Config, request: ProcessingRequest, folder: Path, rea
     from node.sr_writer.refusal import verify_refusal, write_refusal
 
     is_wanted = config.delivery.send_refusals and config.destination
-    header = _any_header(request) if is_wanted else None
+    header = any_header(request) if is_wanted else None
     if header is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,18 +195,6 @@ def _write_refusal(config: Config, request: ProcessingRequest, folder: Path, rea
     verify_refusal(aside, header, reason)
     aside.replace(folder / REFUSAL_FILE)
     return [REFUSAL_FILE]
-
-
-def _any_header(request: ProcessingRequest) -> pydicom.Dataset | None:
-    """The header of the first readable instance of the study, for the patient and study modules."""
-    for file in sorted(path for path in request.folder.rglob("*") if path.is_file()):
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-        except DICOM_UNREADABLE:
-            continue
-        if header.get("StudyInstanceUID") == request.study_instance_uid:
-            return header
-    return None
 
 
 def _replaced(work_folder: Path, request: ProcessingRequest) -> dict[str, Any] | None:
@@ -219,9 +214,18 @@ def _replacement(request: ProcessingRequest, earlier: dict[str, Any] | None) -> 
     if earlier is None or request.selection is None:
         return []
     uid, moment = derived_uid(earlier["workflow_id"], "sr"), datetime.fromisoformat(earlier["created"])
-    is_same_choice = earlier["selection"].get("chosen") == selection_as_dict(request.selection)["chosen"]
-    since = "of the same series, made anew since" if is_same_choice else "other series were chosen since"
+    since = "of the same series, made anew since"
+    if request.versions:
+        since = "instances were corrected since"
+    elif not _is_same_choice(request, earlier):
+        since = "other series were chosen since"
     return [f"replaces the report of {moment:%Y-%m-%d %H:%M} ({uid}): {since}"]
+
+
+def _is_same_choice(request: ProcessingRequest, earlier: dict[str, Any]) -> bool:
+    """True if the earlier report is of the same series; its content is then part of the new one (PS3.3 C.17.2)."""
+    assert request.selection is not None
+    return bool(earlier["selection"].get("chosen") == selection_as_dict(request.selection)["chosen"])
 
 
 def _method(config: Config, request: ProcessingRequest) -> Software:

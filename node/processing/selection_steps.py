@@ -8,7 +8,7 @@ from pathlib import Path
 
 from node.config import Config
 from node.errors import EngineError, SelectionRefused
-from node.processing.report_anew import with_own_words
+from node.processing.report_anew import with_own_identity, with_own_words
 from node.processing.request import ProcessingRequest, RequestOptions, WhyUnusable, build_request
 from node.processing.request_sequence import later_request, request_after_comparison, workflows_of_study
 from node.processing.step_records import FollowingWorkflow
@@ -25,7 +25,7 @@ def decided_request(config: Config, request: ProcessingRequest, why_unusable: Wh
     """
     from node.segmentation.enhancement import compare_enhancement
 
-    options = RequestOptions(request.study_instance_uid, use=request.use)
+    options = RequestOptions(request.study_instance_uid, use=request.use, keeps_expired=request.keeps_expired)
     compare = compare_enhancement if config.series.compare_images else None
     decided = build_request(request.folder, config, options, compare, why_unusable)
     if decided.refusal is not None:
@@ -39,6 +39,7 @@ def following_workflow(
     """The workflow that processes ``request``, to which the workflow ``workflow_id`` led."""
     with closing(WorkflowClient(config)) as client:
         records = workflows_of_study(client, request.study_instance_uid)
+        request = with_own_identity(request, Path(work_folder))
         request = request if request.force else with_own_words(request, records, Path(work_folder))
         following, enqueued = request_after_comparison(client, request, workflow_id, Path(work_folder))
     folder = str(Path(work_folder) / request.workflow_id)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from node.config import Config
 from node.errors import UnreadableRecordError
+from node.processing.attention import attention_of_studies, held_text, history_of_inputs
 from node.processing.request_sequence import digest_of, judged, study_of, successor_id
 from node.processing.study_ledger import open_ledger
 from node.processing.waiting import Waiting, waiting_places
@@ -36,6 +37,7 @@ class StudyStatus:
         folder: name of the results' folder in ``work/``.
         waiting: its place in the queue, if no worker has begun it.
         judged: digests of the sets of instances that were judged; not part of `as_dict`.
+        attention: sentences about corrections, conflicts and withdrawals of its instances (`attention`).
     """
 
     study_instance_uid: str
@@ -49,6 +51,7 @@ class StudyStatus:
     folder: str | None = None
     waiting: Waiting | None = None
     judged: frozenset[str] = frozenset()
+    attention: tuple[str, ...] = ()
 
     @property
     def remark(self) -> str:
@@ -68,6 +71,7 @@ class StudyStatus:
             "kind": self.kind,
             "folder": self.folder,
             "waiting": None if self.waiting is None else asdict(self.waiting),
+            "attention": list(self.attention),
         }
 
 
@@ -96,7 +100,9 @@ def read_study_statuses(config: Config, client: WorkflowClient | None = None) ->
             except FileNotFoundError:  # retention deleted the study meanwhile
                 continue
             statuses.append(StudyStatus(uid, None, StudyState.RECEIVING, None, arrived, {}))
-    return sorted(statuses, key=lambda status: status.since)
+    attention = attention_of_studies(config.spool_folder)
+    told = (replace(each, attention=each.attention + attention.get(each.study_instance_uid, ())) for each in statuses)
+    return sorted(told, key=lambda status: status.since)
 
 
 def _by_processing(deliveries: list[WorkflowRecord]) -> dict[WorkflowId, dict[str, WorkflowRecord]]:
@@ -131,6 +137,7 @@ def _status(
         kind=_kind(record),
         folder=digest_of(record),
         judged=judged(records),
+        attention=held_text(records[-1].attributes),
     )
 
 
@@ -199,6 +206,7 @@ def read_history(config: Config, client: WorkflowClient, study_instance_uid: str
     if arrived:
         history.append((datetime.fromtimestamp(arrived[0], UTC), "first instance received"))
         history.append((datetime.fromtimestamp(arrived[-1], UTC), f"last of {len(arrived)} instances received"))
+    history += history_of_inputs(config.spool_folder, study_instance_uid)
     attributes = {"study_instance_uid": study_instance_uid}
     for name in ("process", "deliver", "notice"):
         for record in client.workflows(name, attributes=attributes):

@@ -20,7 +20,7 @@ import structlog
 from node.config import Config
 from node.dicom.commitment import Commitments
 from node.dicom.uids import is_valid_uid
-from node.processing.request_sequence import study_of
+from node.processing.request_sequence import INPUTS_DELETED, study_of
 from node.processing.study_ledger import open_ledger
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.retention.database_cleanup import delete_study_records
@@ -193,7 +193,11 @@ def clean_all(config: Config, snapshot: RetentionSnapshot, dry_run: bool) -> Cle
 
         def is_needed(uid: str) -> bool:
             requests = client.workflows("process", attributes={"study_instance_uid": uid})
-            return any(each.engine_status in ACTIVE for each in requests)
+            if any(each.engine_status in ACTIVE for each in requests):
+                return True
+            if requests:
+                client.describe(requests[-1].workflow_id, {INPUTS_DELETED: "yes"})
+            return False
 
         studies = clean(config, snapshot.held, dry_run, is_needed)
     results = clean_results(config, snapshot, studies, dry_run)

@@ -17,6 +17,7 @@ import structlog
 from node.config import Config
 from node.processing.study_status import StudyStatus
 from node.scp.removal import is_held
+from node.scp.withdrawals import remove_withdrawals
 from node.workflow.engine import ACTIVE, WorkflowClient
 from node.workflow.states import StudyState
 
@@ -63,6 +64,7 @@ def delete_study_records(
         for uid in sorted(due - active):
             if not is_held(config.spool_folder, uid):
                 client.delete(workflows[uid])
+                remove_withdrawals(config.spool_folder, uid)
                 forgotten.append(uid)
                 log.info("study_records_deleted", study_instance_uid=uid)
     return forgotten

@@ -9,6 +9,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     EnhancedMRColorImageStorage,
     EnhancedMRImageStorage,
+    KeyObjectSelectionDocumentStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
 )
@@ -24,6 +25,7 @@ from node.scp.free_space import FreeSpace
 from node.scp.incoming import IncomingFile
 from node.scp.instance_identity import Identity, inflates_beyond, read_identity
 from node.scp.observer import Observer
+from node.scp.rejection_note import read_rejection_note
 from node.scp.spool import Spool, StoreOutcome
 from node.scp.status import (
     CANNOT_UNDERSTAND,
@@ -41,19 +43,22 @@ from node.scp.study_sizes import StudySizes
 
 log = structlog.get_logger()
 
-STORAGE_SOP_CLASSES = (
+IMAGE_SOP_CLASSES = (
     MRImageStorage,
     EnhancedMRImageStorage,
     EnhancedMRColorImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
 )
+STORAGE_SOP_CLASSES = (*IMAGE_SOP_CLASSES, KeyObjectSelectionDocumentStorage)
+_MOST_DOCUMENT_BYTES = 16 << 20  # a note that rejects 50 000 instances has about 8 MiB
 
 
 class StorageHandlers:
     """C-ECHO and C-STORE of the node's SCP. `begin` starts to receive an instance, `handle_store` returns its status.
 
-    ``on_instance_stored(study_instance_uid, series_instance_uid)`` is called for each instance, new or duplicate, when
-    it is durable and before the response with Success. It must not raise.
+    ``on_instance_stored(study_instance_uid, series_instance_uid)`` is called for each instance, new, duplicate or in
+    conflict, and for each series of which a rejection note withdraws instances, when that is durable and before the
+    response with Success. It must not raise.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class StorageHandlers:
         self._observer = observer
         self._is_full = False
         metrics.free_bytes.set_function(lambda: self._free_bytes() or 0)
+        metrics.open_conflicts.set_function(spool.count_open_conflicts)
 
     def handle_echo(self, _event: evt.Event) -> int:
         """C-ECHO (PS3.4 A): always Success."""
@@ -126,6 +132,8 @@ class StorageHandlers:
                 return self._answer(INVALID_UID, reason)
         study_instance_uid, series_instance_uid = identity.study_instance_uid, identity.series_instance_uid
         uids = (study_instance_uid, series_instance_uid, identity.sop_instance_uid)
+        if identity.sop_class_uid == KeyObjectSelectionDocumentStorage:
+            return self._keep_document(file, identity)
         try:
             if not self._sizes.fits(study_instance_uid, file.size_bytes) and not self._spool.holds(*uids, file):
                 return self._answer(STUDY_TOO_LARGE, "the study is larger than scp.max_study_mebibytes")
@@ -135,13 +143,34 @@ class StorageHandlers:
         if outcome is not StoreOutcome.DUPLICATE:
             self._sizes.add(study_instance_uid, file.size_bytes)
         self._metrics.instances.labels(outcome.value).inc()
+        if outcome is StoreOutcome.CORRECTION:
+            self._metrics.corrections.inc()
         self._metrics.received_bytes.inc(file.size_bytes)
         self._note_free_space()
-        if outcome is not StoreOutcome.CONFLICT:
-            self._on_instance_stored(study_instance_uid, series_instance_uid)
+        # a conflict, too, is told when the study is handed over
+        self._on_instance_stored(study_instance_uid, series_instance_uid)
         if self._observer:
             is_known = outcome is StoreOutcome.DUPLICATE
             self._observer.instance_stored(association, identity, self._spool.instance_path(*uids), is_known)
+        return SUCCESS
+
+    def _keep_document(self, file: IncomingFile, identity: Identity) -> Status:
+        """Keep a Key Object Selection; each study of which it rejects instances is judged again."""
+        if file.size_bytes > _MOST_DOCUMENT_BYTES:
+            return self._answer(INSTANCE_TOO_LARGE, "a Key Object Selection of more than 16 MiB")
+        try:
+            file.open_data_set().close()  # all of it is in the file now
+            note = read_rejection_note(file.path)
+        except InstanceRefused as error:
+            return self._answer(CANNOT_UNDERSTAND, str(error))
+        self._spool.keep_document(identity.study_instance_uid, identity.sop_instance_uid, file, note)
+        self._metrics.instances.labels("document" if note is None else "rejection_note").inc()
+        self._metrics.received_bytes.inc(file.size_bytes)
+        self._note_free_space()
+        for study_instance_uid, instances in (note.instances if note else {}).items():
+            if self._spool.study_folder(study_instance_uid).is_dir():
+                for series_instance_uid in sorted(set(instances.values())):
+                    self._on_instance_stored(study_instance_uid, series_instance_uid)
         return SUCCESS
 
     def _why_not_taken(self, name: str, uid: str) -> str | None:

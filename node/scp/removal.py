@@ -13,7 +13,6 @@ counted in the check are deleted, one by one; all others are moved back.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -22,21 +21,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from node.dicom.uids import is_usable_uid
-from node.errors import InstanceRefused
-from node.scp.spool import data_set_digest
+from node.scp.aside import ASIDE, CONFLICTS, content_digest
 
 DELETING = ".deleting"
-_CONFLICTS = ".conflicts"
 _DECIDED = ".decided"
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The instances of a study in the spool, conflicts included.
+    """The instances of a study in the spool, versions that are not in use included (`node.scp.aside`).
 
-    ``arrived``: when the latest instance was written; None: there is none. ``changed``: when the latest instance that
-    is no conflict was linked into the study; None: there are none but conflicts.
+    ``arrived``: when the latest instance was written; None: there is none. ``changed``: when the latest instance in use
+    was linked into the study; None: none is in use.
     """
 
     instances: int
@@ -46,8 +43,8 @@ class Contents:
 
 
 def studies_held(spool_folder: Path) -> list[str]:
-    """Study Instance UIDs with a folder in the spool, in its conflicts or in its deletions; sorted."""
-    folders = (spool_folder, spool_folder / _CONFLICTS, spool_folder / DELETING)
+    """Study Instance UIDs with a folder in the spool, among versions not in use, or in its deletions; sorted."""
+    folders = (spool_folder, *(spool_folder / name for name in (*ASIDE, DELETING)))
     return sorted({entry.name for folder in folders for entry in _entries(folder) if is_usable_uid(entry.name)})
 
 
@@ -63,9 +60,9 @@ def is_moved_for_deletion(spool_folder: Path, study_instance_uid: str) -> bool:
 
 def contents(spool_folder: Path, study_instance_uid: str) -> Contents:
     """Count the instances of the study."""
-    study_folder, away, conflicts = _folders(spool_folder, study_instance_uid)
+    study_folder, away, *aside = _folders(spool_folder, study_instance_uid)
     main = [_status(file) for folder in (study_folder, away) for file in _files(folder)]
-    found = [status for status in (*main, *map(_status, _files(conflicts))) if status is not None]
+    found = [status for status in (*main, *map(_status, _all_files(aside))) if status is not None]
     # the folder's time is that of the latest link, which may be later than the file's own time
     series = [_status(entry) for folder in (study_folder, away) for entry in _entries(folder) if entry.is_dir()]
     changed = [status.st_mtime for status in (*main, *series) if status is not None]
@@ -87,14 +84,14 @@ def remove_study(
     Raises:
         OSError: the file system refused; `take_up_leftovers` finishes or undoes the deletion.
     """
-    study_folder, away, conflicts = _folders(spool_folder, study_instance_uid)
+    study_folder, away, *aside = _folders(spool_folder, study_instance_uid)
     if study_folder.is_dir():
         away.parent.mkdir(exist_ok=True)
         study_folder.rename(away)
         _sync(spool_folder, away.parent)
     # listed before they are counted: a file that comes later is not in the list
     checked = [file.relative_to(away) for file in _files(away)]
-    checked_conflicts = _files(conflicts)
+    checked_aside = _all_files(aside)
     found = contents(spool_folder, study_instance_uid)
     is_same = (found.instances, found.bytes, found.arrived) == (expected.instances, expected.bytes, expected.arrived)
     is_kept = True
@@ -110,7 +107,8 @@ def remove_study(
         away.rename(decided)
         _sync(away.parent)
         _finish(decided, [decided / file for file in checked], spool_folder, study_instance_uid)
-    _delete(conflicts, checked_conflicts)
+    for folder in aside:
+        _delete(folder, [file for file in checked_aside if file.is_relative_to(folder)])
     return True
 
 
@@ -164,8 +162,9 @@ def _each(settle: Callable[[Path], object], entries: Iterable[Path]) -> None:
         raise refusal
 
 
-def _folders(spool_folder: Path, uid: str) -> tuple[Path, Path, Path]:
-    return spool_folder / uid, spool_folder / DELETING / uid, spool_folder / _CONFLICTS / uid
+def _folders(spool_folder: Path, uid: str) -> tuple[Path, ...]:
+    """The study's folder, that of its deletion, and those of its versions not in use."""
+    return (spool_folder / uid, spool_folder / DELETING / uid, *(spool_folder / name / uid for name in ASIDE))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -177,6 +176,10 @@ def _entries(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+
+
+def _all_files(folders: Iterable[Path]) -> list[Path]:
+    return [file for folder in folders for file in _files(folder)]
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -219,7 +222,7 @@ def _finish(decided: Path, checked: Iterable[Path], spool_folder: Path, uid: str
 
 def _put_back(away: Path, spool_folder: Path, uid: str) -> None:
     """Move the files of ``away`` back into the study; a file that exists there is not replaced."""
-    study_folder, _, conflicts = _folders(spool_folder, uid)
+    study_folder, conflicts = spool_folder / uid, spool_folder / CONFLICTS / uid
     try:
         away.rename(study_folder)
     except FileNotFoundError:
@@ -234,9 +237,9 @@ def _put_back(away: Path, spool_folder: Path, uid: str) -> None:
 
 
 def _put_file_back(file: Path, final: Path, conflict: Path) -> None:
-    if not _linked(file, final) and _digest(file) != _digest(final):
-        # a conflict: other bytes under the same UID are both kept, as in the receiver
-        _linked(file, conflict.with_suffix(f".{_digest(file)[:16]}.dcm"))
+    if not _linked(file, final) and content_digest(file) != content_digest(final):
+        # both are kept, and the administrator decides: this one may be older or newer than what arrived meanwhile
+        _linked(file, conflict.with_suffix(f".{content_digest(file)[:16]}.dcm"))
     file.unlink()
 
 
@@ -248,11 +251,3 @@ def _linked(file: Path, final: Path) -> bool:
         return False
     _sync(final.parent, final.parent.parent)
     return True
-
-
-def _digest(file: Path) -> str:
-    try:
-        return data_set_digest(file)
-    except InstanceRefused:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()

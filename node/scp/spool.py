@@ -2,10 +2,11 @@
 
 ::
 
-    <folder>/<study>/<series>/<sop>.dcm                          each instance once
-    <folder>/.conflicts/<study>/<series>/<sop>.<sha256[:16]>.dcm   other bytes under a UID that was already there
-    <folder>/.incoming/<receiver>/                               being written; deleted after a crash
-    <folder>/.spool-id                                           random ID, by which a receiver recognizes the spool
+    <folder>/<study>/<series>/<sop>.dcm   each instance once, in the version that is in use
+    <folder>/.conflicts/, .superseded/, .dismissed/   other versions of instances (see `node.scp.aside`)
+    <folder>/.withdrawn/                  what is no longer input (see `node.scp.withdrawals`)
+    <folder>/.incoming/<receiver>/        being written; deleted after a crash
+    <folder>/.spool-id                    random ID, by which a receiver recognizes the spool
 
 The spool alone records which instances were received: nothing else needs to survive a restart. Names are the UIDs as
 received: what can be no UID never becomes a path. Leading zeros harm no path; whether to take them is decided before.
@@ -14,51 +15,23 @@ received: what can be no UID never becomes a path. Leading zeros harm no path; w
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
 import os
 import shutil
 import uuid
-from enum import StrEnum
 from pathlib import Path
-
-import structlog
 
 from node.dicom.uids import is_usable_uid
 from node.errors import InstanceRefused
-from node.scp.disk import SpoolDisk, sync_folder
-from node.scp.incoming import IncomingFile, length_of_head
+from node.scp.aside import ASIDE, CONFLICTS, holds_data_set, versions
+from node.scp.corrections import Corrections, StoreOutcome
+from node.scp.disk import SpoolDisk
+from node.scp.durable import DurableNames
+from node.scp.incoming import IncomingFile
 from node.scp.incoming_place import IncomingPlace
+from node.scp.rejection_note import RejectionNote
+from node.scp.withdrawals import Withdrawals
 
-log = structlog.get_logger()
-
-_MOST_FOLDERS_KNOWN = 4096
-
-
-class StoreOutcome(StrEnum):
-    """The result of `Spool.keep`; in each case the instance is on disk when it is returned."""
-
-    STORED = "stored"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-
-
-def data_set_digest(path: Path) -> str:
-    """Hex SHA-256 of the data set of a DICOM file, without its file meta, which differs from sender to sender.
-
-    Raises:
-        InstanceRefused: the file has no file meta with a group length.
-    """
-    with path.open("rb") as file:
-        file.seek(length_of_head(file.read(144)))
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _holds_data_set(path: Path, digest: str) -> bool:
-    try:
-        return data_set_digest(path) == digest
-    except InstanceRefused:  # the file is no DICOM instance
-        return False
+__all__ = ["Spool", "StoreOutcome"]
 
 
 class Spool:
@@ -72,8 +45,9 @@ class Spool:
         self.folder = folder
         self._disk = SpoolDisk(folder)
         self._incoming = IncomingPlace(folder / ".incoming" / receiver)
-        self._conflicts = folder / ".conflicts"
-        self._durable_folders: set[Path] = set()
+        self._names = DurableNames(folder)
+        self.corrections = Corrections(folder, self._names)
+        self.withdrawals = Withdrawals(folder, self._names)
 
     def begin(self) -> int:
         """Prepare the spool for receiving, until `end`; returns how many files of a crashed receiver were deleted.
@@ -141,19 +115,27 @@ class Spool:
         self._disk.check()
         incoming.sync()
         if self._link(incoming.path, final):
-            return StoreOutcome.STORED
-        if _holds_data_set(final, incoming.digest):
-            return StoreOutcome.DUPLICATE
-        # the name holds the digest: if the file exists, these bytes are kept already
-        aside = f"{sop_instance_uid}.{incoming.digest[:16]}.dcm"
-        self._link(incoming.path, self._conflicts / study_instance_uid / series_instance_uid / aside)
-        log.warning(
-            "instance_conflict",
-            study_instance_uid=study_instance_uid,
-            series_instance_uid=series_instance_uid,
-            sop_instance_uid=sop_instance_uid,
-        )
-        return StoreOutcome.CONFLICT
+            outcome = StoreOutcome.STORED
+        elif holds_data_set(final, incoming.digest):
+            outcome = StoreOutcome.DUPLICATE
+        else:
+            outcome = self.corrections.settle(incoming.path, incoming.digest, final)
+        self.withdrawals.note_arrival(study_instance_uid, sop_instance_uid, outcome)
+        return outcome
+
+    def keep_document(
+        self, study_instance_uid: str, sop_instance_uid: str, incoming: IncomingFile, note: RejectionNote | None
+    ) -> None:
+        """Keep a Key Object Selection, which is no image of the study, and withdraw what it rejects; durably.
+
+        Raises:
+            InstanceRefused: a UID is invalid; the message names its tag.
+            OSError: the disk did not take the file, or is not mounted.
+        """
+        self.instance_path(study_instance_uid, study_instance_uid, sop_instance_uid)
+        self._disk.check()
+        incoming.sync()
+        self.withdrawals.keep_document(incoming.path, (study_instance_uid, sop_instance_uid), incoming.digest, note)
 
     def holds(
         self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, incoming: IncomingFile
@@ -164,7 +146,7 @@ class Spool:
             InstanceRefused: a UID is invalid; the message names its tag.
         """
         final = self.instance_path(study_instance_uid, series_instance_uid, sop_instance_uid)
-        return final.exists() and _holds_data_set(final, incoming.digest)
+        return final.exists() and holds_data_set(final, incoming.digest)
 
     def instance_path(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Path:
         for tag, uid in (
@@ -177,32 +159,8 @@ class Spool:
         return self.folder / study_instance_uid / series_instance_uid / f"{sop_instance_uid}.dcm"
 
     def _link(self, incoming: Path, final: Path) -> bool:
-        """Link the file to ``final``, durably; False if that exists. Unlike a rename, a link never replaces a file."""
-        self._make_durable_folder(final.parent)
-        try:
-            os.link(incoming, final)
-        except FileExistsError:
-            is_new = False
-        else:
-            is_new = True
-        # also if the file existed: its writer may not have synced the folder yet
-        sync_folder(final.parent)
-        return is_new
-
-    def _make_durable_folder(self, folder: Path) -> None:
-        if not folder.is_dir():
-            self._durable_folders.discard(folder)
-            inner = itertools.takewhile(lambda each: each != self.folder, (folder, *folder.parents))
-            for each in reversed(list(inner)):
-                each.mkdir(exist_ok=True)
-        if folder not in self._durable_folders:
-            for parent in folder.parents:
-                sync_folder(parent)
-                if parent == self.folder:
-                    break
-            if len(self._durable_folders) >= _MOST_FOLDERS_KNOWN:  # a node runs for years
-                self._durable_folders.clear()
-            self._durable_folders.add(folder)
+        """Link the file to ``final``, durably; False if that exists."""
+        return self._names.link(incoming, final)
 
     def studies(self) -> list[str]:
         """Study Instance UIDs of the received studies, sorted."""
@@ -241,17 +199,21 @@ class Spool:
         return found
 
     def study_bytes(self, study_instance_uid: str) -> int:
-        """Bytes of all received files of the study, conflicts included.
+        """Bytes of all received files of the study, versions that are not in use included.
 
         Raises:
             InstanceRefused: the UID is invalid.
         """
-        folders = (self.study_folder(study_instance_uid), self._conflicts / study_instance_uid)
+        folders = (self.study_folder(study_instance_uid), *(self.folder / name / study_instance_uid for name in ASIDE))
         total = 0
         for path in (path for folder in folders for path in folder.rglob("*.dcm")):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 total += path.stat().st_size
         return total
+
+    def count_open_conflicts(self) -> int:
+        """How many versions of instances wait for the administrator's decision."""
+        return sum(1 for _ in versions(self.folder / CONFLICTS))
 
     def free_bytes(self) -> int:
         """Free bytes of the spool's disk, as an unprivileged process may use them.

@@ -29,7 +29,9 @@ DATA_SET_DOES_NOT_MATCH = Status(
     0xA900, "Error: data set does not match SOP class", "SOP class or instance UID differ from those of the request"
 )
 CANNOT_UNDERSTAND = Status(
-    0xC000, "Error: cannot understand", "the data set cannot be parsed in its transfer syntax, or ends within a value"
+    0xC000,
+    "Error: cannot understand",
+    "the data set cannot be parsed in its transfer syntax, or ends within a value; a rejection note names no instance",
 )
 MISSING_UID = Status(0xC010, "Error: cannot understand", "a Study, Series, SOP Instance or SOP Class UID is missing")
 INVALID_UID = Status(

@@ -16,19 +16,23 @@ from node.segmentation.source_images import MALFORMED
 from node.segmentation.volume import SourceVolume, read_volume
 from node.study import Contrast, Selection, Series
 
+Files = tuple[tuple[int, int, int], ...]
+"""Inode, time of modification and size of each file of a series."""
+
 
 class ExamReader:
-    """Reads each series once; a volume is kept until its exam is taken."""
+    """Reads each series once; a volume is kept until its exam is taken, or a file of its series is replaced."""
 
     def __init__(self) -> None:
-        self._volumes: dict[Series, SourceVolume] = {}
+        self._volumes: dict[Series, tuple[Files, SourceVolume]] = {}
 
     def why_unusable(self, series: Series) -> str | None:
         """Why ``series`` cannot become a volume, without its name; None if it can."""
-        if series in self._volumes:
+        if self._kept(series) is not None:
             return None
         try:
-            self._volumes[series] = read_volume(series)
+            files = _files(series)
+            self._volumes[series] = files, read_volume(series)
         except (ContentRefused, GeometryRefused, InstanceRefused) as error:
             return str(error).removeprefix(f"{series.label}: ")
         return None
@@ -40,12 +44,34 @@ class ExamReader:
             RefusedError: a series cannot become a volume; the instances used name two patients, or those of the T1c do
                 not say for certain whose images they are, or of which frame of reference.
         """
-        _check_patient(selection)
-        kept, self._volumes = self._volumes, {}
-        return {contrast: kept.get(series) or read_volume(series) for contrast, series in selection.chosen.items()}
+        check_patient(selection)
+        chosen = selection.chosen.items()
+        volumes = {contrast: self._kept(series) or read_volume(series) for contrast, series in chosen}
+        self._volumes = {}
+        return volumes
+
+    def _kept(self, series: Series) -> SourceVolume | None:
+        """The volume that was read of the files as they are now; None: there is none."""
+        if series not in self._volumes:
+            return None
+        files, volume = self._volumes[series]
+        return volume if files == _files(series) else None
 
 
-def _check_patient(selection: Selection) -> None:
+def _files(series: Series) -> Files:
+    """What changes when a file of ``series`` is replaced.
+
+    Raises:
+        InstanceRefused: a file is gone.
+    """
+    try:
+        found = [each.path.stat() for each in series.instances]
+    except FileNotFoundError as error:
+        raise InstanceRefused(f"{series.label}: {Path(error.filename).name} is gone") from None
+    return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+
+
+def check_patient(selection: Selection) -> None:
     """Check that all instances used name one patient, and that results can name that patient.
 
     Raises:

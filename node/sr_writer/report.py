@@ -43,12 +43,14 @@ class ReportContent:
         source: header of one instance of the SEG's source series (patient and study identity).
         cautions: doubts about the result, in sentences for its reader.
         series_lines: one line per series used, with its evidence; if empty, the report gives number and description.
+        predecessor: digest that names the report of the same series that this one replaces; empty: there is none.
     """
 
     selection: Selection
     source: pydicom.Dataset
     cautions: tuple[str, ...]
     series_lines: tuple[str, ...] = ()
+    predecessor: str = ""
 
 
 def write_report(seg: pydicom.Dataset, content: ReportContent, identity: ResultIdentity) -> EnhancedSR:
@@ -100,8 +102,22 @@ def _document(
     stamp(document, identity.created)
     document.SoftwareVersions = [identity.node_version, identity.software.version]
     document.StationName = identity.station_name
+    if content.predecessor:
+        document.PredecessorDocumentsSequence = [_reference_to_report(content.predecessor, document)]
     write_in_fitting_set(document)
     return document
+
+
+def _reference_to_report(predecessor: str, document: EnhancedSR) -> pydicom.Dataset:
+    """The earlier report as an item of Predecessor Documents Sequence (PS3.3 C.17.2, table 10-3b)."""
+    instance, series, study = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    instance.ReferencedSOPClassUID = document.SOPClassUID
+    instance.ReferencedSOPInstanceUID = derived_uid(predecessor, "sr")
+    series.SeriesInstanceUID = derived_uid(predecessor, "sr series")
+    series.ReferencedSOPSequence = [instance]
+    study.StudyInstanceUID = document.StudyInstanceUID
+    study.ReferencedSeriesSequence = [series]
+    return study
 
 
 def _coded(code: object) -> CodedConcept:

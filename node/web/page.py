@@ -110,6 +110,7 @@ def _hidden(status: StudyStatus) -> StudyStatus:
         status,
         study_instance_uid=f"…{status.study_instance_uid[-4:]}",
         reason=status.reason and shortened(status.reason),
+        attention=tuple(map(shortened, status.attention)),
         deliveries={
             name: replace(delivery, reason=delivery.reason and shortened(delivery.reason))
             for name, delivery in status.deliveries.items()

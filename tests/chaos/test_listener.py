@@ -27,7 +27,7 @@ from pynetdicom.sop_class import Verification
 from raw_peer import RawPeer, associate_rq, data_pdu, store_rq
 from receiver_node import SECONDS, ReceiverNode, nothing_left
 
-from node.scp.handlers import STORAGE_SOP_CLASSES
+from node.scp.handlers import IMAGE_SOP_CLASSES
 from node.scp.listener import ConnectionFilter
 from node.scp.provider import StreamingProvider
 from node.scu.association import keep_responses
@@ -325,7 +325,7 @@ def test_instance_in_the_context_of_verification(run_node, sop_class):
     assert node.files() == []
 
 
-@pytest.mark.parametrize("sop_class", STORAGE_SOP_CLASSES, ids=lambda sop_class: sop_class.keyword)
+@pytest.mark.parametrize("sop_class", IMAGE_SOP_CLASSES, ids=lambda sop_class: sop_class.keyword)
 def test_every_class_of_mr_is_stored(run_node, tmp_path, sop_class):
     """MR, Enhanced MR, Enhanced MR Color and Legacy Converted Enhanced MR images are taken alike."""
     node = run_node()

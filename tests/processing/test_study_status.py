@@ -196,6 +196,7 @@ def test_line_as_json_values(config: Config) -> None:
         "deliveries": {"a": "delivered"},
         "ordered": "2024-01-02T03:04:05+00:00",
         "kind": None,
+        "attention": [],
         "folder": "w",
     }
 

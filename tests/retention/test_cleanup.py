@@ -831,3 +831,19 @@ def test_a_round_deletes_what_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (counts["studies"], counts["bytes"], counts["results"], counts["studies_held"]) == (1, 5, 1, 0)
     assert spooled(config) == set()
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("folder", [".conflicts", ".superseded", ".dismissed"])
+def test_versions_that_are_not_in_use_go_with_their_study(tmp_path: Path, folder: str) -> None:
+    """They are counted, keep a study that they joined since, and are deleted with its inputs."""
+    config = make_config(tmp_path)
+    put(config)
+    before = removal.contents(config.spool_folder, STUDY)
+    aside = put_aside(config).parents[2]
+    aside.rename(aside.with_name(folder))
+    assert not removal.remove_study(config.spool_folder, STUDY, before, lambda _: False)
+    found = removal.contents(config.spool_folder, STUDY)
+    assert found.instances == 2
+    assert removal.remove_study(config.spool_folder, STUDY, found, lambda _: False)
+    assert spooled(config) == set()
+    assert removal.studies_held(config.spool_folder) == []

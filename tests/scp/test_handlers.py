@@ -41,6 +41,7 @@ from pynetdicom.sop_class import Verification
 from node.config_sections import ScpSection
 from node.metrics import Metrics
 from node.scp.arrival import ArrivingDataSet, StoreRequest
+from node.scp.corrections import LOCK
 from node.scp.handlers import StorageHandlers
 from node.scp.instance_identity import read_identity
 from node.scp.limits import MemoryBudget
@@ -81,7 +82,7 @@ class Harness:
 
     def files(self):
         """Every file below the spool."""
-        return sorted(path.name for path in self.spool.folder.rglob("*") if path.is_file())
+        return sorted(path.name for path in self.spool.folder.rglob("*") if path.is_file() and path.name != LOCK)
 
 
 @pytest.fixture
@@ -144,12 +145,12 @@ def test_duplicate_is_success_and_kept_once(harness):
     assert harness.count("duplicate") == 1
 
 
-def test_conflict_is_success_and_not_part_of_the_study(harness):
-    """Other bytes under the same UID are kept as a conflict and get Success, but are not reported for the study."""
+def test_conflict_is_success_and_reported(harness):
+    """Other pixels under the same UID are kept as a conflict, get Success, and are reported, so that they are told."""
     harness.store(encode_instance(make_instance()))
     assert harness.store(encode_instance(make_instance(pixel=7))) == 0x0000
     assert len(harness.files()) == 2
-    assert harness.stored == [(STUDY, SERIES)]
+    assert harness.stored == [(STUDY, SERIES)] * 2
     assert harness.count("conflict") == 1
 
 

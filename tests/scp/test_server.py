@@ -203,7 +203,7 @@ def test_duplicate_and_conflict_over_the_network(node, tmp_path):
         assert send_instances(node.destination, "SCANNER", [file], SECONDS)[0].is_delivered
     assert data_set_bytes(node.path().read_bytes()) == data_set_bytes(encode_instance(make_instance(pixel=1)))
     assert len(list((node.spool.folder / ".conflicts").rglob("*.dcm"))) == 1
-    assert node.stored == [(STUDY, SERIES)] * 2
+    assert node.stored == [(STUDY, SERIES)] * 3
 
 
 def test_below_the_watermark_the_sender_may_try_again(run_node, tmp_path):

@@ -20,6 +20,7 @@ import structlog
 from instances import SERIES, STUDY, data_set_bytes, encode_instance, make_instance, sop_instance_uid
 
 from node.errors import ConfigError, InstanceRefused
+from node.scp.corrections import LOCK
 from node.scp.incoming import length_of_head
 from node.scp.spool import Spool, StoreOutcome
 from node.scp.study_sizes import StudySizes
@@ -57,7 +58,8 @@ def write_instance(spool, study, series, sop, content):
 
 
 def instance_files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def with_other_meta(content):

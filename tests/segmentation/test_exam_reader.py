@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import SimpleITK
+from instances import write_instance_file
 from small_study import make_small_study, write_small_study
 
 from node.errors import InstanceRefused
@@ -68,3 +70,17 @@ def test_one_patient_written_otherwise_is_one(taken):
     change(study["T2"], PatientName=str(name).upper() + "^", PatientID=f" {patient_id.lower()} ")
     change(study["FLAIR"], PatientName="", PatientBirthDate="")
     assert set(taken(study)) == set(Contrast)
+
+
+def test_volume_of_a_file_that_was_replaced_is_read_again(tmp_path):
+    """What was read for one step is not used in the next if a correction took a file's place meanwhile."""
+    study = make_small_study()
+    folder = write_small_study(tmp_path / "study", study)
+    selection, reader = select(read_study(folder), load_vocabulary()), ExamReader()
+    source = selection.chosen[Contrast.T1C]
+    assert reader.why_unusable(source) is None
+    changed = study["T1c"][3]
+    changed.PixelData = bytes([77, 0]) * 16
+    write_instance_file(tmp_path, changed).replace(source.instances[0].path.with_name(f"{changed.SOPInstanceUID}.dcm"))
+    taken = reader.take(selection)[Contrast.T1C]
+    assert 77 in SimpleITK.GetArrayViewFromImage(taken.image)

@@ -1,0 +1,234 @@
+"""What happened to a study's instances in the spool beside arriving: corrected, withdrawn, in conflict.
+
+File names alone say that a study is complete, not that it is unchanged: a correction keeps every name. The lines of an
+`InputState` change with each correction, decision and withdrawal, and become part of the digests of a request.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pydicom
+
+from node.dicom import uids
+from node.dicom.character_sets import use_own_table
+from node.dicom.patient_match import differing_attributes, identity_of_patient
+from node.errors import InputsChanged, InstanceRefused
+from node.scp.aside import CONFLICTS, SUPERSEDED, Version, content_digest, versions
+from node.scp.rejection_note import EXPIRED
+from node.scp.withdrawals import WITHDRAWN, Withdrawal, withdrawals_of
+from node.series.values import DICOM_UNREADABLE
+from node.study import Instance, Selection, Series, Study
+
+if TYPE_CHECKING:
+    from node.processing.request import ProcessingRequest
+
+_STUDY_IDENTITY = {
+    "AccessionNumber": "(0008,0050) Accession Number",
+    "StudyID": "(0020,0010) Study ID",
+    "StudyDate": "(0008,0020) Study Date",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InputState:
+    """The state of a study's folder. To be read before the headers are: a later correction then changes it.
+
+    Attributes:
+        superseded: the versions that were in use, by the file that is in use now.
+        withdrawn: SOP Instance UID to why the instance is no longer input.
+        conflicts: one line for each open conflict.
+        changes: lines that change with each correction and withdrawal.
+    """
+
+    superseded: Mapping[Path, tuple[Version, ...]] = field(default_factory=dict)
+    withdrawn: Mapping[str, Withdrawal] = field(default_factory=dict)
+    conflicts: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What distinguishes this state from every other state of the study."""
+        return (*self.changes, *self.conflicts)
+
+    @property
+    def revision(self) -> str:
+        """The digest of corrections and withdrawals; empty: there are none."""
+        return uids.digest(self.changes)[:32] if self.changes else ""
+
+    def without_expired(self) -> InputState:
+        """This state, except that what an archive's retention policy withdrew is input.
+
+        A report that was made of it stays right: nothing is wrong with these images.
+        """
+        kept = {sop: each for sop, each in self.withdrawn.items() if each.reason != EXPIRED}
+        return replace(self, withdrawn=kept)
+
+    @property
+    def withdrawn_text(self) -> str:
+        """How many instances are withdrawn, and why; empty: none."""
+        reasons = Counter(each.text for each in self.withdrawn.values())
+        return "; ".join(f"{count} instances are withdrawn: {text}" for text, count in sorted(reasons.items()))
+
+
+def read_state(study_folder: Path) -> InputState:
+    """The state of a study in the spool; of any other folder, which has none, the empty one.
+
+    Raises:
+        OSError: a folder or record cannot be read.
+    """
+    spool, study = study_folder.parent, study_folder.name
+    if not any((spool / name / study).is_dir() for name in (CONFLICTS, SUPERSEDED, WITHDRAWN)):
+        return InputState()
+    superseded: dict[Path, tuple[Version, ...]] = {}
+    changes = []
+    for version in versions(spool / SUPERSEDED, study):
+        in_use = study_folder / version.series_instance_uid / f"{version.sop_instance_uid}.dcm"
+        superseded[in_use] = (*superseded.get(in_use, ()), version)
+        changes.append(f"superseded {version.path.relative_to(spool / SUPERSEDED)}")
+    for in_use in superseded:
+        with suppress(FileNotFoundError):  # the time tells a version that came back from the one that it replaced
+            status = in_use.stat()
+            changes.append(f"in use {in_use.relative_to(study_folder)} {status.st_mtime_ns} {status.st_size}")
+    withdrawn = withdrawals_of(spool, study)
+    changes += [f"withdrawn {sop} {each.reason} {each.source}" for sop, each in sorted(withdrawn.items())]
+    conflicts = (f"conflict {each.path.relative_to(spool / CONFLICTS)}" for each in versions(spool / CONFLICTS, study))
+    return InputState(superseded, withdrawn, tuple(conflicts), tuple(changes))
+
+
+def without_withdrawn(study: Study, state: InputState) -> Study:
+    """``study`` without the instances that are withdrawn.
+
+    Raises:
+        InstanceRefused: nothing else is left.
+    """
+    if not state.withdrawn:
+        return study
+    series = (_without(each, state.withdrawn) for each in study.series)
+    left = tuple(each for each in series if each.instances)
+    if not left and study.series:
+        raise InstanceRefused("no instance of the study is left")
+    return replace(study, series=left)
+
+
+def _without(series: Series, withdrawn: Mapping[str, Withdrawal]) -> Series:
+    kept = tuple(each for each in series.instances if each.sop_instance_uid not in withdrawn)
+    return replace(series, instances=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenVersions:
+    """Which versions of the chosen instances are in use.
+
+    Attributes:
+        corrected: one line for each chosen instance that is not in its first version: its UID and the digest of the
+            data set in use.
+        images: one line for each other image that was in use under its UID before.
+    """
+
+    corrected: tuple[str, ...]
+    images: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """The digest of all lines; empty: every chosen instance is in its first version."""
+        return uids.digest((*self.corrected, "images", *self.images))[:32] if self.corrected else ""
+
+
+def chosen_versions(selection: Selection, state: InputState) -> ChosenVersions:
+    """The versions of the instances chosen by ``selection``, in one order whatever the files' names.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    corrected, images = set(), set()
+    for instance in _chosen(selection):
+        for version in state.superseded.get(instance.path, ()):
+            corrected.add(f"{instance.sop_instance_uid} {content_digest(instance.path)}")
+            if version.is_other_image:
+                images.add(f"{instance.sop_instance_uid} {version.digest}")
+    return ChosenVersions(tuple(sorted(corrected)), tuple(sorted(images)))
+
+
+def _chosen(selection: Selection) -> Iterable[Instance]:
+    return (instance for series in selection.chosen.values() for instance in series.instances)
+
+
+def check_inputs(request: ProcessingRequest) -> None:
+    """Check that the chosen instances are still those that the request was made for, and name one patient and study.
+
+    The second only for a study with corrections or with regions used again: all others are checked when their volumes
+    are read.
+
+    Raises:
+        InputsChanged: an instance was corrected or withdrawn since.
+        InstanceRefused: the instances name two patients or studies, for example while only a part is corrected.
+        OSError: a file cannot be read.
+    """
+    if request.selection is None:
+        return
+    state = read_state(request.folder)
+    state = state.without_expired() if request.keeps_expired else state
+    withdrawn = [each for each in _chosen(request.selection) if each.sop_instance_uid in state.withdrawn]
+    if withdrawn or chosen_versions(request.selection, state).digest != request.versions:
+        what = "withdrawn" if withdrawn else "corrected"
+        raise InputsChanged(f"instances were {what} since the study was ordered; it is ordered again when it is stable")
+    if not request.versions and not request.regions_of:
+        return
+    from node.segmentation.exam_reader import check_patient
+
+    chosen = [each.path for each in _chosen(request.selection)]
+    corrected = sum(path in state.superseded for path in chosen)
+    try:
+        check_patient(request.selection)
+        if 0 < corrected < len(chosen):
+            _check_study(chosen)
+    except InstanceRefused as error:
+        if not 0 < corrected < len(chosen):
+            raise
+        partly = f"only {corrected} of the {len(chosen)} instances used are corrected so far"
+        raise InstanceRefused(f"{error}; {partly}, and the study is judged again when others arrive") from None
+
+
+def _check_study(paths: Iterable[Path]) -> None:
+    """Check that the instances of a study corrected in part name one study.
+
+    Raises:
+        InstanceRefused: they do not; the text names the attributes.
+    """
+    found: dict[str, set[str]] = {keyword: set() for keyword in _STUDY_IDENTITY}
+    for path in paths:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, specific_tags=list(found), stop_before_pixels=True)
+        for keyword, values in found.items():
+            values |= {str(header.get(keyword) or "").strip()} - {""}
+    differing = [_STUDY_IDENTITY[keyword] for keyword, values in found.items() if len(values) > 1]
+    if differing:
+        raise InstanceRefused(f"the instances used differ in {' and '.join(differing)}")
+
+
+def any_header(request: ProcessingRequest) -> pydicom.Dataset | None:
+    """The header of the first readable instance of the study, for the patient and study modules.
+
+    None, if the instances name two patients, say while only a part is corrected: nothing is sent under either name.
+    """
+    found: pydicom.Dataset | None = None
+    identities = []
+    for file in sorted(path for path in request.folder.rglob("*") if path.is_file()):
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+            use_own_table(header)
+            identity = identity_of_patient(header)
+        except DICOM_UNREADABLE:
+            continue
+        if header.get("StudyInstanceUID") == request.study_instance_uid:
+            found = found or header
+            identities.append(identity)
+    return None if differing_attributes(identities) else found

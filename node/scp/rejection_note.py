@@ -1,0 +1,75 @@
+"""Rejection notes of IHE Imaging Object Change Management (IOCM): Key Object Selections that withdraw instances.
+
+A Key Object Selection Document (PS3.3 A.35.4) is a rejection note if its title is a code of PS3.16 CID 7010 that
+rejects. It references the instances in Current Requested Procedure Evidence Sequence (PS3.3 C.17.6.2).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from node.dicom.uids import is_usable_uid
+from node.errors import InstanceRefused
+from node.scp.instance_identity import PARSE_ERRORS
+
+QUALITY, PATIENT_SAFETY, WRONG_WORKLIST_ENTRY, EXPIRED = "113001", "113037", "113038", "113039"
+REJECTIONS = {
+    QUALITY: "Rejected for Quality Reasons",
+    PATIENT_SAFETY: "Rejected for Patient Safety Reasons",
+    WRONG_WORKLIST_ENTRY: "Incorrect Modality Worklist Entry",
+    EXPIRED: "Data Retention Policy Expired",
+}
+"""Titles of rejection notes: code value of the scheme DCM to code meaning (PS3.16 CID 7010, annex D)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionNote:
+    """What a note rejects. ``instances``: Study Instance UID to SOP Instance UID to Series Instance UID."""
+
+    code: str
+    instances: dict[str, dict[str, str]]
+
+
+def read_rejection_note(path: Path) -> RejectionNote | None:
+    """The rejection note in a file that holds a Key Object Selection Document; None: its title rejects nothing.
+
+    Raises:
+        InstanceRefused: it cannot be parsed, or rejects no instance; the text names the tag.
+        OSError: the disk cannot read it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            document = pydicom.dcmread(path)
+            code = _title(document)
+            if code not in REJECTIONS:
+                return None
+            instances: dict[str, dict[str, str]] = {}
+            for study, series, sop in _references(document):
+                instances.setdefault(study, {})[sop] = series
+    except PARSE_ERRORS as error:
+        raise InstanceRefused(f"the document cannot be parsed ({type(error).__name__})") from None
+    if not instances:
+        raise InstanceRefused("(0040,A375) Current Requested Procedure Evidence Sequence names no instance")
+    return RejectionNote(code, instances)
+
+
+def _title(document: Dataset) -> str:
+    (code,) = document.get("ConceptNameCodeSequence") or (Dataset(),)
+    return str(code.get("CodeValue") or "").strip() if code.get("CodingSchemeDesignator") == "DCM" else ""
+
+
+def _references(document: Dataset) -> Iterator[tuple[str, str, str]]:
+    for study in document.get("CurrentRequestedProcedureEvidenceSequence") or ():
+        for series in study.get("ReferencedSeriesSequence") or ():
+            for item in series.get("ReferencedSOPSequence") or ():
+                uids = study.StudyInstanceUID, series.SeriesInstanceUID, item.ReferencedSOPInstanceUID
+                if not all(is_usable_uid(str(uid)) for uid in uids):
+                    raise InstanceRefused("(0040,A375) Current Requested Procedure Evidence Sequence: no valid UID")
+                yield str(uids[0]), str(uids[1]), str(uids[2])

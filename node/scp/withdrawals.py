@@ -1,0 +1,173 @@
+"""Instances that are no longer input, although they are in the spool or may still arrive.
+
+::
+
+    <spool>/.withdrawn/<study>/<note>.<digest>.dcm           a Key Object Selection of the study, kept as received
+    <spool>/.withdrawn/<study>/<reason>.json                 instances of the study that are withdrawn, and why
+    <spool>/.withdrawn/<study>/restored/<reason>/<sop>       one of them that is input again
+
+A withdrawn instance keeps its place in the spool, but no request uses it. What an instance that arrives after the note
+is, depends on the note:
+
+- *quality*, *patient safety*: it stays withdrawn, in whatever version. A corrected image gets a new UID.
+- *wrong worklist entry*: it stays withdrawn, unless it is a correction of the instance in use: the same image under
+  another identity, which is what such a note announces.
+- *retention expired*: it is input again. Nothing is wrong with it; its archive only deleted it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from node.scp.corrections import StoreOutcome
+from node.scp.disk import sync_folder
+from node.scp.durable import DurableNames
+from node.scp.rejection_note import EXPIRED, REJECTIONS, WRONG_WORKLIST_ENTRY, RejectionNote
+
+log = structlog.get_logger()
+
+WITHDRAWN = ".withdrawn"
+MOVED = "moved"
+"""The reason of an instance that arrived again in another study."""
+
+_RESTORED = "restored"
+_WEAKEST_FIRST = (EXPIRED, MOVED, WRONG_WORKLIST_ENTRY, *(code for code in REJECTIONS if code not in (EXPIRED,)))
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Why an instance is no longer input. ``reason``: a code of `REJECTIONS`, or `MOVED`.
+
+    ``source``: SOP Instance UID of the note, or the study that the instance moved to.
+    """
+
+    series_instance_uid: str
+    sop_instance_uid: str
+    reason: str
+    source: str
+    since: datetime
+
+    @property
+    def text(self) -> str:
+        """The reason in words."""
+        if self.reason == MOVED:
+            return f"moved to study {self.source}"
+        return f"{REJECTIONS[self.reason]} ({self.reason}), by note {self.source}"
+
+
+def withdrawals_of(spool_folder: Path, study_instance_uid: str) -> dict[str, Withdrawal]:
+    """SOP Instance UID to the withdrawal of each withdrawn instance of the study, whether it is in the spool or not.
+
+    Raises:
+        OSError: a record cannot be read.
+    """
+    folder = spool_folder / WITHDRAWN / study_instance_uid
+    found: list[Withdrawal] = []
+    for file in sorted(folder.glob("*.json")):
+        record = json.loads(file.read_text("utf-8"))
+        since = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+        restored = {each.name for each in (folder / _RESTORED / file.stem).glob("*")}
+        found += [
+            Withdrawal(series, sop, record["reason"], record["source"], since)
+            for sop, series in record["instances"].items()
+            if sop not in restored
+        ]
+    found.sort(key=lambda each: _WEAKEST_FIRST.index(each.reason))
+    return {each.sop_instance_uid: each for each in found}
+
+
+def remove_withdrawals(spool_folder: Path, study_instance_uid: str) -> None:
+    """Forget what was withdrawn of a study, once its inputs, results and records are deleted.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    folder = spool_folder / WITHDRAWN / study_instance_uid
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+class Withdrawals:
+    """Records withdrawals, durably. Safe for many threads, and for many processes on one file system."""
+
+    def __init__(self, folder: Path, names: DurableNames | None = None) -> None:
+        self._spool = folder
+        self._folder = folder / WITHDRAWN
+        self._names = names or DurableNames(folder)
+
+    def keep_document(self, file: Path, name: tuple[str, str], digest: str, note: RejectionNote | None) -> None:
+        """Keep a Key Object Selection, complete and synced, and withdraw what it rejects. A second call adds nothing.
+
+        ``name``: its Study and SOP Instance UID.
+
+        Raises:
+            OSError: the disk refuses; to be sent again.
+        """
+        study, sop = name
+        key = f"{sop}.{digest[:16]}"
+        self._names.link(file, self._folder / study / f"{key}.dcm")
+        if note is None:
+            return
+        for study_instance_uid, instances in note.instances.items():
+            self._record(study_instance_uid, key, note.code, sop, instances)
+
+    def move(self, study_instance_uid: str, instances: dict[str, str], to: str) -> None:
+        """Withdraw instances (SOP to Series Instance UID) of a study that arrived again in the study ``to``.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        for sop, series in instances.items():
+            self._record(study_instance_uid, f"{MOVED}-{sop}", MOVED, to, {sop: series})
+
+    def _record(self, study: str, key: str, reason: str, source: str, instances: dict[str, str]) -> None:
+        final = self._folder / study / f"{key}.json"
+        if final.exists():
+            sync_folder(final.parent)
+            return
+        aside = self._folder / f"part.{uuid.uuid4().hex}"
+        self._folder.mkdir(exist_ok=True)
+        try:
+            with aside.open("x", encoding="utf-8") as stream:
+                stream.write(json.dumps({"reason": reason, "source": source, "instances": instances}))
+                stream.flush()
+                os.fsync(stream.fileno())
+            self._names.link(aside, final)
+        finally:
+            aside.unlink(missing_ok=True)
+        log.warning("instances_withdrawn", study_instance_uid=study, reason=reason, instances=len(instances))
+
+    def note_arrival(self, study_instance_uid: str, sop_instance_uid: str, outcome: StoreOutcome) -> None:
+        """Let an instance that arrived be input again, if what withdrew it allows that.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        if not (self._folder / study_instance_uid).is_dir():
+            return
+        while (found := withdrawals_of(self._spool, study_instance_uid).get(sop_instance_uid)) is not None:
+            is_corrected = found.reason == WRONG_WORKLIST_ENTRY and outcome is StoreOutcome.CORRECTION
+            if found.reason != EXPIRED and not is_corrected:
+                return
+            self._restore(study_instance_uid, found)
+            log.warning("instance_restored", study_instance_uid=study_instance_uid, sop_instance_uid=sop_instance_uid)
+
+    def _restore(self, study_instance_uid: str, withdrawal: Withdrawal) -> None:
+        folder = self._folder / study_instance_uid
+        for file in folder.glob(f"{withdrawal.source}.*.json"):
+            record = json.loads(file.read_text("utf-8"))
+            if record["reason"] == withdrawal.reason and withdrawal.sop_instance_uid in record["instances"]:
+                mark = self._folder / f"part.{uuid.uuid4().hex}"
+                mark.touch(exist_ok=False)
+                try:
+                    self._names.link(mark, folder / _RESTORED / file.stem / withdrawal.sop_instance_uid)
+                finally:
+                    mark.unlink()

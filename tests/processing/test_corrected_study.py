@@ -1,0 +1,325 @@
+"""A study whose instances are corrected or withdrawn: whose name its results carry, and what is done when."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from memory_engine import MemoryNode
+from node_process import write_config
+from pydicom import Dataset
+from rejection_notes import key_object_selection
+from small_study import all_instances, make_small_study, study_instance_uid
+
+from node.config import load_config
+from node.dicom.uids import derived_uid
+from node.processing.request_sequence import INPUTS_DELETED
+from node.scp.rejection_note import EXPIRED, REJECTIONS, WRONG_WORKLIST_ENTRY
+from node.scp.removal import contents, remove_study
+
+UID = study_instance_uid(make_small_study())
+RIGHT = {"PatientID": "RIGHT-1", "PatientName": "Right^Name", "AccessionNumber": "A-1"}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> MemoryNode:
+    """A node that does corrected studies anew."""
+    return MemoryNode(load_config(write_config(tmp_path)))
+
+
+@pytest.fixture
+def holding(tmp_path: Path) -> MemoryNode:
+    """A node that leaves it to the administrator."""
+    return MemoryNode(load_config(write_config(tmp_path, assembly={"corrections": "hold"})))
+
+
+def corrected(contrasts: Iterable[str] = ("T1", "T1c", "T2", "FLAIR"), **attributes: str) -> list[Dataset]:
+    """The small study's instances with another identity."""
+    study = make_small_study()
+    instances = [instance for contrast in contrasts for instance in study[contrast]]
+    for instance in instances:
+        for keyword, value in (attributes or RIGHT).items():
+            setattr(instance, keyword, value)
+    return instances
+
+
+def receive(node: MemoryNode, instances: Iterable[Dataset]) -> None:
+    """Instances arrive, and the study is due."""
+    node.receive(instances)
+    node.dispatcher.start(UID)
+
+
+def names(node: MemoryNode) -> list[str]:
+    """The Patient ID of each report that was made."""
+    return [report.PatientID for report in node.reports()]
+
+
+def test_study_that_waits_is_ordered_anew_under_the_new_identity(node: MemoryNode) -> None:
+    """Before its report, a correction replaces the order that waits; only the new name is reported."""
+    receive(node, all_instances(make_small_study()))
+    receive(node, corrected())
+    assert node.run() == ["reported"]
+    assert names(node) == ["RIGHT-1"]
+    assert node.status(UID).attention == ("48 instances were corrected",)
+
+
+def test_reported_study_is_reported_anew_of_the_same_regions(node: MemoryNode) -> None:
+    """New UIDs, the new name, the predecessor named, and no network runs again; then nothing more happens."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    receive(node, corrected())
+    assert node.run() == ["reported"]
+    first, second = node.reports()
+    assert [first.PatientID, second.PatientID] == ["PAT-4711", "RIGHT-1"]
+    assert second.AccessionNumber == "A-1"
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    (study,) = second.PredecessorDocumentsSequence
+    reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert study.ReferencedSeriesSequence[0].SeriesInstanceUID == first.SeriesInstanceUID
+    assert reference.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert "PredecessorDocumentsSequence" not in first
+    assert len(node.pipeline.segmented) == 1
+    folder = node.config.work_folder / str(node.status(UID).folder)
+    (caution, *_) = json.loads((folder / "result.json").read_text("utf-8"))["cautions"]
+    assert caution.endswith("instances were corrected since")
+    receive(node, [*corrected(), *all_instances(make_small_study())])
+    assert node.run() == []
+    assert node.dispatcher.judged_before([UID]) == {UID}
+
+
+@pytest.mark.slow
+def test_second_correction_uses_the_regions_once_more(node: MemoryNode) -> None:
+    """Emergency name, wrong name, right name: three reports of one segmentation, each naming the one before."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    for patient_id in ("WRONG-1", "RIGHT-1"):
+        receive(node, corrected(PatientID=patient_id))
+        assert node.run() == ["reported"]
+    assert names(node) == ["PAT-4711", "WRONG-1", "RIGHT-1"]
+    assert len(node.pipeline.segmented) == 1
+    assert len({report.SOPInstanceUID for report in node.reports()}) == 3
+
+
+def test_correction_of_a_part_is_reported_under_neither_name(node: MemoryNode) -> None:
+    """While only T1c and T2 are corrected the study is refused with the reason; with the rest it is reported."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    receive(node, corrected(["T1c", "T2"]))
+    assert node.run() == ["refused"]
+    reason = str(node.status(UID).reason)
+    assert "name two patients" in reason
+    assert "only 24 of the 48 instances used are corrected so far" in reason
+    assert "RIGHT" not in reason
+    receive(node, corrected(["T1", "FLAIR"]))
+    assert node.run() == ["reported"]
+    assert names(node) == ["PAT-4711", "RIGHT-1"]
+    assert len(node.pipeline.segmented) == 1
+
+
+@pytest.mark.slow
+def test_correction_of_a_part_by_its_order_alone_is_not_reported(node: MemoryNode) -> None:
+    """Also where the patient stays and only the Accession Number changes."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    first = corrected(["FLAIR"], AccessionNumber="A-0")
+    receive(node, first)
+    assert node.run() == ["reported"]
+    receive(node, corrected(["T1c"], AccessionNumber="A-1"))
+    assert node.run() == ["refused"]
+    assert "differ in (0008,0050) Accession Number; only 24" in str(node.status(UID).reason)
+
+
+@pytest.mark.parametrize("is_all", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_correction_that_arrives_during_the_steps_is_followed(node: MemoryNode, is_all: bool) -> None:
+    """The old order makes no result once instances were corrected; the next one has the name that is there now."""
+    instances = corrected() if is_all else corrected(["T1c"])
+    receive(node, all_instances(make_small_study()))
+    node.pipeline._before_report = lambda: node.receive(instances)
+    assert node.run() == ["failed"]
+    assert node.reports() == []
+    assert "instances were corrected since the study was ordered" in str(node.status(UID).reason)
+    node.pipeline._before_report = lambda: None
+    receive(node, corrected())
+    assert "reported" in node.run()
+    assert names(node) == ["RIGHT-1"]
+
+
+@pytest.mark.slow
+def test_held_study_says_that_it_was_corrected_and_waits(holding: MemoryNode) -> None:
+    """With "hold" a reported study stays as it is, also after a restart, until the administrator tries it again."""
+    receive(holding, all_instances(make_small_study()))
+    holding.run()
+    receive(holding, corrected())
+    assert holding.run() == []
+    assert any("not done anew by itself" in text for text in holding.status(UID).attention)
+    assert holding.dispatcher.judged_before([UID]) == frozenset()
+    holding.dispatcher.start(UID)
+    holding.dispatcher.retry(UID, {})
+    assert holding.run() == ["reported"]
+    assert names(holding) == ["PAT-4711", "RIGHT-1"]
+    assert holding.status(UID).attention == ("48 instances were corrected",)
+    holding.dispatcher.start(UID)
+    assert holding.run() == []
+
+
+@pytest.mark.slow
+def test_study_that_is_not_reported_is_not_held(holding: MemoryNode) -> None:
+    """With "hold", too, the first report has the name that is there when it is made."""
+    receive(holding, all_instances(make_small_study()))
+    receive(holding, corrected())
+    assert holding.run() == ["reported"]
+    assert names(holding) == ["RIGHT-1"]
+
+
+@pytest.mark.slow
+def test_taken_conflict_is_segmented_again(node: MemoryNode) -> None:
+    """Other pixels that the administrator takes give other regions; keeping them out changes nothing."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    others = make_small_study()["T1c"][:2]
+    for instance in others:
+        instance.PixelData = bytes(range(1, 33))
+    receive(node, others)
+    assert node.run() == []
+    assert "2 instances are in conflict" in node.status(UID).attention[0]
+    first, second = node.spool.corrections.open_conflicts(UID)
+    node.spool.corrections.keep(first.version)
+    node.dispatcher.start(UID)
+    assert node.run() == []
+    node.spool.corrections.take(second.version)
+    node.dispatcher.redo(UID)
+    assert node.run() == ["reported"]
+    assert len(node.pipeline.segmented) == 2
+    receive(node, corrected(["T1", "T2", "FLAIR"]))
+    assert node.run() == ["refused"]
+
+
+@pytest.mark.slow
+def test_study_that_comes_back_corrected_after_its_inputs_were_deleted(node: MemoryNode) -> None:
+    """Nothing in the spool tells the correction then, but the results do: they are not sent under the old name."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    spool = node.config.spool_folder
+    for instances, ends in ((list(all_instances(make_small_study())), []), (corrected(), ["reported"])):
+        node.engine.describe(node.engine.workflows("process")[-1].workflow_id, {INPUTS_DELETED: "yes"})
+        assert remove_study(spool, UID, contents(spool, UID), lambda _: False)
+        node.receive(instances)
+        assert node.dispatcher.judged_before([UID]) == frozenset()
+        node.dispatcher.start(UID)
+        assert node.run() == ends
+        assert node.dispatcher.judged_before([UID]) == {UID}
+    assert names(node) == ["PAT-4711", "RIGHT-1"]
+    node.dispatcher.start(UID)
+    assert node.run() == []
+
+
+@pytest.mark.slow
+def test_withdrawn_series_is_input_no_more(node: MemoryNode) -> None:
+    """A study that needs it is refused, naming how many instances and why; another series takes its place."""
+    code, study = WRONG_WORKLIST_ENTRY, make_small_study()
+    receive(node, all_instances(study))
+    node.run()
+    receive(node, [key_object_selection(code, study["FLAIR"])])
+    assert node.run() == ["refused"]
+    line = node.status(UID)
+    assert "no FLAIR" in str(line.reason)
+    assert f"12 instances are withdrawn: {REJECTIONS[code]} ({code})" in str(line.reason)
+    again = make_small_study()["FLAIR"]
+    for number, instance in enumerate(again):
+        instance.SeriesInstanceUID, instance.SeriesNumber = derived_uid("again"), 9
+        instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = derived_uid("again", str(number))
+    receive(node, [*study["FLAIR"], *again])
+    assert node.run() == ["reported"]
+    assert len(node.reports()) == 2
+
+
+def test_note_before_the_study_is_processed_counts_from_the_first_order(node: MemoryNode) -> None:
+    """Instances that arrive after their note are never input."""
+    study = make_small_study()
+    receive(node, [*all_instances({each: study[each] for each in ("T1", "T1c", "T2")})])
+    receive(node, [key_object_selection("113037", study["FLAIR"]), *study["FLAIR"]])
+    assert node.run() == ["refused"]
+    assert "Rejected for Patient Safety Reasons" in str(node.status(UID).reason)
+
+
+@pytest.mark.slow
+def test_study_of_which_nothing_is_left_is_refused(node: MemoryNode) -> None:
+    """All its instances are withdrawn: that is the reason, and the report that was made is not done anew."""
+    study = make_small_study()
+    receive(node, all_instances(study))
+    node.run()
+    receive(node, [key_object_selection("113001", all_instances(study))])
+    assert node.run() == ["refused"]
+    assert str(node.status(UID).reason).startswith("no instance of the study is left; 48 instances are withdrawn")
+    assert len(node.reports()) == 1
+
+
+@pytest.mark.slow
+def test_withdrawn_series_holds_a_study_that_the_administrator_holds(holding: MemoryNode) -> None:
+    """With "hold" the reported study says that it was changed."""
+    study = make_small_study()
+    receive(holding, all_instances(study))
+    holding.run()
+    receive(holding, [key_object_selection("113001", study["FLAIR"])])
+    assert holding.run() == []
+    line = holding.status(UID)
+    assert line.state == "reported"
+    assert ["12 instances are withdrawn" in text for text in line.attention] == [False, True]
+
+
+@pytest.mark.slow
+def test_expired_instances_leave_a_report_as_it_is(node: MemoryNode) -> None:
+    """An archive that deletes by its retention policy says nothing against the images: the report stays right."""
+    study = make_small_study()
+    receive(node, all_instances(study))
+    node.run()
+    receive(node, [key_object_selection(EXPIRED, all_instances(study))])
+    assert node.run() == []
+    assert node.status(UID).state == "reported"
+
+
+def test_withdrawn_series_that_nobody_uses_changes_nothing(node: MemoryNode) -> None:
+    """A rejected localizer leaves the results as they are, and the study is judged once only."""
+    study = make_small_study()
+    localizer = make_small_study()["T1"][:1]
+    localizer[0].SeriesInstanceUID, localizer[0].SeriesDescription = derived_uid("localizer"), "localizer"
+    localizer[0].SOPInstanceUID = localizer[0].file_meta.MediaStorageSOPInstanceUID = derived_uid("localizer", "1")
+    receive(node, [*all_instances(study), *localizer])
+    node.run()
+    receive(node, [key_object_selection("113001", localizer)])
+    assert node.run() == []
+    assert node.dispatcher.judged_before([UID]) == {UID}
+
+
+@pytest.mark.slow
+def test_instances_that_move_to_another_study_leave_the_first(node: MemoryNode) -> None:
+    """An archive that merges studies sends images under another Study Instance UID: the older place counts no more."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    moved = corrected(StudyInstanceUID="1.2.3.4", PatientID="RIGHT-1")
+    node.receive(moved)
+    node.dispatcher.start("1.2.3.4")
+    assert sorted(node.run()) == ["refused", "reported"]
+    assert "48 instances are withdrawn: moved to study 1.2.3.4" in str(node.status(UID).reason)
+    assert node.status("1.2.3.4").state == "reported"
+    assert names(node) == ["PAT-4711", "RIGHT-1"]
+    node.dispatcher.start(UID)
+    node.dispatcher.start("1.2.3.4")
+    assert node.run() == []
+
+
+def test_humans_are_notified_once_of_each_change(tmp_path: Path) -> None:
+    """A correction, a conflict and a withdrawal each cause one notice, which holds no patient data."""
+    config = load_config(write_config(tmp_path, notify={"urls": ["json://127.0.0.1:1/"]}))
+    node, study = MemoryNode(config), make_small_study()
+    receive(node, all_instances(study))
+    other = make_small_study()["T2"][0]
+    other.EchoTime = 1.5
+    receive(node, [*corrected(), other, key_object_selection("113001", study["T1"])])
+    node.dispatcher.start(UID)
+    told = [node.engine.arguments[each.workflow_id] for each in node.engine.workflows("notice")]
+    assert sorted(each[0] for each in told) == ["conflict", "corrected", "withdrawn"]
+    assert {each[1] for each in told} == {UID}
+    assert "RIGHT" not in str(told)
