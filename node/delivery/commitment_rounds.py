@@ -103,8 +103,8 @@ class CommitmentRounds:
         """Ask for what is not committed, and take in the report; why there is none, or not on all instances."""
         steps, progress = self._steps, self._progress
         number = len(self._asked) + 1
-        parts = (self._secret,) if self._secret else (steps.workflow_id,)
-        transaction_uid = derived_uid("storage commitment", *parts, str(number - 1))
+        # a delivery that began under glionode 0.1.0 has no secret, and may have asked under this UID already
+        transaction_uid = derived_uid("storage commitment", self._secret or steps.workflow_id, str(number - 1))
         files = progress.uncommitted
         self._asked[transaction_uid] = progress.uids_of(files)
         while True:
@@ -126,7 +126,6 @@ class CommitmentRounds:
                 return f"the report names only some instances within {wait:g} s" if is_partial else _no_report(wait)
             if progress.pauses.is_over:
                 return outcome.reason
-            # between two tries of the same request the rest may have been committed by a report on an earlier one
 
     def _is_reported(self, number: int, wait: float) -> bool:
         """Wait for reports. True once they name all instances of request ``number`` that are not committed."""

@@ -155,9 +155,8 @@ def test_destinations_of_other_kinds(tmp_path: Path) -> None:
         file = write_config(tmp_path, [pacs.destination])
         url = f"http://user:geheim@127.0.0.1:{free_port()}/dicom-web"
         with file.open("a") as text:
-            text.write(
-                f'tls = true\ncommitment = true\n[[destination]]\nname = "archive"\nprotocol = "dicomweb"\nurl = "{url}"\n'
-            )
+            text.write("tls = true\ncommitment = true\n")
+            text.write(f'[[destination]]\nname = "archive"\nprotocol = "dicomweb"\nurl = "{url}"\n')
             text.write(f'[tls]\ncertificate_file = "{own.certificate_file}"\nkey_file = "{own.key_file}"\n')
             text.write(f'ca_file = "{own.ca_file}"\n')
         lines = run_glionode("check", "--config", file).output.splitlines()
