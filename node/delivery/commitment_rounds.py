@@ -67,10 +67,14 @@ class CommitmentRounds:
         try:
             found = self._until_settled()
         except DeliveryError:
-            self._steps.step("forget", self._requests.forget, list(self._asked))
+            self._forget()
             raise
-        self._steps.step("forget", self._requests.forget, list(self._asked))
+        self._forget()
         return found
+
+    def _forget(self) -> None:
+        """From here on, reports on what was asked for are refused."""
+        self._steps.step("forget", self._requests.forget, list(self._asked))
 
     def _until_settled(self) -> tuple[DeliveryState, str | None]:
         steps, progress = self._steps, self._progress
@@ -78,15 +82,16 @@ class CommitmentRounds:
             silence = self._ask()
             if not progress.uncommitted:
                 return DeliveryState.COMMITTED, None
-            reason = silence or ""
-            if progress.failures:
-                reason = "; ".join(sorted({describe_failure(each) for each in progress.failures}))
-            else:
-                query = self._query()
-                if query.state != QueryState.ANSWERED:
-                    return DeliveryState.DELIVERED, f"not committed: {reason}; {query.reason}"
-                if progress.take_presence(query.held):
-                    return DeliveryState.PRESENT, f"found by query: {reason}"
+            found = None if progress.failures else self._by_query(silence or "")
+            if found is not None:
+                self._forget()
+                while (message := steps.receive(COMMITMENT_TOPIC, 0.0)) is not None:
+                    self._take(_REPORT.validate_python(message))  # acknowledged while the destination was queried
+                if not progress.uncommitted:
+                    return DeliveryState.COMMITTED, None
+                if not progress.failures:
+                    return found
+            reason = "; ".join(sorted({describe_failure(each) for each in progress.failures})) or silence or ""
             log.warning("commitment_failed", reason=reason)
             if progress.pauses.is_over or any(each in PERMANENT_REASONS for each in progress.failures):
                 raise DeliveryError(f"{progress.name}: {', '.join(progress.lacking)} not committed: {reason}")
@@ -103,8 +108,8 @@ class CommitmentRounds:
         """Ask for what is not committed, and take in the report; why there is none, or not on all instances."""
         steps, progress = self._steps, self._progress
         number = len(self._asked) + 1
-        parts = (self._secret,) if self._secret else (steps.workflow_id,)
-        transaction_uid = derived_uid("storage commitment", *parts, str(number - 1))
+        # a delivery that began under glionode 0.1.0 has no secret, and may have asked under this UID already
+        transaction_uid = derived_uid("storage commitment", self._secret or steps.workflow_id, str(number - 1))
         files = progress.uncommitted
         self._asked[transaction_uid] = progress.uids_of(files)
         while True:
@@ -126,7 +131,6 @@ class CommitmentRounds:
                 return f"the report names only some instances within {wait:g} s" if is_partial else _no_report(wait)
             if progress.pauses.is_over:
                 return outcome.reason
-            # between two tries of the same request the rest may have been committed by a report on an earlier one
 
     def _is_reported(self, number: int, wait: float) -> bool:
         """Wait for reports. True once they name all instances of request ``number`` that are not committed."""
@@ -146,6 +150,15 @@ class CommitmentRounds:
         committed = tuple(uid for uid in report.committed if uid in asked)
         failed = {uid: reason for uid, reason in report.failed.items() if uid in asked}
         self._progress.take_report(number, CommitmentReport(report.transaction_uid, committed, failed))
+
+    def _by_query(self, silence: str) -> tuple[DeliveryState, str | None] | None:
+        """Final state and remark by a query, if there is no report; None: it does not list an instance."""
+        query = self._query()
+        if query.state != QueryState.ANSWERED:
+            return DeliveryState.DELIVERED, f"not committed: {silence}; {query.reason}"
+        if self._progress.take_presence(query.held):
+            return DeliveryState.PRESENT, f"found by query: {silence}"
+        return None
 
     def _query(self) -> QueryOutcome:
         while True:

@@ -518,6 +518,28 @@ def test_reports_that_were_not_asked_for_change_nothing(tmp_path, folder):
     assert steps.messages.empty()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("verdict", ["failed", "committed"])
+def test_report_that_comes_while_the_pacs_is_queried_is_not_overlooked(tmp_path, folder, verdict):
+    """A refusal that was acknowledged just before presence would settle the delivery counts, and so does a success."""
+
+    class Late(MemorySteps):
+        def step(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+            result = super().step(name, function, *arguments)
+            if name == "query":
+                failed = {SEG: 0x0112, SR: 0x0112} if verdict == "failed" else {}
+                committed = [] if failed else [SEG, SR]
+                message = {"transaction_uid": pacs.transactions[0], "committed": committed, "failed": failed}
+                self.send(self.workflow_id, message, "late")
+            return result
+
+    with FakeArchive(reactions=[Reaction("nowhere"), Reaction("same")]) as pacs:
+        result = deliver(make_config(tmp_path, pacs, commitment=True), steps := Late(), folder)
+    assert (result["state"], result["reason"]) == ("committed", None)
+    assert len(pacs.transactions) == (2 if verdict == "failed" else 1)
+    assert ("retrying: not committed: 0x0112 no such object instance" in steps.told) is (verdict == "failed")
+
+
 @pytest.mark.parametrize(
     ("reports", "is_committed"),
     [
