@@ -22,12 +22,11 @@ def weak_files(config: Config, config_file: Path | None) -> Iterator[str]:
     if file.exists():
         yield from _config_file(file, _keys_with_secrets(config))
     for key, secret in _secret_files(config):
-        if secret.exists():
-            yield from _secret(key, secret)
+        yield from _secret(key, secret)
 
 
 def _folder(folder: Path) -> Iterator[str]:
-    if not folder.exists():
+    if not folder.is_dir():  # missing, or no folder at all: other parts of the check say so
         return
     facts = folder.stat()
     if facts.st_uid != os.geteuid():
@@ -81,11 +80,16 @@ def _config_file(file: Path, keys: list[str]) -> Iterator[str]:
 
 
 def _secret(key: str, file: Path) -> Iterator[str]:
-    facts = file.stat()
-    if facts.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
-        yield f"{key}: {file} is open to other accounts ({_mode(facts)}); {_cure(file)}"
-    elif not os.access(file, os.R_OK):
+    try:
+        facts, can_read = file.stat(), os.access(file, os.R_OK)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # whoever needs the file says so
+    except PermissionError:  # a folder above it is closed
+        can_read = False
+    if not can_read:
         yield f"{key}: {file} cannot be read by {account_name(os.geteuid())}"
+    elif facts.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+        yield f"{key}: {file} is open to other accounts ({_mode(facts)}); {_cure(file)}"
 
 
 def _cure(file: Path) -> str:

@@ -274,6 +274,24 @@ def test_secret_file_that_all_may_read(tmp_path: Path, key: str) -> None:
     assert weak(tmp_path, more) == []
 
 
+@pytest.mark.parametrize("is_closed_above", [True, False])
+def test_secret_file_that_cannot_be_read_or_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_closed_above: bool
+) -> None:
+    """A key in a folder that this account may not search is told; one that is missing is told by who needs it."""
+    secret, looked_at = tmp_path / "closed" / "key", Path.stat
+
+    def look(path: Path, **keywords: Any) -> os.stat_result:
+        if path == secret and is_closed_above:
+            raise PermissionError(13, "Permission denied")
+        return looked_at(path, **keywords)
+
+    monkeypatch.setattr(Path, "stat", look)
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    expected = [f"tls.key_file: {secret} cannot be read by {name}"] if is_closed_above else []
+    assert weak(tmp_path, f'[tls]\nkey_file = "{secret}"\n') == expected
+
+
 def test_folder_that_is_open_to_others(tmp_path: Path) -> None:
     """A folder that an earlier version made open is told, with the command; the check fails by it."""
     weak(tmp_path)
