@@ -90,7 +90,7 @@ inflated); refused after its last fragment, or aborted at twice that size |
 A-ASSOCIATE-RQ |
 | messages sent without waiting for answers | more than {limits.MOST_UNANSWERED} at once end the association |
 | asynchronous operations, role selection, extended negotiation, user identity | not negotiated |
-| transport security | `scp.tls`: TLS by the profile of [section 6](#6-security), with `tls.certificate_file`; if \
+| transport security | `scp.tls`: TLS by the profile of [section 7](#7-security), with `tls.certificate_file`; if \
 `tls.ca_file` is set, only peers whose certificate is signed by its authorities |
 | release or abort | has no effect on the study, which may arrive over several associations |
 
@@ -179,7 +179,7 @@ pauses that double up to `delivery.longest_retry_seconds`, default {delivery.lon
 | repeated instances | only those not yet delivered; from the same file, same SOP Instance UID |
 | rejected presentation contexts | both of an SOP class, also on an association of their own: final, not repeated; the other result is delivered, and the delivery fails with the SOP class in its reason |
 | PDUs | as long as the destination says (PS3.8 D.1) |
-| transport security | `destination.tls`: TLS by the profile of [section 6](#6-security); the peer's certificate is \
+| transport security | `destination.tls`: TLS by the profile of [section 7](#7-security); the peer's certificate is \
 checked against `tls.ca_file` (without it, the system's authorities), its name against `destination.host`; the node shows \
 `tls.certificate_file` |
 
@@ -327,7 +327,7 @@ Values of the source that the standard forbids are not copied: a Patient's Sex o
 
 Storage commitment as SCP, query and retrieve as SCP, retrieve as SCU, modality worklist, MPPS, DICOMweb as a service.
 
-## 6. Security
+## 7. Security
 
 ### Transport: TLS profiles of PS3.15 B
 
@@ -344,7 +344,8 @@ speak TLS 1.3 (preferred) and TLS 1.2, nothing older (RFC 8996), and follow RFC 
 | property | value |
 |---|---|
 | key exchange | ephemeral: curves of 256 bits and more (P-256, P-384, P-521, X25519, X448); Diffie-Hellman only in \
-`bcp195-non-downgrading`, in the group ffdhe3072 of RFC 7919 |
+`bcp195-non-downgrading`, where the listener uses the group ffdhe3072 of RFC 7919, and a destination's has 2048 bits or \
+more |
 | keys of certificates, the node's and peers' | RSA of {rsa_bits} bits or more, elliptic curves of {ec_bits} bits or \
 more; signed with SHA-256 or better |
 | CBC, RC4, 3DES, NULL, export, anonymous and static suites | never |
@@ -376,7 +377,7 @@ retention, and user authentication, since the status page has no login.
 | format | the DICOM audit message schema (PS3.15 A.5.1), without extensions; one message concerns one study |
 | AuditSourceID | `node.station_name`; AuditSourceTypeCode 4 (application server process) |
 | UserID of the node | the process id, as in the system's log; AlternativeUserID `AETITLES=` and `scp.ae_title` |
-| UserID of a peer | its AE title (by DICOMweb: its URL), before an association its address |
+| UserID of a peer | its AE title (by DICOMweb: its URL without credentials), before an association its address |
 | patient | Patient ID, as A.5.3 requires, unless `audit.patient_id` is false; no name, no birth date |
 | study | Study Instance UID, number of instances by SOP class; instances are not listed |
 | files | `node.folder/audit/<date>-<host>-<process>.log`, mode 0600: one syslog message (RFC 5424) a line, written \

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from node.audit import messages as m
 from node.audit.trail import AuditTrail
@@ -97,8 +98,10 @@ class Auditor:
 
     def _from_here_to(self, destination: Destination | WebDestination) -> tuple[m.Participant, m.Participant]:
         if isinstance(destination, WebDestination):
-            # the URL may hold no credentials: they have keys of their own
-            peer = m.Participant(destination.url, False, m.DESTINATION_ROLE, name=destination.name)
+            parts = urlsplit(destination.url)
+            url = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()  # no credentials
+            host = parts.hostname or ""
+            peer = m.Participant(url, False, m.DESTINATION_ROLE, name=destination.name, address=host)
         else:
             found = Peer(destination.ae_title, destination.host)
             peer = _of_peer(found, is_requestor=False, role=m.DESTINATION_ROLE)

@@ -60,7 +60,10 @@ class AuditTrail:
         """Flush and send what there is, close the file."""
         self._stop.set()
         self._thread.join()
-        self._tick()
+        if self._is_stuck:
+            self._flush()  # a collector that is away must not delay the end of the process
+        else:
+            self._tick()
         with self._lock:
             self._close()
 

@@ -56,7 +56,11 @@ def test_every_message_is_valid_and_says_what_happened(open_trail, tmp_path):
     auditor.instances_received(PEER, replace(TRANSFER, is_known=True))
     auditor.sending(DESTINATION, TRANSFER)
     auditor.sent(DESTINATION, TRANSFER, None)
-    auditor.sent(WebDestination("archive", "https://archive.example.org/rs"), TRANSFER, "answered HTTP 500")
+    auditor.sent(
+        WebDestination("archive", "https://user:geheim@archive.example.org:8443/rs?key=geheim"),
+        TRANSFER,
+        "answered HTTP 500",
+    )
     auditor.queried(DESTINATION, "1.2.840.10008.5.1.4.1.2.2.1", b"\x08\0\x52\0", None)
     auditor.peer_refused(Peer("", "10.0.0.9"), "not in scp.allowed_addresses")
     open_trail.close()
@@ -79,6 +83,8 @@ def test_every_message_is_valid_and_says_what_happened(open_trail, tmp_path):
     assert (source["role"], source["AlternativeUserID"]) == ("110153", "AETITLES=SCANNER")
     assert (source["UserIsRequestor"], source["NetworkAccessPointID"]) == ("true", "10.0.0.7")
     assert (own["role"], own["UserID"], own["AlternativeUserID"]) == ("110152", str(os.getpid()), "AETITLES=GLIONODE")
+    assert told[5].participants[1]["UserID"] == "https://archive.example.org:8443/rs"
+    assert told[5].participants[1]["NetworkAccessPointID"] == "archive.example.org"
     assert [each["role"] for each in begun.participants] == ["110153", "110152"]
     assert query.query == b"\x08\0\x52\0"
     assert alert.objects == {"110182": "10.0.0.9"}

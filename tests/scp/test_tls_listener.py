@@ -24,8 +24,9 @@ from tls_scan import accepted, offered_suites, s_client, s_client_output
 
 from node.config_sections import TlsSection
 from node.dicom import tls_profile
+from node.scp.observer import Observer
 from node.scu.store import echo, send_instances
-from node.study import TlsFiles
+from node.study import Peer, TlsFiles
 
 GROUP = Path(tls_profile.__file__).with_name("ffdhe3072.pem")
 
@@ -244,6 +245,19 @@ def test_failed_handshakes_are_told_in_words(authority, rsa_files, run_node, tmp
             wait_until(lambda: bool(reasons(logs)))
         assert reasons(logs)[0].startswith(words)
         assert {each["address"] for each in logs if each["event"] == "tls_handshake_failed"} == {"127.0.0.1"}
+
+
+def test_peer_that_fails_the_handshake_is_told_to_the_observer(rsa_files, tmp_path):
+    """A peer that fails the handshake is a peer not let in, with its address and the reason."""
+    refused: list[tuple[Peer, str]] = []
+    observer = Observer(lambda *_: None, lambda *each: refused.append(each))
+    section = TlsSection(certificate_file=rsa_files.certificate_file, key_file=rsa_files.key_file)
+    node = ReceiverNode(tmp_path / "spool", tls=section, observer=observer)
+    with node.receiver:
+        echo(node.destination, "SCANNER", SECONDS)
+        wait_until(lambda: bool(refused))
+    assert refused[0][0] == Peer("", "127.0.0.1")
+    assert refused[0][1].startswith("TLS: the peer does not speak TLS")
 
 
 def test_tls_at_the_plain_port_is_told_in_words(authority, rsa_files, run_node):
