@@ -21,6 +21,7 @@ from node.config import Config, load_config
 from node.errors import ConfigError, EngineError
 from node.study import Destination
 from node.workflow.engine import (
+    APPLICATION_VERSION,
     NOTICE_QUEUE,
     STUDY_QUEUE,
     WorkflowClient,
@@ -215,7 +216,7 @@ def leave_work(config: Config, client: WorkflowClient) -> Path:
     folder = counting_folder(config, "begun")
     (folder / "hold").touch()
     client.enqueue(STUDY_QUEUE, "process", "begun", str(folder))
-    with worker(config, "version=1") as first:
+    with worker(config, f"version={APPLICATION_VERSION}") as first:
         wait_until(lambda: lines(folder / "second"), DEADLINE_SECONDS)
         first.kill()
         first.wait()
@@ -228,7 +229,7 @@ def leave_work(config: Config, client: WorkflowClient) -> Path:
 def test_upgrade_finishes_begun_workflows(config: Config, client: WorkflowClient) -> None:
     """A later glionode of the same application version keeps the steps that were recorded, and does the rest."""
     folder = leave_work(config, client)
-    with worker(config, "version=1", "release=99.0"):
+    with worker(config, f"version={APPLICATION_VERSION}", "release=99.0"):
         assert wait_for_end(client, "process", "begun").output == {"first": 1, "second": 2}
         assert wait_for_end(client, "process", "fresh").output == {"first": 1, "second": 1}
         wait_for_end(client, "deliver", "begun-child")
@@ -239,11 +240,11 @@ def test_upgrade_finishes_begun_workflows(config: Config, client: WorkflowClient
 def test_begun_workflow_waits_for_a_worker_of_its_version(config: Config, client: WorkflowClient) -> None:
     """A worker of another application version runs workflows that no worker began; others wait for their version."""
     folder = leave_work(config, client)
-    with worker(config, "version=2"):
+    with worker(config, "version=another"):
         wait_for_end(client, "process", "fresh")
     assert record_of(client, "process", "begun").engine_status == "PENDING"
     assert len(lines(folder / "second")) == 1
-    with worker(config, "version=1"):
+    with worker(config, f"version={APPLICATION_VERSION}"):
         assert wait_for_end(client, "process", "begun").output == {"first": 1, "second": 2}
 
 
@@ -282,7 +283,7 @@ def test_wait_for_a_message_ends_in_time_whatever_the_clock_says(
         shifted = str(RecordSerializer().serialize(RecordSerializer().deserialize(moment) + days * 86400))
         database.execute("UPDATE operation_outputs SET output = ? WHERE function_name = 'wait'", (shifted,))
     with worker(config):
-        assert wait_for_end(client, "receiving", "waits").output == (None, 1)
+        assert wait_for_end(client, "receiving", "waits").output == [None, 1]
 
 
 @pytest.mark.slow
@@ -297,7 +298,7 @@ def test_message_is_received_once_over_a_restart(config: Config, client: Workflo
     for _ in range(2):
         client.send("told", "commitment", {"committed": ["1.2"]}, "key")
     with worker(config):
-        assert wait_for_end(client, "receiving", "told").output == ({"committed": ["1.2"]}, 1)
+        assert wait_for_end(client, "receiving", "told").output == [{"committed": ["1.2"]}, 1]
 
 
 @pytest.mark.slow
