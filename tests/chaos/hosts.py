@@ -89,13 +89,7 @@ class Being:
             given = (MORTAL, self._role, self._config_file, seed, self.probability)
             command = [*self._host.prefix, sys.executable, *map(str, given)]
             with self.log_file.open("ab") as output, self._lock:
-                self._process = subprocess.Popen(
-                    [*map(str, command), str(self.probability)],
-                    env=environment,
-                    stdout=output,
-                    stderr=output,
-                    cwd=_ROOT,
-                )
+                self._process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=_ROOT)
             status = self._process.wait()
             if status == -signal.SIGKILL:
                 self.kills += 1

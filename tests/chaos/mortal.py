@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
 
-TESTS = Path(__file__).parents[1]
+INPUTS = "inputs"
+"""The file in a result's folder that lists the instances it was made from."""
 
 
 class Fate:
@@ -76,7 +78,6 @@ def work(config_file: Path, fate: Fate) -> None:
     from node.config import load_config
     from node.delivery import destination_requests
     from node.processing.pipeline import Pipeline
-    from node.processing.request import ProcessingRequest
 
     class Threshold(Pipeline):
         """The pipeline with a threshold where the cascade is."""
@@ -86,6 +87,8 @@ def work(config_file: Path, fate: Fate) -> None:
                 file.write(f"{os.getpid()}\n")
             while (config.folder / "hold").exists():
                 time.sleep(0.05)
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            note_inputs(request, Path(folder) / INPUTS)
             return segment_by_threshold(request, Path(folder))
 
     for owner, name in (
@@ -95,6 +98,15 @@ def work(config_file: Path, fate: Fate) -> None:
         fate.around(owner, name)
     config = load_config(config_file)
     app.run_worker(config, app.stop_event(), None, Threshold(config))
+
+
+def note_inputs(request: ProcessingRequest, file: Path) -> None:
+    """The SOP Instance UIDs of all series chosen, one a line: the history checker compares them with what is held."""
+    assert request.selection is not None
+    uids = [instance.sop_instance_uid for each in request.selection.chosen.values() for instance in each.instances]
+    part = file.with_suffix(".part")
+    part.write_text("\n".join(uids), "ascii")
+    part.rename(file)
 
 
 def segment_by_threshold(request: Any, folder: Path) -> Segmentation:
