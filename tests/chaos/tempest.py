@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import random
@@ -13,19 +14,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
 from clients import Clients
 from database_pair import DatabasePair
 from fault_schedule import FaultKind, FaultOrder, fault_orders
-from faults import FakePacs, free_port
+from faults import FakePacs, StoredInstance, free_port
 from faulty_libc import FaultControl, build_library
 from history import Kind, Outcome, Place, Result, Sent, SpoolFile, Violation, violations
 from hosts import Being, Host, running_host
 from mortal import INPUTS
 from node_process import write_config
-from pydicom.uid import EnhancedSRStorage, SegmentationStorage
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.uid import UID, EnhancedSRStorage, SegmentationStorage
+from pynetdicom.dsutils import encode
 from storm import fickle_plan
 from wires import Net, Wire, Wires
 
@@ -35,6 +40,7 @@ from node.processing.study_status import read_study_statuses
 from node.scp.spool import data_set_digest
 from node.study import Destination
 from node.workflow.engine import WorkflowClient
+from node.workflow.states import StudyState
 
 _START_SECONDS = 180.0
 _ROLES = ("receive", "work")
@@ -88,6 +94,7 @@ class Tempest:
         self._strikes: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._receivers: list[Destination] = []
+        self.lines: list[tuple[str, str, str | None]] = []
 
     # ---- what there is ------------------------------------------------------------------------------------------
 
@@ -176,7 +183,8 @@ class Tempest:
             def is_settled() -> bool:
                 found[:] = self._judged()
                 transient = {Kind.UNREPORTED, Kind.INCOMPLETE, Kind.WRONG_PATIENT}
-                return not transient & {each.kind for each in found}
+                is_at_rest = all(state == StudyState.DELIVERED for _, state, _ in self.lines)
+                return is_at_rest and not transient & {each.kind for each in found}
 
             with suppress(TimeoutError):
                 self._wait_for(is_settled, self.plan.calm_seconds, lambda: "not settled")
@@ -264,13 +272,14 @@ class Tempest:
         try:
             lines = read_study_statuses(self.config, self._client)
         except EngineError:  # its connections broke with the last server
+            self.lines = []
             return [Violation(Kind.UNREPORTED, "the database does not answer")]
         self.lines = [(line.study_instance_uid, line.state, line.reason) for line in lines]
         outcome = Outcome(
             spool=read_spool(self.config.spool_folder),
             results=read_results(self.config),
             sent=[
-                Sent(name, str(study_of(each.data_set)), each.sop_instance_uid, _sha256(each.data_set))
+                Sent(name, study_of(each), each.sop_instance_uid, content_digest(each))
                 for name, pacs in self.pacs.items()
                 for each in list(pacs.received)
             ],
@@ -308,19 +317,27 @@ def _strike_process(being: Being, order: FaultOrder) -> bool:
     return True
 
 
-def _sha256(content: bytes) -> str:
+def _data_set(instance: StoredInstance) -> Dataset:
+    syntax = UID(instance.transfer_syntax_uid)
+    return read_dataset(BytesIO(instance.data_set), syntax.is_implicit_VR, syntax.is_little_endian)
+
+
+@functools.cache
+def study_of(instance: StoredInstance) -> str:
+    """(0020,000D) of what a destination received."""
+    return str(_data_set(instance).StudyInstanceUID)
+
+
+@functools.cache
+def content_digest(instance: StoredInstance) -> str:
+    """The digest of what a destination received, in whichever transfer syntax the association was."""
+    content = encode(_data_set(instance), is_implicit_vr=False, is_little_endian=True)
+    assert content is not None
     return hashlib.sha256(content).hexdigest()
 
 
-def study_of(data_set: bytes) -> str:
-    """(0020,000D) of an encoded data set, without reading its pixels."""
-    position = data_set.index(b"\x20\x00\x0d\x00UI") + 6
-    length = int.from_bytes(data_set[position : position + 2], "little")
-    return data_set[position + 2 : position + 2 + length].rstrip(b"\0").decode("ascii")
-
-
 def _studies_at(pacs: FakePacs) -> set[str]:
-    return {study_of(each.data_set) for each in list(pacs.received)}
+    return {study_of(each) for each in list(pacs.received)}
 
 
 def read_spool(folder: Path) -> list[SpoolFile]:
