@@ -102,6 +102,25 @@ def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> N
     Console(width=140).print(table)
 
 
+@bench.command("scale")
+@click.option(
+    "--studies", type=click.IntRange(min=2), default=20000, show_default=True, help="Studies in the database."
+)
+@click.option("--held", type=click.IntRange(min=0), default=2000, show_default=True, help="Of these, in the spool.")
+@ConfigOption
+def bench_scale(studies: int, held: int, config_file: Path | None) -> None:
+    """Measure lists, page, start and orders of a node that has processed many studies."""
+    from glionode_bench.scale import bench_database
+
+    configure(config_file, quiet=True)
+    with progress_bar() as progress:
+        costs = bench_database(studies, min(held, studies), progress)
+    table = Table("what", f"with {studies} studies / s", "with one / s", "target")
+    for cost in costs:
+        table.add_row(*cost.cells())
+    Console(width=140).print(table)
+
+
 @bench.command("receiver", hidden=True)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("port", type=click.IntRange(1, 65535))

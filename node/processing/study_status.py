@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -65,26 +65,38 @@ def read_study_statuses(config: Config, client: WorkflowClient | None = None) ->
     """Every study, oldest first. ``client``: used instead of opening the database again."""
     own = client or WorkflowClient(config)
     try:
-        requests: dict[str, list[WorkflowRecord]] = {}
-        for record in own.workflows("process"):
-            requests.setdefault(record.attributes["study_instance_uid"], []).append(record)
-        deliveries = _by_processing(own.workflows("deliver"))
+        requests, deliveries = own.workflows("process"), own.workflows("deliver")
     finally:
         if client is None:
             own.close()
-    statuses = [_status(uid, records, deliveries) for uid, records in requests.items()]
-    spool = Spool(config.spool_folder)
+    statuses = statuses_of(requests, deliveries)
+    statuses += receiving_studies(config, {status.study_instance_uid for status in statuses})
+    return sorted(statuses, key=lambda status: status.since)
+
+
+def statuses_of(requests: Iterable[WorkflowRecord], deliveries: Iterable[WorkflowRecord]) -> list[StudyStatus]:
+    """The status of each study that has a request. ``deliveries``: at least those of these requests."""
+    by_study: dict[str, list[WorkflowRecord]] = {}
+    for record in requests:
+        by_study.setdefault(record.attributes["study_instance_uid"], []).append(record)
+    by_processing = _by_processing(deliveries)
+    return [_status(uid, records, by_processing) for uid, records in by_study.items()]
+
+
+def receiving_studies(config: Config, requested: Container[str]) -> list[StudyStatus]:
+    """The studies in the spool that are not among those ``requested``."""
+    spool, statuses = Spool(config.spool_folder), []
     for uid in spool.studies():
-        if uid not in requests:
+        if uid not in requested:
             try:
                 arrived = datetime.fromtimestamp(spool.study_folder(uid).stat().st_mtime, UTC)
             except FileNotFoundError:  # retention deleted the study meanwhile
                 continue
             statuses.append(StudyStatus(uid, None, StudyState.RECEIVING, None, arrived, {}))
-    return sorted(statuses, key=lambda status: status.since)
+    return statuses
 
 
-def _by_processing(deliveries: list[WorkflowRecord]) -> dict[WorkflowId, dict[str, WorkflowRecord]]:
+def _by_processing(deliveries: Iterable[WorkflowRecord]) -> dict[WorkflowId, dict[str, WorkflowRecord]]:
     """Id of the processing workflow to destination name to the delivery of its results."""
     found: dict[WorkflowId, dict[str, WorkflowRecord]] = {}
     for record in deliveries:

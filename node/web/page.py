@@ -23,7 +23,8 @@ from node.config import Config
 from node.dicom.uids import shortened
 from node.errors import ConfigError, EngineError
 from node.metrics import Metrics, StudyCounts
-from node.processing.study_status import StudyStatus, read_study_statuses
+from node.processing.known_studies import KnownStudies
+from node.processing.study_status import StudyStatus
 from node.scp.spool import Spool
 from node.workflow.engine import WorkflowClient
 
@@ -52,8 +53,10 @@ def build_page(config: Config, sources: Sources) -> Starlette:
     environment = Environment(loader=PackageLoader("node.web"), autoescape=select_autoescape())
     template = environment.get_template("status.html")
 
+    known = KnownStudies(config, sources.client)
+
     def newest_first() -> list[StudyStatus]:
-        every = read_study_statuses(config, sources.client)[::-1]
+        every = known.all()[::-1]
         return [_hidden(each) for each in every] if config.log.hide_uids else every
 
     def status(_: Request) -> Response:
@@ -80,15 +83,18 @@ def build_page(config: Config, sources: Sources) -> Starlette:
     def measured(_: Request) -> Response:
         return Response(generate_latest(sources.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    sources.metrics.registry.register(StudyCounts(_StudyStates(config, sources.client)))
+    states = _StudyStates(known)
+    sources.metrics.registry.register(StudyCounts(states))
 
     def is_down(_: Request, error: Exception) -> Response:
         return PlainTextResponse(f"{error}; instances are received all the same", 503)
 
     routes = {"/": status, "/studies.json": studies, "/health": health, "/metrics": measured}
-    return Starlette(
+    app = Starlette(
         routes=[Route(path, endpoint) for path, endpoint in routes.items()], exception_handlers={EngineError: is_down}
     )
+    app.state.warm_up = states
+    return app
 
 
 def _hidden(status: StudyStatus) -> StudyStatus:
@@ -117,8 +123,8 @@ def _result_texts(config: Config, status: StudyStatus) -> dict[str, list[str]]:
 class _StudyStates:
     """State and kind of every study, read at most every few seconds. Empty while the database does not answer."""
 
-    def __init__(self, config: Config, client: WorkflowClient) -> None:
-        self._config, self._client = config, client
+    def __init__(self, known: KnownStudies) -> None:
+        self._known = known
         self._lock = threading.Lock()
         self._states: list[tuple[str, str | None]] = []
         self._read_at = -_COUNTS_KEPT_SECONDS
@@ -127,7 +133,7 @@ class _StudyStates:
         with self._lock:
             if time.monotonic() - self._read_at >= _COUNTS_KEPT_SECONDS:
                 try:
-                    self._states = [(each.state, each.kind) for each in read_study_statuses(self._config, self._client)]
+                    self._states = [(each.state, each.kind) for each in self._known.all()]
                 except EngineError:  # a scrape still gets the other metrics
                     self._states = []
                 self._read_at = time.monotonic()
@@ -148,6 +154,8 @@ def running_page(config: Config, sources: Sources) -> Iterator[None]:
     server = uvicorn.Server(uvicorn.Config(app, host=config.web.host, port=config.web.port, log_config=None))
     thread = threading.Thread(target=server.run, name="status-page")
     thread.start()
+    # the first reading of a long history takes seconds: it is made now, not when somebody looks at the page
+    threading.Thread(target=app.state.warm_up, name="first-reading", daemon=True).start()
     begun = threading.Event()
     for _ in range(int(_START_SECONDS * 20)):
         if server.started or not thread.is_alive():

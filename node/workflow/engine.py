@@ -21,6 +21,7 @@ from node.config import Config
 from node.errors import EngineError, GlionodeError
 from node.workflow.crash_counter import CrashCounter
 from node.workflow.durable import DurableSteps, DurableWork
+from node.workflow.marks import Marks, WorkflowMark
 from node.workflow.states import PublishedState
 from node.workflow.study_index import STUDY_ATTRIBUTE, StudyIndex
 from node.workflow.tables import ACTIVE_STATUSES, ENGINE_APPLICATION, is_sqlite, open_tables
@@ -42,6 +43,7 @@ _POLLING_SECONDS = 0.5
 _WAITING_WORKFLOWS = 128
 _COUNTED = "process"
 """The workflow that computes and may crash its worker; crashes in other workflows are not counted."""
+_MOST_IDS = 500
 _SLASH_FREE = str.maketrans("/:", "__")
 
 
@@ -184,11 +186,13 @@ class WorkflowClient:
             DBOS.migrate(config.database_url)
             self._client: DBOSClient = DBOSClient(system_database_url=config.database_url)
             self._studies = StudyIndex(config) if is_sqlite(config) else None
+            self._marks = Marks(config)
 
     def close(self) -> None:
         """Close the connections to the database."""
         if self._studies is not None:
             self._studies.close()
+        self._marks.close()
         self._client.destroy()
 
     def enqueue(
@@ -220,15 +224,32 @@ class WorkflowClient:
         with _database_errors():
             self._client.delete_workflows(list(workflow_ids))
 
+    def marks(self, names: tuple[str, ...]) -> list[WorkflowMark]:
+        """A mark of each workflow called by one of ``names``: what shows cheaply that a workflow went on."""
+        with _database_errors():
+            return self._marks.read(names)
+
     def workflows(
-        self, name: str, prefix: str | None = None, attributes: Mapping[str, str] | None = None
+        self,
+        name: str,
+        prefix: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        workflow_ids: Sequence[str] | None = None,
     ) -> list[WorkflowRecord]:
         """The workflows called ``name`` whose id starts with ``prefix`` and that have ``attributes``, oldest first.
 
         ``attributes`` name at least the study: by it the workflows are found without reading the whole history.
+        ``workflow_ids``: only these, few at a time; None: all.
         """
         with _database_errors():
-            return [self._record(status) for status in self._found(name, prefix, dict(attributes or {}))]
+            if workflow_ids is None:
+                return [self._record(status) for status in self._found(name, prefix, dict(attributes or {}))]
+            return [self._record(status) for status in self._of_ids(name, workflow_ids)]
+
+    def _of_ids(self, name: str, workflow_ids: Sequence[str]) -> Iterator[WorkflowStatus]:
+        for first in range(0, len(workflow_ids), _MOST_IDS):  # a statement takes so many parameters only
+            some = list(workflow_ids[first : first + _MOST_IDS])
+            yield from self._client.list_workflows(workflow_ids=some, name=name, load_input=False)
 
     def _found(self, name: str, prefix: str | None, attributes: dict[str, str]) -> list[WorkflowStatus]:
         if self._studies is None or not attributes:

@@ -42,6 +42,7 @@ ENGINE_WORKFLOWS = sa.Table(
     sa.Column("name", sa.Text),
     sa.Column("executor_id", sa.Text),
     sa.Column("created_at", sa.BigInteger),
+    sa.Column("updated_at", sa.BigInteger),
     sa.Column("application_version", sa.Text),
     sa.Column("application_name", sa.Text),
     sa.Column("queue_name", sa.Text),
