@@ -80,19 +80,22 @@ def _select(folder: str) -> None:
     select_by_facts(study, facts, load_vocabulary())
 
 
-def write_study(folder: Path, instances: int, study_instance_uid: str = _ROOT) -> list[Path]:
-    """Write ``instances`` slices of the usual series of a brain examination, in one folder per series."""
+def write_study(folder: Path, instances: int, study_instance_uid: str = _ROOT, side: int = _SIDE) -> list[Path]:
+    """Write ``instances`` slices of the usual series of a brain examination, ``side`` x ``side`` pixels each.
+
+    Each series has a folder.
+    """
     files = []
     for index in range(instances):
         number, position = index % len(SERIES), index // len(SERIES)
         file = folder / str(number) / f"{position}.dcm"
         file.parent.mkdir(parents=True, exist_ok=True)
-        _slice(number, position, study_instance_uid).save_as(file, enforce_file_format=True)
+        _slice(number, position, study_instance_uid, side).save_as(file, enforce_file_format=True)
         files.append(file)
     return files
 
 
-def _slice(number: int, position: int, study_instance_uid: str) -> Dataset:
+def _slice(number: int, position: int, study_instance_uid: str, side: int) -> Dataset:
     uid = f"{study_instance_uid}.{number + 1}.{position + 1}"
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -107,8 +110,8 @@ def _slice(number: int, position: int, study_instance_uid: str) -> Dataset:
     dataset.AcquisitionDate, dataset.AcquisitionTime = "20200101", f"14{number:02d}00"
     dataset.ImageOrientationPatient, dataset.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, position]
     dataset.PixelSpacing, dataset.SliceThickness = [1, 1], 1
-    dataset.Rows = dataset.Columns = _SIDE
+    dataset.Rows = dataset.Columns = side
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.PixelData = bytes(2 * _SIDE * _SIDE)
+    dataset.PixelData = bytes(2 * side * side)
     return dataset
