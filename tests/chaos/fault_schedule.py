@@ -29,8 +29,8 @@ OF_PROCESS = (
 OF_WIRE = (FaultKind.CUT, FaultKind.SILENCE)
 
 WEIGHTS = {
-    FaultKind.KILL: 6, FaultKind.STOP: 22, FaultKind.NO_SPACE: 11, FaultKind.BAD_DISK: 11, FaultKind.SLOW_SYNC: 12,
-    FaultKind.CLOCK: 10, FaultKind.CUT: 15, FaultKind.SILENCE: 12, FaultKind.RESTART: 0.7, FaultKind.FAILOVER: 0.3,
+    FaultKind.KILL: 4, FaultKind.STOP: 22, FaultKind.NO_SPACE: 11, FaultKind.BAD_DISK: 11, FaultKind.SLOW_SYNC: 12,
+    FaultKind.CLOCK: 10, FaultKind.CUT: 15, FaultKind.SILENCE: 12, FaultKind.RESTART: 0.4, FaultKind.FAILOVER: 0.2,
 }  # fmt: skip
 _JUMPS_SECONDS = (-86400, -7200, -600, -30, 30, 600, 7200, 86400)
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -43,6 +44,7 @@ from node.workflow.engine import WorkflowClient
 from node.workflow.states import StudyState
 
 _START_SECONDS = 180.0
+_TOLD_EACH = 100  # a long run shows how far it is
 _ROLES = ("receive", "work")
 _PLACES = {".conflicts": Place.CONFLICT, ".superseded": Place.SUPERSEDED, ".withdrawn": Place.WITHDRAWN}
 
@@ -243,6 +245,9 @@ class Tempest:
                     self._database.restart(is_crash=order.seconds < 0.8)
             with self._lock:
                 self.figures.faults[order.kind] += is_struck
+                if is_struck and self.figures.total() % _TOLD_EACH == 0:
+                    sys.stdout.write(f"{self.figures.total()} faults, {len(self._clients.visits)} studies\n")
+                    sys.stdout.flush()
         finally:
             with self._lock:
                 self._busy.discard(order.target)

@@ -16,7 +16,7 @@ from length import IS_FULL
 from tempest import Plan, Tempest
 
 SEED = int(os.environ.get("GLIONODE_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
-FULL = Plan(SEED, faults=2000, studies=60, mean_pause_seconds=0.4)
+FULL = Plan(SEED, faults=2000, studies=12, mean_pause_seconds=0.55)
 SHORT = Plan(
     SEED, faults=16, studies=2, mean_pause_seconds=0.35, open_studies=2, probability=0.0, calm_seconds=120.0,
     kinds=[kind for kind in FaultKind if kind is not FaultKind.FAILOVER],
