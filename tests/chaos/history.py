@@ -39,6 +39,7 @@ class Place(StrEnum):
     CONFLICT = "conflict"
     SUPERSEDED = "superseded"  # bytes that a correction replaced
     WITHDRAWN = "withdrawn"
+    DISMISSED = "dismissed"  # decided: not to be used
 
 
 class Kind(StrEnum):

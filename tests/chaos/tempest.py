@@ -46,7 +46,10 @@ from node.workflow.states import StudyState
 _START_SECONDS = 180.0
 _TOLD_EACH = 100  # a long run shows how far it is
 _ROLES = ("receive", "work")
-_PLACES = {".conflicts": Place.CONFLICT, ".superseded": Place.SUPERSEDED, ".withdrawn": Place.WITHDRAWN}
+_PLACES = {
+    ".conflicts": Place.CONFLICT, ".superseded": Place.SUPERSEDED, ".withdrawn": Place.WITHDRAWN,
+    ".dismissed": Place.DISMISSED,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +293,8 @@ class Tempest:
             ],
             destinations=frozenset(self.pacs),
             current={line.study_instance_uid: line.folder for line in lines if line.folder},
+            # a version that takes corrections has the setting
+            takes_corrections=getattr(self.config.assembly, "corrections", "") == "redo",
         )
         self.figures.given, self.figures.results = len(outcome.sent), len(outcome.results)
         return violations(self._clients.history.events, outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from history import (
@@ -19,6 +20,8 @@ from history import (
     StoreEvent,
     violations,
 )
+from instances import PATIENT_ID, data_set_bytes, make_instance, write_instance_file
+from tempest import read_spool
 
 STUDY, UID, OTHER_UID = "1.2.3", "1.2.3.1", "1.2.3.2"
 CORRECTION, OTHER_PIXELS = Intent.CORRECTION, Intent.OTHER_PIXELS
@@ -195,6 +198,33 @@ def test_a_study_may_be_deleted_once_it_is_delivered():
     outcome = replace(GOOD, spool=[], deleted=frozenset({STUDY}))
     assert violations(history_of(stored()), outcome) == []
     assert kinds(history_of(stored()), replace(outcome, sent=[])) == {Kind.DELETED_UNDELIVERED}
+
+
+def test_a_changed_file_of_a_real_spool_is_found(tmp_path: Path):
+    """What is read of the spool's folder is what was stored; a bit that turned over is seen."""
+    instance = make_instance()
+    study, uid = str(instance.StudyInstanceUID), str(instance.SOPInstanceUID)
+    folder = tmp_path / study / str(instance.SeriesInstanceUID)
+    folder.mkdir(parents=True)
+    file = write_instance_file(folder, instance)
+    aside = tmp_path / ".superseded" / study / f"{uid}.0123456789abcdef.dcm"
+    aside.parent.mkdir(parents=True)
+    aside.write_bytes(file.read_bytes())
+    begun = StoreEvent(1, Phase.INVOKE, study, uid, sha256(data_set_bytes(file.read_bytes())).hexdigest())
+    history = [begun, replace(begun, phase=Phase.OK)]
+    result = replace(RESULT, study_instance_uid=study, inputs=frozenset({uid}), patient_id=PATIENT_ID)
+    outcome = replace(GOOD, results=[result], current={study: "r1"}, spool=read_spool(tmp_path))
+    assert [each.place for each in outcome.spool] == [Place.SUPERSEDED, Place.HELD]
+    assert violations(history, outcome) == []
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    for each in (file, aside):
+        each.write_bytes(content)
+    assert kinds(history, replace(outcome, spool=read_spool(tmp_path))) == {Kind.LOST, Kind.INVENTED}
+    (tmp_path / ".incoming").mkdir()
+    file.rename(tmp_path / ".incoming" / file.name)
+    aside.unlink()
+    assert read_spool(tmp_path) == []
 
 
 def test_the_history_is_logged_in_order(tmp_path: Path):
