@@ -29,8 +29,9 @@ from node.processing.request_sequence import study_of
 from node.series.vocabulary import load_vocabulary
 from node.service_manager import ServiceManager
 from node.worker_process import WorkerProcess
+from node.workflow.client import WorkflowClient
 from node.workflow.database_access import database_exists, database_name
-from node.workflow.engine import NOTICE_QUEUE, WorkflowClient
+from node.workflow.engine import NOTICE_QUEUE
 from node.workflow.states import StudyState
 from node.workflow.workflow_id import WorkflowId
 

@@ -32,7 +32,9 @@ from node.scp.spool import Spool
 from node.scu.store import send_instances
 from node.study import RESULT_FILES, Destination
 from node.worker_process import WorkerProcess
-from node.workflow.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord, delivery_queue
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import STUDY_QUEUE, delivery_queue
+from node.workflow.workflow_record import WorkflowRecord
 
 RECEIVE = """
 import json, sys, time

@@ -111,6 +111,63 @@ def bench_receive(instances: int, mebibytes: int, config_file: Path | None) -> N
     click.echo(f"growth under attack: {most:.0f} MiB at most; bound: {bound_mebibytes:.0f} MiB")
 
 
+@bench.command("scale")
+@click.option("--studies", type=click.IntRange(min=2), default=20000, show_default=True, help="In the database.")
+@click.option("--held", type=click.IntRange(min=0), default=2000, show_default=True, help="Of these, in the spool.")
+@click.option("--instances", type=click.IntRange(min=6400), default=50000, show_default=True, help="In one study.")
+@click.option("--processed", type=click.IntRange(min=1), default=500, show_default=True, help="By one worker.")
+@click.option(
+    "--seconds", type=click.IntRange(min=1), default=600, show_default=True, help="At most for these; then fewer are."
+)
+@ConfigOption
+def bench_scale(
+    studies: int, held: int, instances: int, processed: int, seconds: int, config_file: Path | None
+) -> None:
+    """Measure lists, page, start and orders of a node that has processed many studies, the selection from one large
+    study, and the worker's memory over many studies.
+    """
+    from glionode_bench.scale import bench_database
+    from glionode_bench.scale_studies import bench_large_study, bench_worker
+
+    configure(config_file, quiet=True)
+    with progress_bar() as progress:
+        costs = bench_database(studies, min(held, studies), progress)
+        selections = bench_large_study(instances, progress)
+        memory = bench_worker(processed, seconds, progress)
+    table = Table("what", f"with {studies} studies / s", "CPU / s", "with one / s", "CPU / s", "target")
+    for cost in costs:
+        table.add_row(*cost.cells())
+    Console(width=140).print(table)
+    table = Table("instances of the study", "selected within / s", "CPU / s", "peak / MiB")
+    for each in selections:
+        figures = (each.seconds, each.cpu_seconds, each.most_mebibytes)
+        table.add_row(str(each.instances), *(f"{figure:.1f}" for figure in figures))
+    Console(width=140).print(table)
+    table = Table("studies processed", "resident / MiB", "seconds each")
+    for row in [row for row in memory if row.studies == 1 or row.studies % max(1, len(memory) // 10) == 0]:
+        table.add_row(str(row.studies), f"{row.resident_mebibytes:.0f}", f"{row.seconds_each:.1f}")
+    Console(width=140).print(table)
+
+
+@bench.command("select", hidden=True)
+@click.argument("study_folder", type=StudyFolder)
+@ConfigOption
+def bench_select(study_folder: Path, config_file: Path | None) -> None:
+    """Select from one study in this process (used by "bench scale")."""
+    from glionode_bench.scale_studies import run_selection
+
+    click.echo(run_selection(study_folder, configure(config_file, quiet=True)))
+
+
+@bench.command("worker", hidden=True)
+@click.argument("worker_config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def bench_worker_process(worker_config: Path) -> None:
+    """Run a worker with a quick network (used by "bench scale")."""
+    from glionode_bench.scale_studies import run_worker
+
+    run_worker(worker_config)
+
+
 @bench.command("receiver", hidden=True)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("port", type=click.IntRange(1, 65535))

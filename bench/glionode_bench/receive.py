@@ -141,7 +141,7 @@ def _memory(storescu: Path, folder: Path, instances: int, report: Progress) -> l
     found = []
     with scratch(folder) as spool, running(None, spool) as (port, pid):
         _send(storescu, port, _write_instances(folder / "first", 1, 16), 1)
-        found.append(Memory(0, _resident_mebibytes(pid), 0.0))
+        found.append(Memory(0, resident_mebibytes(pid), 0.0))
         sent, seconds = 0, 0.0
         while sent < instances:
             report(f"{sent} of {instances} instances", 0.5 + sent / instances / 2)
@@ -150,7 +150,7 @@ def _memory(storescu: Path, folder: Path, instances: int, report: Progress) -> l
             sent += len(batch)
             shutil.rmtree(folder / "batch")
             if sent * STEPS // instances > (sent - len(batch)) * STEPS // instances:
-                found.append(Memory(sent, _resident_mebibytes(pid), sent / seconds))
+                found.append(Memory(sent, resident_mebibytes(pid), sent / seconds))
     return found
 
 
@@ -158,16 +158,16 @@ def _large(storescu: Path, folder: Path, mebibytes: int, report: Progress) -> La
     report(f"one instance of {mebibytes} MiB", 0.5)
     with scratch(folder) as spool, running(None, spool) as (port, pid):
         _send(storescu, port, _write_instances(folder / "small", 1, 16), 1)
-        before = most = _resident_mebibytes(pid)
+        before = most = resident_mebibytes(pid)
         file = _write_multi_frame(folder / "large.dcm", mebibytes)
         begun = time.perf_counter()
         (process,) = _begin_sending(storescu, port, [file], 1)
         while process.poll() is None:
-            most = max(most, _resident_mebibytes(pid))
+            most = max(most, resident_mebibytes(pid))
             time.sleep(_LOOK_SECONDS)
         if process.returncode:
             raise RetryableError(f"storescu ended with status {process.returncode}")
-        return Large(mebibytes, before, max(most, _resident_mebibytes(pid)), time.perf_counter() - begun)
+        return Large(mebibytes, before, max(most, resident_mebibytes(pid)), time.perf_counter() - begun)
 
 
 @contextmanager
@@ -180,9 +180,7 @@ def scratch(parent: Path) -> Iterator[Path]:
 @contextmanager
 def running(storescp: Path | None, spool: Path) -> Iterator[tuple[int, int]]:
     """Run a receiver that writes to ``spool``: storescp, or glionode's if that is None. Yields port and process id."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     ours = [sys.executable, "-P", "-m", "node", "bench", "receiver", str(spool), str(port)]
     theirs = [str(storescp), "--fork", "-aet", _AE_TITLE, "-od", str(spool), str(port)]
     process = subprocess.Popen(
@@ -198,6 +196,13 @@ def running(storescp: Path | None, spool: Path) -> Iterator[tuple[int, int]]:
     finally:
         process.terminate()
         process.wait()
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -287,8 +292,13 @@ def _encoded(sop_class: UID, size: int, frames: int | None, pixels: bytes) -> by
     return buffer.getvalue()
 
 
-def _resident_mebibytes(pid: int) -> float:
+def resident_mebibytes(pid: int) -> float:
+    """Resident memory of a process.
+
+    Raises:
+        RetryableError: it has ended.
+    """
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise RetryableError("the receiver has ended")
+    raise RetryableError(f"process {pid} has ended")

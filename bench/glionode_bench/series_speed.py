@@ -26,7 +26,7 @@ from node.series.vocabulary import load_vocabulary
 DESCRIPTIONS = 10_000
 COLUMNS = ("what", "count", "seconds", "plain", "ratio")
 _ROOT = "1.2.826.0.1.3680043.10.1462.9"
-_SERIES = ("T2 TSE tra", "FLAIR tra", "T1 MPRAGE sag", "T1 MPRAGE sag KM", "localizer", "ep2d_diff", "SWI", "TOF")
+SERIES = ("T2 TSE tra", "FLAIR tra", "T1 MPRAGE sag", "T1 MPRAGE sag KM", "localizer", "ep2d_diff", "SWI", "TOF")
 _SIDE = 128
 
 
@@ -53,7 +53,7 @@ def bench_speed(descriptions: Sequence[str], instances: int) -> list[Speed]:
     words = _seconds(lambda: [classify_text(text, {}, vocabulary) for text in many])
     speeds = [Speed("descriptions judged", len(many), words, _seconds(lambda: [_by_substring(text) for text in many]))]
     with tempfile.TemporaryDirectory(prefix="glionode-bench-") as name:
-        files = _write_study(Path(name), instances)
+        files = write_study(Path(name), instances)
         plain = _seconds(lambda: [pydicom.dcmread(file, stop_before_pixels=True) for file in files])
         speeds.append(Speed("instances read and selected from", instances, _seconds(lambda: _select(name)), plain))
     return speeds
@@ -80,34 +80,38 @@ def _select(folder: str) -> None:
     select_by_facts(study, facts, load_vocabulary())
 
 
-def _write_study(folder: Path, instances: int) -> list[Path]:
-    """Write ``instances`` slices of the usual series of a brain examination, in one folder per series."""
+def write_study(folder: Path, instances: int, study_instance_uid: str = _ROOT, side: int = _SIDE) -> list[Path]:
+    """Write ``instances`` slices of the usual series of a brain examination, ``side`` x ``side`` pixels each.
+
+    Each series has a folder.
+    """
     files = []
     for index in range(instances):
-        number, position = index % len(_SERIES), index // len(_SERIES)
+        number, position = index % len(SERIES), index // len(SERIES)
         file = folder / str(number) / f"{position}.dcm"
-        file.parent.mkdir(exist_ok=True)
-        _slice(number, position).save_as(file, enforce_file_format=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _slice(number, position, study_instance_uid, side).save_as(file, enforce_file_format=True)
         files.append(file)
     return files
 
 
-def _slice(number: int, position: int) -> Dataset:
-    uid = f"{_ROOT}.{number + 1}.{position + 1}"
+def _slice(number: int, position: int, study_instance_uid: str, side: int) -> Dataset:
+    uid = f"{study_instance_uid}.{number + 1}.{position + 1}"
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID, dataset.SOPInstanceUID = MRImageStorage, uid
     dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
     dataset.file_meta.MediaStorageSOPInstanceUID = UID(uid)
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = _ROOT, f"{_ROOT}.{number + 1}"
-    dataset.FrameOfReferenceUID = f"{_ROOT}.99"
-    dataset.Modality, dataset.SeriesDescription, dataset.SeriesNumber = "MR", _SERIES[number], number + 1
+    dataset.StudyInstanceUID = study_instance_uid
+    dataset.SeriesInstanceUID = f"{study_instance_uid}.{number + 1}"
+    dataset.FrameOfReferenceUID = f"{study_instance_uid}.99"
+    dataset.Modality, dataset.SeriesDescription, dataset.SeriesNumber = "MR", SERIES[number], number + 1
     dataset.AcquisitionDate, dataset.AcquisitionTime = "20200101", f"14{number:02d}00"
     dataset.ImageOrientationPatient, dataset.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, position]
     dataset.PixelSpacing, dataset.SliceThickness = [1, 1], 1
-    dataset.Rows = dataset.Columns = _SIDE
+    dataset.Rows = dataset.Columns = side
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.PixelData = bytes(2 * _SIDE * _SIDE)
+    dataset.PixelData = bytes(2 * side * side)
     return dataset

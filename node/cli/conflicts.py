@@ -89,7 +89,7 @@ def _decide(
     """
     from node.metrics import Metrics
     from node.processing.dispatcher import StudyDispatcher
-    from node.workflow.engine import WorkflowClient
+    from node.workflow.client import WorkflowClient
 
     if not found and not take:
         raise StudyError(f"study {study_instance_uid} has no conflict")

@@ -22,17 +22,31 @@ from node.errors import StudyError
 from node.study import Contrast
 
 if TYPE_CHECKING:
-    from node.workflow.engine import WorkflowClient
+    from node.processing.study_status import StudyStatus
+    from node.workflow.client import WorkflowClient
+
+
+_SHOWN = 200
 
 
 @click.command()
+@click.option("--all", "is_all", is_flag=True, help=f"All studies, not only the {_SHOWN} that changed last.")
 @JsonOption
 @ConfigOption
-def studies(as_json: bool, config_file: Path | None) -> None:
-    """List every study with its state, and the reason if it has no result."""
-    from node.processing.study_status import read_study_statuses
+def studies(is_all: bool, as_json: bool, config_file: Path | None) -> None:
+    """List the latest studies, each with its state, and the reason if it has no result. With --json: every study."""
+    from node.processing.known_studies import KnownStudies
+    from node.processing.study_ledger import open_ledger
 
-    lines = read_study_statuses(configure(config_file, quiet=True))
+    config = configure(config_file, quiet=True)
+    lines: list[StudyStatus] = []
+    unshown = 0
+    with open_ledger(config) as client:
+        if client is not None:
+            known = KnownStudies(config, client)
+            lines, unshown = (known.all(), 0) if is_all or as_json else known.latest(_SHOWN)
+    if unshown:
+        click.echo(f"{unshown} studies that changed earlier are not shown: --all lists every study", err=True)
     if as_json:
         click.echo(json.dumps([line.as_dict() for line in lines], indent=2, ensure_ascii=False))
         return

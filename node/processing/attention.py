@@ -16,7 +16,8 @@ from node.processing.input_state import InputState
 from node.scp.aside import CONFLICTS, SUPERSEDED
 from node.scp.corrections import Corrections, count_by_study
 from node.scp.withdrawals import WITHDRAWN, withdrawals_of
-from node.workflow.engine import NOTICE_QUEUE, WorkflowClient
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import NOTICE_QUEUE
 from node.workflow.workflow_id import WorkflowId
 
 HELD = "held"

@@ -41,7 +41,7 @@ from node.workflow.step_limits import count_crash, pause, step_under_way
 
 log = structlog.get_logger()
 
-COMMAND = (sys.executable, "-m", "node.processing.computing")
+COMMAND = (sys.executable, "-P", "-m", "node.processing.computing")
 """The command line of the computing process."""
 
 _CRASH_PAUSE_SECONDS = 5.0

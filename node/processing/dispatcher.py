@@ -40,8 +40,10 @@ from node.series.headers import read_study
 from node.series.unknown import collect
 from node.series.vocabulary import load_vocabulary
 from node.study import Contrast
-from node.workflow.engine import ACTIVE, STUDY_QUEUE, WorkflowClient, WorkflowRecord
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import ACTIVE, STUDY_QUEUE
 from node.workflow.workflow_id import WorkflowId
+from node.workflow.workflow_record import WorkflowRecord
 
 log = structlog.get_logger()
 

@@ -24,9 +24,11 @@ from node.errors import StudyError
 from node.processing.request_sequence import workflows_of_study
 from node.series.values import DICOM_UNREADABLE, text
 from node.series.vocabulary import tokens
-from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import ACTIVE
 from node.workflow.queue_priority import BY_HAND, priority_of_level
 from node.workflow.states import NORMAL_PRIORITY
+from node.workflow.workflow_record import WorkflowRecord
 
 log = structlog.get_logger()
 

@@ -28,7 +28,7 @@ from node.processing.request_sequence import IMAGES, TOLD, digest_of, told_diges
 from node.scp.aside import content_digest
 from node.series.values import DICOM_UNREADABLE
 from node.study import Contrast
-from node.workflow.engine import WorkflowRecord
+from node.workflow.workflow_record import WorkflowRecord
 
 
 def with_own_words(

@@ -9,9 +9,10 @@ from pathlib import Path
 from node.dicom import uids
 from node.processing.request import ProcessingRequest, with_first_creation_time
 from node.series.explain import short_lines
-from node.workflow.engine import WorkflowClient, WorkflowRecord
+from node.workflow.client import WorkflowClient
 from node.workflow.states import StudyState
 from node.workflow.workflow_id import WorkflowId
+from node.workflow.workflow_record import WorkflowRecord
 
 _COMPARING, _JUDGED = "comparing", "judged-"
 TOLD = "told"
@@ -85,7 +86,12 @@ def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
 
 def study_of(record: WorkflowRecord) -> str:
     """The Study Instance UID of the record's study; a sentence if the record does not tell it."""
-    return record.attributes.get("study_instance_uid") or f"unknown study of workflow {record.workflow_id}"
+    return record.attributes.get("study_instance_uid") or unknown_study(record.workflow_id)
+
+
+def unknown_study(workflow_id: str) -> str:
+    """What stands in the place of a Study Instance UID that the workflow's record does not tell."""
+    return f"unknown study of workflow {workflow_id}"
 
 
 def successor_id(record: WorkflowRecord) -> str | None:

@@ -12,7 +12,7 @@ from node.processing.report_anew import with_own_identity, with_own_words
 from node.processing.request import ProcessingRequest, RequestOptions, WhyUnusable, build_request
 from node.processing.request_sequence import later_request, request_after_comparison, workflows_of_study
 from node.processing.step_records import FollowingWorkflow
-from node.workflow.engine import WorkflowClient
+from node.workflow.client import WorkflowClient
 
 
 def decided_request(config: Config, request: ProcessingRequest, why_unusable: WhyUnusable | None = None) -> str:

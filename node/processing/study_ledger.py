@@ -12,8 +12,8 @@ from contextlib import closing, contextmanager
 from node.config import Config
 from node.errors import EngineError
 from node.scp.removal import studies_held
+from node.workflow.client import WorkflowClient
 from node.workflow.database_access import database_exists, database_name
-from node.workflow.engine import WorkflowClient
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,9 +17,11 @@ from node.processing.request_sequence import digest_of, judged, study_of, succes
 from node.processing.study_ledger import open_ledger
 from node.processing.waiting import Waiting, waiting_places
 from node.scp.spool import Spool
-from node.workflow.engine import ACTIVE, WorkflowClient, WorkflowRecord
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import ACTIVE
 from node.workflow.states import CRASHED_TOO_OFTEN, DeliveryState, DeliveryStatus, PublishedState, StudyState
 from node.workflow.workflow_id import WorkflowId
+from node.workflow.workflow_record import WorkflowRecord
 
 S = TypeVar("S", bound=StrEnum)
 
@@ -84,28 +86,64 @@ def read_study_statuses(config: Config, client: WorkflowClient | None = None) ->
     if client is None:
         with open_ledger(config) as own:
             return [] if own is None else read_study_statuses(config, own)
-    requests: dict[str, list[WorkflowRecord]] = {}
-    processed = client.workflows("process")
-    for record in processed:
-        requests.setdefault(study_of(record), []).append(record)
-    deliveries = _by_processing(client.workflows("deliver"))
-    places = waiting_places(client, processed)
-    found = [_status(uid, records, deliveries) for uid, records in requests.items()]
-    statuses = [replace(each, waiting=places.get(each.workflow_id or "")) for each in found]
-    spool = Spool(config.spool_folder)
+    requests, deliveries = client.workflows("process"), client.workflows("deliver")
+    statuses = statuses_of(requests, deliveries)
+    statuses += receiving_studies(config, {status.study_instance_uid for status in statuses})
+    return complete_statuses(config, statuses, waiting_places(client, requests))
+
+
+def statuses_of(
+    requests: Iterable[WorkflowRecord],
+    deliveries: Iterable[WorkflowRecord],
+    study: Callable[[WorkflowRecord], str] = study_of,
+) -> list[StudyStatus]:
+    """The status of each study that has a request, without what `complete_statuses` adds.
+
+    Args:
+        deliveries: at least those of these requests.
+        study: returns the Study Instance UID of a request.
+    """
+    by_study: dict[str, list[WorkflowRecord]] = {}
+    for record in requests:
+        by_study.setdefault(study(record), []).append(record)
+    by_processing = _by_processing(deliveries)
+    return [_status(uid, records, by_processing) for uid, records in by_study.items()]
+
+
+def complete_statuses(
+    config: Config, statuses: Iterable[StudyStatus], places: Mapping[str, Waiting]
+) -> list[StudyStatus]:
+    """The statuses with what does not stand in the study's own workflows, oldest first.
+
+    Args:
+        places: the places in the queue by workflow id.
+    """
+    attention = attention_of_studies(config.spool_folder)
+    told = [
+        replace(
+            each,
+            waiting=places.get(each.workflow_id or ""),
+            attention=each.attention + attention.get(each.study_instance_uid, ()),
+        )
+        for each in statuses
+    ]
+    return sorted(told, key=lambda status: status.since)
+
+
+def receiving_studies(config: Config, requested: Container[str]) -> list[StudyStatus]:
+    """The studies in the spool that are not among those ``requested``."""
+    spool, statuses = Spool(config.spool_folder), []
     for uid in spool.studies():
-        if uid not in requests:
+        if uid not in requested:
             try:
                 arrived = datetime.fromtimestamp(spool.study_folder(uid).stat().st_mtime, UTC)
             except FileNotFoundError:  # retention deleted the study meanwhile
                 continue
             statuses.append(StudyStatus(uid, None, StudyState.RECEIVING, None, arrived, {}))
-    attention = attention_of_studies(config.spool_folder)
-    told = (replace(each, attention=each.attention + attention.get(each.study_instance_uid, ())) for each in statuses)
-    return sorted(told, key=lambda status: status.since)
+    return statuses
 
 
-def _by_processing(deliveries: list[WorkflowRecord]) -> dict[WorkflowId, dict[str, WorkflowRecord]]:
+def _by_processing(deliveries: Iterable[WorkflowRecord]) -> dict[WorkflowId, dict[str, WorkflowRecord]]:
     """Id of the processing workflow to destination name to the delivery of its results."""
     found: dict[WorkflowId, dict[str, WorkflowRecord]] = {}
     for record in deliveries:

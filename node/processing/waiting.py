@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from node.workflow.engine import WorkflowClient, WorkflowRecord
+from node.workflow.client import WorkflowClient
 from node.workflow.queue_priority import level_of_priority
 from node.workflow.states import StudyState
+from node.workflow.workflow_record import WorkflowRecord
+
+WAITS = "ENQUEUED"
+"""The engine's status of a workflow that no worker has begun."""
 
 _RECENT = 20
 _STEPS = ("segment", "report")
@@ -52,7 +56,7 @@ def waiting_places(client: WorkflowClient, records: Sequence[WorkflowRecord]) ->
     Raises:
         EngineError: the database does not answer.
     """
-    queue = [each for each in records if each.engine_status == "ENQUEUED"]
+    queue = [each for each in records if each.engine_status == WAITS]
     queue.sort(key=lambda each: (each.priority, each.created))  # as the engine takes them; stable for equal times
     if not queue:
         return {}

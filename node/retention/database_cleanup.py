@@ -18,7 +18,8 @@ from node.config import Config
 from node.processing.study_status import StudyStatus
 from node.scp.removal import is_held
 from node.scp.withdrawals import remove_withdrawals
-from node.workflow.engine import ACTIVE, WorkflowClient
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import ACTIVE
 from node.workflow.states import StudyState
 
 log = structlog.get_logger()

@@ -24,10 +24,11 @@ from node.config import Config
 from node.dicom.uids import shortened
 from node.errors import ConfigError, EngineError
 from node.metrics import Metrics, StepAges, StudyCounts
-from node.processing.study_status import StudyStatus, read_study_statuses
+from node.processing.known_studies import KnownStudies
+from node.processing.study_status import StudyStatus
 from node.scp.spool import Spool
 from node.web.protection import Protection
-from node.workflow.engine import WorkflowClient
+from node.workflow.client import WorkflowClient
 from node.workflow.worker_signs import StepAge
 
 _START_SECONDS = 10.0
@@ -52,16 +53,18 @@ class Sources:
     steps: Callable[[], Sequence[StepAge]] = tuple
 
 
-def build_page(config: Config, sources: Sources) -> ASGIApp:
-    """The web application: ``/``, ``/studies.json``, ``/health`` and ``/metrics``.
+def build_page(config: Config, sources: Sources, known: KnownStudies | None = None) -> ASGIApp:
+    """The web application: ``/``, ``/studies.json``, ``/health`` and ``/metrics``. ``known``: the studies it shows.
 
     ``/health`` answers 503 if no study can be processed, or a step hangs.
     """
     environment = Environment(loader=PackageLoader("node.web"), autoescape=select_autoescape())
     template = environment.get_template("status.html")
 
+    known = known or KnownStudies(config, sources.client)
+
     def newest_first() -> list[StudyStatus]:
-        every = read_study_statuses(config, sources.client)[::-1]
+        every = known.all()[::-1]
         return [_hidden(each) for each in every] if config.log.hide_uids else every
 
     def status(_: Request) -> Response:
@@ -90,7 +93,7 @@ def build_page(config: Config, sources: Sources) -> ASGIApp:
         return Response(generate_latest(sources.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     sources.metrics.registry.register(StepAges(lambda: [(each.step, each.seconds) for each in sources.steps()]))
-    sources.metrics.registry.register(StudyCounts(_StudyStates(config, sources.client)))
+    sources.metrics.registry.register(StudyCounts(_StudyStates(known)))
 
     def is_down(_: Request, error: Exception) -> Response:
         return PlainTextResponse(f"{error}; instances are received all the same", 503)
@@ -131,8 +134,8 @@ def _result_texts(config: Config, status: StudyStatus) -> dict[str, list[str]]:
 class _StudyStates:
     """State and kind of every study, read at most every few seconds. Empty while the database does not answer."""
 
-    def __init__(self, config: Config, client: WorkflowClient) -> None:
-        self._config, self._client = config, client
+    def __init__(self, known: KnownStudies) -> None:
+        self._known = known
         self._lock = threading.Lock()
         self._states: list[tuple[str, str | None]] = []
         self._read_at = -_COUNTS_KEPT_SECONDS
@@ -141,7 +144,7 @@ class _StudyStates:
         with self._lock:
             if time.monotonic() - self._read_at >= _COUNTS_KEPT_SECONDS:
                 try:
-                    self._states = [(each.state, each.kind) for each in read_study_statuses(self._config, self._client)]
+                    self._states = [(each.state, each.kind) for each in self._known.all()]
                 except EngineError:  # a scrape still gets the other metrics
                     self._states = []
                 self._read_at = time.monotonic()
@@ -158,7 +161,8 @@ def running_page(config: Config, sources: Sources) -> Iterator[None]:
     if not config.web.enabled:
         yield
         return
-    app = build_page(config, sources)
+    known = KnownStudies(config, sources.client)
+    app = build_page(config, sources, known)
     settings = uvicorn.Config(
         app,
         host=config.web.host,
@@ -171,6 +175,8 @@ def running_page(config: Config, sources: Sources) -> Iterator[None]:
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, name="status-page")
     thread.start()
+    # the first reading of a long history takes seconds: it is made now, not when somebody looks at the page
+    threading.Thread(target=_StudyStates(known), name="first-reading", daemon=True).start()
     begun = threading.Event()
     for _ in range(int(_START_SECONDS * 20)):
         if server.started or not thread.is_alive():

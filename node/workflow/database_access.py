@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -107,3 +109,15 @@ def _cure(path: Path) -> str:
         except OSError:
             continue
     return "run the command as the user of the service"
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Errors of the database and of the engine in the block become EngineError."""
+    from dbos import error as dbos_errors
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, dbos_errors.DBOSException, OSError) as error:
+        raise EngineError(f"engine.database: {getattr(error, 'strerror', None) or type(error).__name__}") from None

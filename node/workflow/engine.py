@@ -1,7 +1,7 @@
-"""The durable workflow engine (DBOS Transact): workers, queues and clients. Only `node.workflow` imports it.
+"""The durable workflow engine (DBOS Transact): workers and queues. Only `node.workflow` imports it.
 
-A *worker* launches the engine and runs workflows; a *client* (receiver, command line, status page) enqueues workflows
-and reads their records. Both use one database: SQLite in the node's folder, or PostgreSQL.
+A *worker* launches the engine and runs workflows; a *client* (receiver, command line, status page; `client`) enqueues
+workflows and reads their records. Both use one database: SQLite in the node's folder, or PostgreSQL.
 
 A workflow is ordinary code whose steps go through ``Steps``. After a restart, finished steps return their recorded
 results, and the first unfinished step runs again. So steps are idempotent, and code outside of steps has no effect on
@@ -10,37 +10,30 @@ files, networks or the database.
 
 from __future__ import annotations
 
-import logging
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from node.config import Config
-from node.errors import EngineError
 from node.workflow.crash_counter import CrashCounter
-from node.workflow.database_access import database_exists, database_name
+from node.workflow.database_access import database_errors
 from node.workflow.durable import DurableSteps, DurableWork
 from node.workflow.loop_watch import LoopWatch
 from node.workflow.migration import Migrated, migrate
-from node.workflow.queue_priority import change_waiting, step_seconds
 from node.workflow.record_format import remove_unreadable_schedules, require_current_records
 from node.workflow.serialization import engine_serializer
-from node.workflow.states import NORMAL_PRIORITY
 from node.workflow.step_limits import limits_of
 from node.workflow.step_watch import StepWatch, watching_steps
-from node.workflow.study_index import STUDY_ATTRIBUTE, StudyIndex
-from node.workflow.tables import ACTIVE_STATUSES, ENGINE_APPLICATION, is_sqlite, open_tables
+from node.workflow.tables import ACTIVE_STATUSES, ENGINE_APPLICATION, open_tables
 from node.workflow.takeover import Heartbeat, watching_others
 from node.workflow.worker_files import WORKER_ROLE, alive_file, worker_lock
-from node.workflow.workflow_record import WorkflowRecord as WorkflowRecord
-from node.workflow.workflow_record import moment, record_of
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
-    from dbos import DBOSClient, EnqueueOptions, ScheduleInput, WorkflowStatus
+    from dbos import ScheduleInput
 
 APPLICATION_VERSION = "2"
 """2: JSON records, which workers of 0.1.0 cannot read.
@@ -92,7 +85,7 @@ def running_worker(
 
     identity = executor_id(config, WORKER_ROLE)
     with worker_lock(config.folder, identity):
-        with _database_errors():
+        with database_errors():
             require_current_records(config)
             tables = open_tables(config)
         alive = alive_file(config.folder, identity)
@@ -115,7 +108,7 @@ def running_worker(
         schedule = _scheduled(work, hourly)
         try:
             crashes.begin()
-            with _database_errors():
+            with database_errors():
                 DBOS.migrate(config.database_url)
                 remove_unreadable_schedules(tables)
                 DBOS.launch()
@@ -171,17 +164,6 @@ def _scheduled(work: DurableWork, hourly: Callable[[], Any] | None) -> ScheduleI
     return {"schedule_name": "hourly", "workflow_fn": registered, "schedule": "17 * * * *"}
 
 
-@contextmanager
-def _database_errors() -> Iterator[None]:
-    from dbos import error as dbos_errors
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (SQLAlchemyError, dbos_errors.DBOSException, OSError) as error:
-        raise EngineError(f"engine.database: {getattr(error, 'strerror', None) or type(error).__name__}") from None
-
-
 def migrate_records(config: Config) -> Migrated:
     """Rewrite the records of glionode 0.1.0 in this version's form, while no worker runs.
 
@@ -190,118 +172,7 @@ def migrate_records(config: Config) -> Migrated:
     """
     from dbos import DBOS
 
-    with _database_errors():
+    with database_errors():
         migrated = migrate(config, APPLICATION_VERSION)
         DBOS.migrate(config.database_url)
     return migrated
-
-
-class WorkflowClient:
-    """Enqueues workflows and reads their records, from any process; EngineError if the database does not answer.
-
-    ``creates``: a missing database is created; else it is an EngineError.
-    """
-
-    def __init__(self, config: Config, creates: bool = True) -> None:
-        from dbos import DBOS, DBOSClient
-
-        if not creates and not database_exists(config):
-            raise EngineError(f"engine.database: {database_name(config)} is missing or empty")
-        self._config = config
-        with _database_errors():
-            config.folder.mkdir(parents=True, exist_ok=True)
-            # the engine's client creates no tables, and no worker may have run yet
-            require_current_records(config)
-            DBOS.migrate(config.database_url)
-            serializer = engine_serializer()
-            logging.getLogger("dbos").setLevel(logging.CRITICAL)  # what it cannot read stands in the records
-            self._client: DBOSClient = DBOSClient(system_database_url=config.database_url, serializer=serializer)
-            self._studies = StudyIndex(config) if is_sqlite(config) else None
-
-    def close(self) -> None:
-        """Close the connections to the database."""
-        if self._studies is not None:
-            self._studies.close()
-        self._client.destroy()
-
-    def enqueue(
-        self,
-        queue: str,
-        name: str,
-        workflow_id: str,
-        *arguments: Any,
-        attributes: Mapping[str, str] | None = None,
-        priority: int = NORMAL_PRIORITY,
-    ) -> None:
-        """Enqueue a workflow, once for each id; ``attributes`` are listed without reading the workflow's arguments.
-
-        ``priority``: workflows of lower numbers are begun first.
-        """
-        options: EnqueueOptions = {"queue_name": queue, "workflow_name": name, "workflow_id": workflow_id}
-        options["priority"] = priority
-        options["attributes"] = dict(attributes or {})
-        with _database_errors():
-            self._client.enqueue(options, *arguments)
-
-    def describe(self, workflow_id: str, attributes: Mapping[str, str]) -> None:
-        """Add to the attributes of a workflow."""
-        with _database_errors():
-            self._client.update_workflow_attributes(workflow_id, dict(attributes), merge=True)
-
-    def change_priority(self, workflow_id: str, priority: int) -> bool:
-        """Give a waiting workflow another priority; False if it does not wait."""
-        with _database_errors():
-            return change_waiting(self._config, workflow_id, priority)
-
-    def step_seconds(self, workflow_ids: list[str], names: tuple[str, ...]) -> dict[str, float]:
-        """How long the finished steps called ``names`` of each workflow took together, by workflow id."""
-        with _database_errors():
-            return step_seconds(self._config, workflow_ids, names)
-
-    def send(self, workflow_id: str, topic: str, message: Any, key: str) -> None:
-        """Send a message to a workflow, which ``receive``s it; once for each ``key``."""
-        with _database_errors():
-            self._client.send(workflow_id, message, topic, idempotency_key=key)
-
-    def cancel(self, workflow_id: str) -> None:
-        """Cancel a workflow before its next step; a workflow that is over does not change."""
-        with _database_errors():
-            self._client.cancel_workflow(workflow_id)
-
-    def delete(self, workflow_ids: Sequence[str]) -> None:
-        """Delete workflows and everything that was recorded for them, in one transaction."""
-        with _database_errors():
-            self._client.delete_workflows(list(workflow_ids))
-
-    def workflows(
-        self, name: str, prefix: str | None = None, attributes: Mapping[str, str] | None = None
-    ) -> list[WorkflowRecord]:
-        """The workflows called ``name`` whose id starts with ``prefix`` and that have ``attributes``, oldest first.
-
-        ``attributes`` name at least the study: by it the workflows are found without reading the whole history.
-        """
-        with _database_errors():
-            return [self._record(status) for status in self._found(name, prefix, dict(attributes or {}))]
-
-    def _found(self, name: str, prefix: str | None, attributes: dict[str, str]) -> list[WorkflowStatus]:
-        if self._studies is None or not attributes:
-            return self._client.list_workflows(
-                name=name, workflow_id_prefix=prefix, attributes=attributes or None, load_input=False
-            )
-        ids = self._studies.workflow_ids(attributes[STUDY_ATTRIBUTE], name)
-        if not ids:  # no ids would be all ids to the engine
-            return []
-        found = self._client.list_workflows(workflow_ids=ids, workflow_id_prefix=prefix, load_input=False)
-        by_id = {each.workflow_id: each for each in found}
-        ordered = [by_id[workflow_id] for workflow_id in ids if workflow_id in by_id]
-        described = [each for each in ordered if isinstance(each.attributes, dict)]
-        return [each for each in described if attributes.items() <= (each.attributes or {}).items()]
-
-    def steps(self, workflow_id: str) -> list[tuple[str, datetime]]:
-        """The finished steps of a workflow in their order: name, and the moment when the step ended."""
-        with _database_errors():
-            found = self._client.list_workflow_steps(workflow_id, load_output=False)
-        return [(step["function_name"], moment(step["completed_at_epoch_ms"])) for step in found]
-
-    def _record(self, status: WorkflowStatus) -> WorkflowRecord:
-        return record_of(status, lambda: self._client.get_event(status.workflow_id, "state", timeout_seconds=0))

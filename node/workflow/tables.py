@@ -64,6 +64,7 @@ ENGINE_WORKFLOWS = sa.Table(
     sa.Column("executor_id", sa.Text),
     sa.Column("priority", sa.Integer),
     sa.Column("created_at", sa.BigInteger),
+    sa.Column("updated_at", sa.BigInteger),
     sa.Column("application_version", sa.Text),
     sa.Column("application_name", sa.Text),
     sa.Column("queue_name", sa.Text),

@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
 
-TESTS = Path(__file__).parents[1]
+INPUTS = "inputs"
+"""The file in a result's folder that lists the instances it was made from."""
 
 
 class Fate:
@@ -90,7 +92,6 @@ def compute(descriptor: int, fate: Fate) -> None:
     from node.config import Config
     from node.processing import computing
     from node.processing.pipeline import Pipeline
-    from node.processing.request import ProcessingRequest
 
     class Threshold(Pipeline):
         """The pipeline with a threshold where the cascade is."""
@@ -101,6 +102,8 @@ def compute(descriptor: int, fate: Fate) -> None:
                 file.write(f"{os.getppid()}\n")
             while (node / "hold").exists():
                 time.sleep(0.05)
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            note_inputs(request, Path(folder) / INPUTS)
             return segment_by_threshold(request, Path(folder))
 
     def make(config: Config) -> Pipeline:
@@ -109,6 +112,15 @@ def compute(descriptor: int, fate: Fate) -> None:
         return Threshold(config)
 
     computing.compute(descriptor, make)
+
+
+def note_inputs(request: ProcessingRequest, file: Path) -> None:
+    """The SOP Instance UIDs of all series chosen, one a line: the history checker compares them with what is held."""
+    assert request.selection is not None
+    uids = [instance.sop_instance_uid for each in request.selection.chosen.values() for instance in each.instances]
+    part = file.with_suffix(".part")
+    part.write_text("\n".join(uids), "ascii")
+    part.rename(file)
 
 
 def segment_by_threshold(request: Any, folder: Path) -> Segmentation:

@@ -70,16 +70,24 @@ def command(command_field: int, data_set_type: int, **more: object) -> bytes:
 
 
 class RawPeer:
-    """One association with the node; also a context manager, which releases it."""
+    """One association with the node; also a context manager, which releases it.
+
+    Raises:
+        PeerAbortedError: the node did not accept the association.
+    """
 
     def __init__(
         self, node: Destination, transfer_syntax: str = ExplicitVRLittleEndian, sop_class: str = MRImageStorage
     ) -> None:
         self.connection = socket.create_connection((node.host, node.port), timeout=20)
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection.sendall(associate_rq(node.ae_title, transfer_syntax, sop_class))
-        kind, _ = self.read_pdu()
-        assert kind == ASSOCIATE_AC
+        try:
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.connection.sendall(associate_rq(node.ae_title, transfer_syntax, sop_class))
+            if self.read_pdu()[0] != ASSOCIATE_AC:
+                raise PeerAbortedError
+        except BaseException:
+            self.connection.close()
+            raise
 
     def __enter__(self) -> RawPeer:
         return self

@@ -24,7 +24,7 @@ from small_study import all_instances, make_small_study, study_instance_uid
 from node.config import Config, load_config
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.study import Destination
-from node.workflow.engine import WorkflowClient
+from node.workflow.client import WorkflowClient
 
 MORTAL = Path(__file__).with_name("mortal.py")
 ROWS = COLUMNS = 16

@@ -24,7 +24,7 @@ from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.study import Destination
-from node.workflow.engine import WorkflowClient
+from node.workflow.client import WorkflowClient
 from node.workflow.states import CRASHED_TOO_OFTEN, DeliveryState
 from node.workflow.worker_signs import WorkerSigns, watching_workers
 

@@ -24,7 +24,7 @@ from node.config import Config, load_config
 from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
 from node.processing.study_status import read_study_statuses
-from node.workflow.engine import WorkflowClient
+from node.workflow.client import WorkflowClient
 
 DEADLINE_SECONDS = 120.0
 

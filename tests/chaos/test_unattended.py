@@ -29,7 +29,7 @@ from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
 from node.processing.study_status import StudyStatus, read_history, read_study_statuses
 from node.retention.cleanup import take_snapshot
-from node.workflow.engine import WorkflowClient
+from node.workflow.client import WorkflowClient
 from node.workflow.states import DeliveryState
 
 LIMIT_SECONDS = 120.0

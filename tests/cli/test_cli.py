@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from node import __version__
 from node.cli.main import MIRROR_VARIABLE
 from node.config import load_config
 from node.segmentation.packs import read_card
+from node.workflow.client import WorkflowClient
 
 CONTRASTS = ["T1", "T1c", "T2", "FLAIR"]
 
@@ -376,6 +378,21 @@ def test_studies_of_a_fresh_node(config_file: Path) -> None:
     """A node that never ran has no studies; asking is no error."""
     result = run_glionode("studies", "--json", "--config", config_file)
     assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+
+
+def test_many_studies_are_listed_on_demand(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table holds those that changed last, and says that there are more; --all and --json leave none out."""
+    monkeypatch.setattr("node.cli.studies._SHOWN", 2)
+    with closing(WorkflowClient(load_config(config_file))) as client:
+        for number in range(3):
+            client.enqueue("gpu", "process", f"w{number}", attributes={"study_instance_uid": f"1.2.{number}"})
+    shown = run_glionode("studies", "--config", config_file)
+    assert sum(f"1.2.{number}" in shown.stdout for number in range(3)) == 2
+    assert "1 studies that changed earlier are not shown: --all" in shown.stderr
+    every = run_glionode("studies", "--all", "--config", config_file)
+    assert all(f"1.2.{number}" in every.stdout for number in range(3))
+    assert every.stderr == ""
+    assert len(json.loads(run_glionode("studies", "--json", "--config", config_file).stdout)) == 3
 
 
 def test_study_that_is_being_received(tmp_path: Path, config_file: Path) -> None:

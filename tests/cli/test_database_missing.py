@@ -19,8 +19,8 @@ from node.config import Config, build_config, load_config
 from node.errors import EngineError
 from node.processing.study_ledger import open_ledger
 from node.processing.study_status import read_study_statuses
+from node.workflow.client import WorkflowClient
 from node.workflow.database_access import database_exists
-from node.workflow.engine import WorkflowClient
 
 STUDY = "1.2.3"
 READING = [("studies",), ("studies", "--json"), ("spool",), ("spool", "--clean")]

@@ -18,7 +18,8 @@ from node.processing.dispatcher import StudyDispatcher
 from node.processing.request import ProcessingRequest, build_request
 from node.processing.study_status import read_study_statuses
 from node.study import Contrast
-from node.workflow.engine import STUDY_QUEUE, WorkflowClient
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import STUDY_QUEUE
 
 
 @pytest.fixture

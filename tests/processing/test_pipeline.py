@@ -35,7 +35,8 @@ from node.processing.request import (
 from node.processing.request_sequence import TOLD, request_attributes
 from node.processing.selection_steps import following_workflow, later_workflow
 from node.study import Comparison, Contrast, Destination
-from node.workflow.engine import STUDY_QUEUE, WorkflowClient
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import STUDY_QUEUE
 from node.workflow.workflow_id import WorkflowId
 
 SEGMENTED = {"brain_ml": 1.0, "agreement": {}, "cautions": [], "seconds": 0.0}

@@ -24,8 +24,10 @@ from node.processing.priority import change_priority, is_matching, read_priority
 from node.processing.study_status import read_study_statuses
 from node.processing.waiting import Waiting, waiting_places
 from node.scp.arrival import StoreRequest
-from node.workflow.engine import STUDY_QUEUE, WorkflowClient, WorkflowRecord
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import STUDY_QUEUE
 from node.workflow.states import NORMAL_PRIORITY
+from node.workflow.workflow_record import WorkflowRecord
 
 STUDY = "1.2.3"
 MOMENT = datetime(2026, 1, 2, tzinfo=UTC)

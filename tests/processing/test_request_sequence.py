@@ -17,8 +17,8 @@ from node.processing.request_sequence import (
     request_attributes,
     successor_id,
 )
-from node.workflow.engine import WorkflowRecord
 from node.workflow.workflow_id import WorkflowId
+from node.workflow.workflow_record import WorkflowRecord
 
 BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY = "1.2.3"

@@ -16,8 +16,9 @@ from statuses import delivery_statuses
 from node.config import Config, load_config
 from node.processing.study_status import StudyStatus, read_history, read_study_statuses
 from node.scp.spool import Spool
-from node.workflow.engine import WorkflowClient, WorkflowRecord
+from node.workflow.client import WorkflowClient
 from node.workflow.states import DeliveryState, DeliveryStatus, PublishedState
+from node.workflow.workflow_record import WorkflowRecord
 
 BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 STUDY = "1.2.3"

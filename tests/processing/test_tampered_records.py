@@ -22,7 +22,8 @@ from node.metrics import Metrics
 from node.processing.request_sequence import judged_by_study, workflows_of_study
 from node.processing.study_status import StudyStatus, read_history, read_study_statuses
 from node.web.page import Sources, build_page
-from node.workflow.engine import ACTIVE, WorkflowClient, migrate_records
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import ACTIVE, migrate_records
 from node.workflow.tables import engine_table, open_database
 
 RETRIED = "925edd8d094e9d8c9e20e969545e2d1c"

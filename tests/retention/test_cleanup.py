@@ -35,7 +35,8 @@ from node.retention.retention_status import retention_statuses
 from node.scp import removal
 from node.scp.incoming import length_of_head
 from node.scp.spool import Spool, StoreOutcome
-from node.workflow.engine import STUDY_QUEUE, WorkflowClient
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import STUDY_QUEUE
 from node.workflow.states import StudyState
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -21,7 +21,8 @@ from node.processing.dispatcher import StudyDispatcher
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.retention.cleanup import retention_round
 from node.retention.database_cleanup import delete_study_records
-from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, delivery_queue
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE, delivery_queue
 from node.workflow.states import StudyState
 
 DONE = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)

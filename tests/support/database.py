@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.config import Config
-from node.workflow.engine import WorkflowClient
+from node.workflow.client import WorkflowClient
 
 
 def make_database(config: Config) -> None:

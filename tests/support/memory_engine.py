@@ -28,7 +28,8 @@ from node.processing.study_status import StudyStatus, read_study_statuses
 from node.scp.incoming import length_of_head
 from node.scp.rejection_note import read_rejection_note
 from node.scp.spool import Spool, StoreOutcome
-from node.workflow.engine import ACTIVE, WorkflowRecord
+from node.workflow.engine import ACTIVE
+from node.workflow.workflow_record import WorkflowRecord
 
 BEGUN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from faults import free_port, wait_until
 
 _NEWEST_FIRST = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+BINARIES = _NEWEST_FIRST[0] if _NEWEST_FIRST else Path("postgresql-is-missing-see-.ci/packages")
 
 
 @contextmanager

@@ -1,8 +1,13 @@
-"""Delivery statuses for tests, written as humans read them."""
+"""Delivery statuses for tests, written as humans read them; and the marks of recorded workflows."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+
+from node.workflow.marks import WorkflowMark
 from node.workflow.states import DeliveryState, DeliveryStatus, PublishedState
+from node.workflow.workflow_record import WorkflowRecord
 
 
 def delivery_status(text: str) -> DeliveryStatus:
@@ -14,3 +19,14 @@ def delivery_status(text: str) -> DeliveryStatus:
 def delivery_statuses(**texts: str) -> dict[str, DeliveryStatus]:
     """Destination name to `delivery_status`."""
     return {name: delivery_status(text) for name, text in texts.items()}
+
+
+def marks_of(name: str, records: Iterable[WorkflowRecord]) -> list[WorkflowMark]:
+    """What the engine's client gives as the marks of ``records``, which are called ``name``."""
+    return [
+        WorkflowMark(
+            each.workflow_id, name, each.attributes.get("study_instance_uid"), each.engine_status,
+            int(each.updated.timestamp() * 1000), json.dumps(dict(each.attributes)),
+        )
+        for each in records
+    ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +13,15 @@ import anyio
 import httpx
 import pytest
 from starlette.types import ASGIApp
+from statuses import marks_of
 
 from node.config import Config, build_config
 from node.errors import EngineError
 from node.metrics import Metrics
 from node.web.page import Sources, build_page
-from node.workflow.engine import WorkflowRecord
+from node.workflow.marks import WorkflowMark
 from node.workflow.worker_signs import StepAge
+from node.workflow.workflow_record import WorkflowRecord
 
 STUDY = "1.2.840.99.123456789"
 
@@ -33,9 +36,16 @@ class Recorded:
     reason: str = "no FLAIR: <b>series 3</b> is T2"
     asked: list[str] = field(default_factory=list)
 
-    def workflows(self, name: str) -> list[WorkflowRecord]:
-        """All of one name."""
+    def marks(self, names: tuple[str, ...]) -> list[WorkflowMark]:
+        """Those of all workflows of these names."""
+        return [mark for name in names for mark in marks_of(name, self._records(name))]
+
+    def workflows(self, name: str, workflow_ids: Sequence[str] | None = None) -> list[WorkflowRecord]:
+        """All of one name, or those asked for."""
         self.asked.append(name)
+        return [each for each in self._records(name) if workflow_ids is None or each.workflow_id in workflow_ids]
+
+    def _records(self, name: str) -> list[WorkflowRecord]:
         if self.is_down:
             raise EngineError("engine.database: no answer")
         if self.is_empty or name != "process":
@@ -44,7 +54,8 @@ class Recorded:
         outcome = {"state": "refused", "reason": self.reason, "kind": "SelectionRefused"}
         attributes = {"study_instance_uid": STUDY}
         refused = WorkflowRecord("w", "SUCCESS", None, attributes, outcome, None, moment, moment)
-        return [replace(refused, attributes={"study_instance_uid": f"1.2.{i}"}) for i in range(self.more)] + [refused]
+        others = [(f"w{i}", {"study_instance_uid": f"1.2.{i}"}) for i in range(self.more)]
+        return [replace(refused, workflow_id=name, attributes=study) for name, study in others] + [refused]
 
 
 def get(path: str, tmp_path: Path, *, is_well: bool = True, is_empty: bool = False, **log: bool) -> httpx.Response:

@@ -20,19 +20,13 @@ from small_disk import fill, small_disk
 from node.config import Config, load_config
 from node.errors import ConfigError, EngineError
 from node.study import Destination
-from node.workflow.engine import (
-    APPLICATION_VERSION,
-    NOTICE_QUEUE,
-    STUDY_QUEUE,
-    WorkflowClient,
-    WorkflowRecord,
-    delivery_queue,
-    running_worker,
-)
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import APPLICATION_VERSION, NOTICE_QUEUE, STUDY_QUEUE, delivery_queue, running_worker
 from node.workflow.serialization import RecordSerializer
 from node.workflow.states import PublishedState
 from node.workflow.steps import DirectSteps
 from node.workflow.workflow_id import WorkflowId
+from node.workflow.workflow_record import WorkflowRecord
 
 
 @pytest.fixture

@@ -18,14 +18,8 @@ from node.config import Config, load_config
 from node.errors import ConfigError, DeliveryError, EngineError, SelectionRefused, UnreadableRecordError
 from node.study import Selection
 from node.workflow import migration
-from node.workflow.engine import (
-    APPLICATION_VERSION,
-    NOTICE_QUEUE,
-    STUDY_QUEUE,
-    WorkflowClient,
-    migrate_records,
-    running_worker,
-)
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import APPLICATION_VERSION, NOTICE_QUEUE, STUDY_QUEUE, migrate_records, running_worker
 from node.workflow.pickled_records import record_of_pickle
 from node.workflow.record_format import MIGRATE_COMMAND
 from node.workflow.serialization import FORMAT_NAME, OtherError, RecordSerializer

@@ -11,7 +11,8 @@ from engine_worker import DEADLINE_SECONDS, engine_worker, lines
 from faults import wait_until
 
 from node.config import Config
-from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE
 from node.workflow.queue_priority import LEVELS, level_of_priority, priority_of_level
 
 

@@ -14,7 +14,8 @@ from dbos import DBOS
 from node_process import write_config
 
 from node.config import Config, load_config
-from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE, WorkflowClient, delivery_queue
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE, delivery_queue
 from node.workflow.study_index import StudyIndex
 from node.workflow.tables import is_sqlite, open_database
 

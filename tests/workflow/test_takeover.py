@@ -15,7 +15,8 @@ from faults import wait_until
 from node_process import write_config
 
 from node.config import load_config
-from node.workflow.engine import STUDY_QUEUE, WorkflowClient
+from node.workflow.client import WorkflowClient
+from node.workflow.engine import STUDY_QUEUE
 from node.workflow.takeover import RunningWorkflows, watching_others
 from node.workflow.worker_signs import WorkerLiveness
 
