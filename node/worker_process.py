@@ -33,7 +33,7 @@ class WorkerProcess:
         arguments = [] if config_file is None else ["--config", str(config_file)]
         # if this process is killed, the worker must end, too: its lock would keep the next worker from starting
         role = ["--role", "work", "--parent", str(os.getpid())]
-        self._command = [sys.executable, "-m", "node", "serve", *role, *arguments]
+        self._command = [sys.executable, "-P", "-m", "node", "serve", *role, *arguments]
         self._signs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._signs.bind("")  # the kernel chooses an abstract name
         self._signs.setblocking(False)

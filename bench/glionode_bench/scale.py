@@ -208,7 +208,7 @@ def _measure(config_file: Path, config: Config, name: str) -> dict[str, Seconds]
 
 
 def _command_seconds(config_file: Path, *arguments: str) -> Seconds:
-    command = [sys.executable, "-m", "node", *arguments, "--config", str(config_file)]
+    command = [sys.executable, "-P", "-m", "node", *arguments, "--config", str(config_file)]
     begun = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         _, status, used = os.wait4(process.pid, 0)
@@ -226,7 +226,7 @@ def _cpu_seconds(pid: int) -> float:
 
 def _of_running_node(config_file: Path, config: Config) -> dict[str, Seconds]:
     """Seconds until the receiver is ready and has looked at its spool; and for the page, once it knows all studies."""
-    command = [sys.executable, "-m", "node", "serve", "--role", "receive", "--config", str(config_file)]
+    command = [sys.executable, "-P", "-m", "node", "serve", "--role", "receive", "--config", str(config_file)]
     log_file = config.folder / "node.log"
     begun = time.perf_counter()
     with log_file.open("w", encoding="utf-8") as log:

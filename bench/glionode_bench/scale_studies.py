@@ -52,7 +52,7 @@ class Selecting:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMemory:
-    """Resident memory of the worker and its computing process after ``studies`` studies, and the mean seconds of a study until then."""
+    """Memory of the worker and its computing process after ``studies`` studies, and the mean seconds of a study."""
 
     studies: int
     resident_mebibytes: float

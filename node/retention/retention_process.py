@@ -15,7 +15,7 @@ from node.log import set_up_log
 from node.retention.cleanup import retention_round
 from node.workflow.killable_process import KillableProcess, ProcessDied, serve_calls
 
-COMMAND = (sys.executable, "-m", "node.retention.retention_process")
+COMMAND = (sys.executable, "-P", "-m", "node.retention.retention_process")
 """The command line of the process."""
 
 
