@@ -30,7 +30,8 @@ def killable_retention_round(config: Config, command: Sequence[str] = COMMAND) -
         answer = process.call("round")
     except ProcessDied as error:
         raise UnforeseenError(f"the round of retention ended: {error}") from None
-    process.stop()
+    finally:
+        process.stop()
     if answer["counts"] is None:
         raise UnforeseenError("the round of retention failed")
     return dict(answer["counts"])
