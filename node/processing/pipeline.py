@@ -32,7 +32,7 @@ from node.errors import (
 )
 from node.log import study_context
 from node.notify.notices import notify_humans
-from node.processing.input_state import check_inputs
+from node.processing.input_check import check_inputs
 from node.processing.pack_support import cascade_card
 from node.processing.request import ProcessingRequest
 from node.processing.result_files import earlier_segmentation, existing_results, rounded, write_refused, write_results

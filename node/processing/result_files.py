@@ -21,7 +21,7 @@ from node import __version__
 from node.config import Config
 from node.dicom.identity import checked_identities
 from node.dicom.uids import derived_uid
-from node.processing.input_state import any_header, check_inputs
+from node.processing.input_check import any_header, check_inputs
 from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
 from node.series.explain import selection_as_dict, short_lines
