@@ -6,7 +6,7 @@ import threading
 from collections.abc import Collection, Iterable
 
 from node.config import Config
-from node.processing.study_status import StudyStatus, receiving_studies, statuses_of
+from node.processing.study_status import StudyStatus, statuses_of, with_spool
 from node.workflow.engine import ACTIVE, WorkflowClient
 from node.workflow.marks import WorkflowMark
 from node.workflow.workflow_id import WorkflowId
@@ -70,9 +70,7 @@ class KnownStudies:
         unread = {uid: marks[uid] for uid in shown if not self._is_kept(uid, marks[uid])}
         for status in self._read(unread):
             self._kept[status.study_instance_uid] = (marks[status.study_instance_uid], status)
-        statuses = [self._kept[uid][1] for uid in shown if uid in self._kept]
-        statuses += receiving_studies(self._config, marks)
-        return sorted(statuses, key=lambda status: status.since)
+        return with_spool(self._config, [self._kept[uid][1] for uid in shown if uid in self._kept], marks)
 
     def _is_kept(self, uid: str, marks: _Marks) -> bool:
         kept = self._kept.get(uid)

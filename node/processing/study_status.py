@@ -70,8 +70,7 @@ def read_study_statuses(config: Config, client: WorkflowClient | None = None) ->
         if client is None:
             own.close()
     statuses = statuses_of(requests, deliveries)
-    statuses += receiving_studies(config, {status.study_instance_uid for status in statuses})
-    return sorted(statuses, key=lambda status: status.since)
+    return with_spool(config, statuses, {status.study_instance_uid for status in statuses})
 
 
 def statuses_of(requests: Iterable[WorkflowRecord], deliveries: Iterable[WorkflowRecord]) -> list[StudyStatus]:
@@ -83,9 +82,9 @@ def statuses_of(requests: Iterable[WorkflowRecord], deliveries: Iterable[Workflo
     return [_status(uid, records, by_processing) for uid, records in by_study.items()]
 
 
-def receiving_studies(config: Config, requested: Container[str]) -> list[StudyStatus]:
-    """The studies in the spool that are not among those ``requested``."""
-    spool, statuses = Spool(config.spool_folder), []
+def with_spool(config: Config, statuses: Iterable[StudyStatus], requested: Container[str]) -> list[StudyStatus]:
+    """``statuses`` with what the spool says, oldest first: the studies in it that are not among those ``requested``."""
+    spool, statuses = Spool(config.spool_folder), list(statuses)
     for uid in spool.studies():
         if uid not in requested:
             try:
@@ -93,7 +92,7 @@ def receiving_studies(config: Config, requested: Container[str]) -> list[StudySt
             except FileNotFoundError:  # retention deleted the study meanwhile
                 continue
             statuses.append(StudyStatus(uid, None, StudyState.RECEIVING, None, arrived, {}))
-    return statuses
+    return sorted(statuses, key=lambda status: status.since)
 
 
 def _by_processing(deliveries: Iterable[WorkflowRecord]) -> dict[WorkflowId, dict[str, WorkflowRecord]]:
