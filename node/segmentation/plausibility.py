@@ -17,12 +17,16 @@ from node.errors import ContentRefused
 from node.segmentation.local_contrast import CoarseExam, Mask, coarse_exam
 from node.segmentation.mask_check import mask_findings
 from node.segmentation.same_head import Fit, Similarities, doubtful_fits, similarities
-from node.segmentation.swapped import Exchange, exchanges
+from node.segmentation.swapped import exchanges, likeliest_pair
 from node.study import Contrast
 
 LARGEST_MIRRORED_RATIO = 0.75
 """A contrast that fits its exam this much less than its own mirror image does is mirrored. Honest contrasts of 27 exams
 had 1.96 or more, mirrored ones 0.6 or less."""
+
+LEAST_MIRRORED_SUM = 0.05
+"""A mirror image must also have this much in common with the other contrasts, all similarities added; honest contrasts
+have 0.079 or more. Two chance similarities next to 0 may have any ratio."""
 
 LARGEST_STRANGE_RATIO = 1.4
 """Up to this ratio a contrast fits hardly better than its mirror image, so it shows another head."""
@@ -80,10 +84,11 @@ def findings(exam: CoarseExam) -> list[Finding]:
 def _of_head(exam: CoarseExam, similarity: Similarities) -> list[Finding]:
     """At most one finding: if one contrast does not fit, the others fit it as little as it fits them."""
     fits = list(doubtful_fits(exam, similarity))
-    worst = min(fits, key=lambda fit: fit.ratio, default=None)
-    if worst is None:
+    if not fits:
         return []
-    if worst.ratio <= LARGEST_MIRRORED_RATIO:
+    mirrored = [fit for fit in fits if fit.ratio <= LARGEST_MIRRORED_RATIO and fit.mirrored >= LEAST_MIRRORED_SUM]
+    if mirrored:
+        worst = min(mirrored, key=lambda fit: fit.ratio)
         return [Finding(True, f"{_named(exam, worst)} is mirrored left to right against the other series")]
     strange = [fit for fit in fits if fit.ratio <= LARGEST_STRANGE_RATIO]
     if strange:
@@ -105,20 +110,14 @@ def _named(exam: CoarseExam, fit: Fit) -> str:
 
 
 def _of_names(exam: CoarseExam, similarity: Similarities) -> Iterator[Finding]:
-    """At most one finding: an exchanged pair also disturbs the measures of other pairs, so the clearest is told."""
+    """At most one finding: the pair whose exchange explains all measures best."""
     every = list(exchanges(exam, similarity))
-    refused = [one for one in every if one.fit < one.refuse_below]
-    doubted = [one for one in every if one.fit < one.caution_below]
-    if refused:
-        first, second = _pair(exam, min(refused, key=lambda one: one.fit))
+    if all(one.fit >= one.caution_below for one in every):
+        return
+    first, second = (f"{exam.names[each]} ({each})" for each in likeliest_pair(exam, similarity))
+    if any(one.fit < one.refuse_below for one in every):
         yield Finding(
             True, f"by their images, {first} and {second} are exchanged: their names contradict what they show"
         )
-    elif doubted:
-        first, second = _pair(exam, min(doubted, key=lambda one: one.fit - one.caution_below))
+    else:
         yield Finding(False, f"by their images, {first} and {second} may be exchanged; look at both")
-
-
-def _pair(exam: CoarseExam, exchange: Exchange) -> tuple[str, str]:
-    first, second = (f"{exam.names[contrast]} ({contrast})" for contrast in exchange.pair)
-    return first, second

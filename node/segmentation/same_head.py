@@ -37,11 +37,13 @@ class Fit:
         best: its similarity with the contrast that it resembles most.
         ratio: sum of its similarities with all others, over the same sum for its mirror image: about 1 for another
             head, for which neither is right.
+        mirrored: the latter sum.
     """
 
     contrast: Contrast
     best: float
     ratio: float
+    mirrored: float
 
 
 def similarities(exam: CoarseExam) -> dict[frozenset[Contrast], float]:
@@ -59,7 +61,8 @@ def doubtful_fits(exam: CoarseExam, similarity: Similarities) -> Iterator[Fit]:
         best = max(value for pair, value in similarity.items() if contrast in pair)
         if best < TRIED_BELOW:
             plain = sum(value for pair, value in similarity.items() if contrast in pair)
-            yield Fit(contrast, best, plain / max(_mirrored_similarity(exam, contrast), 1e-6))
+            mirrored = _mirrored_similarity(exam, contrast)
+            yield Fit(contrast, best, plain / max(mirrored, 1e-6), mirrored)
 
 
 def _mirrored_similarity(exam: CoarseExam, contrast: Contrast) -> float:

@@ -7,9 +7,10 @@ antisymmetric: if the two series are exchanged, it changes its sign and nothing 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ UPTAKE_LIMITS = (-0.1, -math.inf)
 """The same for T1 and T1c: honest exams had 0.0 to 1.25. Never a refusal: a gradient echo before contrast agent may
 have bright arteries where the spin echo after it has dark ones, and no such exam was at hand."""
 
+Similarities = Mapping[frozenset[Contrast], float]
+
 T1, T1C, T2, FLAIR = Contrast.T1, Contrast.T1C, Contrast.T2, Contrast.FLAIR
 
 
@@ -52,7 +55,7 @@ class Exchange:
     refuse_below: float
 
 
-def exchanges(exam: CoarseExam, similarity: Mapping[frozenset[Contrast], float]) -> Iterator[Exchange]:
+def exchanges(exam: CoarseExam, similarity: Similarities) -> Iterator[Exchange]:
     """The measure of every pair of contrasts that ``exam`` can decide.
 
     Args:
@@ -67,6 +70,21 @@ def exchanges(exam: CoarseExam, similarity: Mapping[frozenset[Contrast], float])
     likeness = math.log((similarity[frozenset((T1, T1C))] + 1e-6) / (similarity[frozenset((T1, FLAIR))] + 1e-6))
     yield Exchange((T1C, FLAIR), _fluid_order(ranked, FLAIR, T1C, T1) + likeness, *LIKENESS_LIMITS)
     yield Exchange((T1, T1C), uptake_order(exam, ranked), *UPTAKE_LIMITS)
+
+
+def likeliest_pair(exam: CoarseExam, similarity: Similarities) -> tuple[Contrast, Contrast]:
+    """The pair that is exchanged: with its names put right, the least measure of all pairs is the greatest.
+
+    An exchanged pair disturbs the measures of other pairs as well, so the least of them need not be its own.
+    """
+
+    def least_if_right(pair: tuple[Contrast, Contrast]) -> float:
+        names = {pair[0]: pair[1], pair[1]: pair[0]}
+        local = {each: exam.local[names.get(each, each)] for each in exam.local}
+        alike = {frozenset(names.get(each, each) for each in of): value for of, value in similarity.items()}
+        return min(one.fit for one in exchanges(replace(exam, local=local), alike))
+
+    return max(itertools.combinations(exam.local, 2), key=least_if_right)
 
 
 def _fluid_order(

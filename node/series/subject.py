@@ -162,7 +162,8 @@ def _value(header: Dataset, keyword: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return text(header.get(keyword)) or ""
+            value = header.get(keyword)
+            return (str(value) if keyword == "PatientName" else text(value)) or ""
         except DICOM_UNREADABLE:
             return ""
 
