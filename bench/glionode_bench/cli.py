@@ -64,6 +64,24 @@ def bench_series(labelled_csv: Path, instances: int, config_file: Path | None) -
     Console(width=140).print(table)
 
 
+@bench.command("plausibility")
+@click.option("--data", type=StudyFolder, required=True, help="Folder of exams: DICOM, raw NIfTI, cases in BraTS form.")
+@ConfigOption
+def bench_plausibility(data: Path, config_file: Path | None) -> None:
+    """Measure how often a deliberate lie in an exam is found, how often an honest exam is doubted, and the CPU time."""
+    from glionode_bench.exams import exams
+    from glionode_bench.plausibility import COLUMNS
+    from glionode_bench.plausibility import bench as run
+
+    configure(config_file, quiet=True)
+    rows, seconds = run(exams(data), lambda line: click.echo(line, err=True))
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*row.cells())
+    Console(width=140).print(table)
+    click.echo(f"CPU seconds of the checks on an exam: mean {sum(seconds) / len(seconds):.2f}, most {max(seconds):.2f}")
+
+
 @bench.command("receive")
 @click.option(
     "--instances",

@@ -45,6 +45,7 @@ def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) ->
     from node.series.explain import selection_as_dict
     from node.series.headers import read_study
     from node.series.select import Choice, select
+    from node.series.subject import with_subject
     from node.series.vocabulary import load_vocabulary
 
     section = configure(config_file, quiet=True, as_caller=True).series
@@ -53,7 +54,8 @@ def series_of_study(study_dir: Path, as_json: bool, config_file: Path | None) ->
     selection: Selection | None
     refusal: SelectionRefused | None = None
     try:
-        selection = select(read_study(study_dir), load_vocabulary(dict(section.rules)), choice, compare)
+        found = select(read_study(study_dir), load_vocabulary(dict(section.rules)), choice, compare)
+        selection = with_subject(found)
     except SelectionRefused as error:
         refusal, selection = error, error.considered
     if selection and as_json:

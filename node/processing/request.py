@@ -18,6 +18,7 @@ from node.processing.input_state import InputState, chosen_versions, read_state,
 from node.series.by_images import Compare
 from node.series.headers import read_study
 from node.series.select import Choice, select
+from node.series.subject import with_subject
 from node.series.vocabulary import load_vocabulary
 from node.study import Contrast, Selection, Series, Study
 from node.workflow.serialization import why_invalid
@@ -215,7 +216,7 @@ def _usable_selection(
         reasons = {series.key: why_unusable(series) for series in selection.chosen.values()} if why_unusable else {}
         refused = {key: reason for key, reason in reasons.items() if reason is not None}
         if not refused:
-            return selection, model
+            return with_subject(selection), model
         unusable |= refused
 
 

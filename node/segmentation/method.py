@@ -15,6 +15,7 @@ from node.segmentation.align import align_rigid
 from node.segmentation.brain import brain_mask
 from node.segmentation.cascade import Cascade, CascadeResult
 from node.segmentation.exam import REGIONS, ExamFacts, ExamSegmentation
+from node.segmentation.plausibility import check_plausible
 from node.segmentation.volume import SourceVolume
 from node.study import Contrast
 
@@ -103,6 +104,11 @@ def _prepare(volumes: Mapping[Contrast, SourceVolume], device: str, report: Prog
     report("brain mask", 0.26)
     brain = brain_mask(fixed, volumes[Contrast.T1C].series.label, device)
     cautions = tuple(_coverage(volumes, seen, brain))
+    if len(images) == len(Contrast):  # each check compares every contrast with all others
+        report("checking what the images show", 0.30)
+        names = {contrast: volume.series.label for contrast, volume in volumes.items()}
+        aligned = {contrast: sitk.GetArrayFromImage(image) for contrast, image in images.items()}
+        cautions = (*cautions, *check_plausible(aligned, brain, seen, names))
     arrays = {contrast: _stripped(image, brain & seen[contrast]) for contrast, image in images.items()}
     return _Prepared(grid, arrays, brain, cautions)
 
