@@ -140,7 +140,7 @@ def receiving_studies(config: Config, requested: Container[str]) -> list[StudySt
             except FileNotFoundError:  # retention deleted the study meanwhile
                 continue
             statuses.append(StudyStatus(uid, None, StudyState.RECEIVING, None, arrived, {}))
-    return sorted(statuses, key=lambda status: status.since)
+    return statuses
 
 
 def _by_processing(deliveries: Iterable[WorkflowRecord]) -> dict[WorkflowId, dict[str, WorkflowRecord]]:
