@@ -32,7 +32,7 @@ def enqueue(config: Config, client: WorkflowClient, name: str, priority: int) ->
 
 @pytest.mark.slow
 def test_workers_begin_in_the_order_of_priority(either_config: Config, client: WorkflowClient) -> None:
-    """Of workflows that wait, the lowest number is begun first, after a kill, too; a child has its parent's priority."""
+    """Of workflows that wait, the lowest number is begun first, after a kill too; a child has its parent's priority."""
     config = either_config
     begun = enqueue(config, client, "begun", 40)
     (begun / "hold").touch()
