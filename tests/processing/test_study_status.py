@@ -197,6 +197,7 @@ def test_line_as_json_values(config: Config) -> None:
         "ordered": "2024-01-02T03:04:05+00:00",
         "kind": None,
         "folder": "w",
+        "waiting": None,
     }
 
 

@@ -115,6 +115,7 @@ def test_json_holds_what_the_page_shows(tmp_path: Path) -> None:
         "ordered": "2026-01-02T03:04:05+00:00",
         "kind": "SelectionRefused",
         "folder": "w",
+        "waiting": None,
     }
 
 
