@@ -199,6 +199,7 @@ def test_line_as_json_values(config: Config) -> None:
         "kind": None,
         "attention": [],
         "folder": "w",
+        "waiting": None,
     }
 
 

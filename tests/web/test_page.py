@@ -128,6 +128,7 @@ def test_json_holds_what_the_page_shows(tmp_path: Path) -> None:
         "kind": "SelectionRefused",
         "folder": "w",
         "attention": [],
+        "waiting": None,
     }
 
 
