@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,9 +55,12 @@ def workflows_of_study(client: WorkflowClient, study_instance_uid: str) -> list[
 
 def judged(records: Iterable[WorkflowRecord]) -> frozenset[str]:
     """The digests ``ProcessingRequest.instances`` that were enqueued, or that left the selection unchanged."""
-    return frozenset(
-        key.removeprefix(_JUDGED) for each in records for key in each.attributes if key.startswith(_JUDGED)
-    )
+    return _judged_in([each.attributes for each in records])
+
+
+def _judged_in(every: Iterable[Mapping[str, str]]) -> frozenset[str]:
+    """The same, from the attributes of a study's workflows."""
+    return frozenset(key.removeprefix(_JUDGED) for attributes in every for key in attributes if key.startswith(_JUDGED))
 
 
 def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
@@ -66,10 +69,10 @@ def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
     Raises:
         EngineError: the database does not answer.
     """
-    by_study: dict[str, list[WorkflowRecord]] = {}
-    for record in client.workflows("process"):
-        by_study.setdefault(record.attributes["study_instance_uid"], []).append(record)
-    return {uid: judged(records) for uid, records in by_study.items()}
+    by_study: dict[str, list[Mapping[str, str]]] = {}
+    for attributes in client.attributes("process"):
+        by_study.setdefault(attributes["study_instance_uid"], []).append(attributes)
+    return {uid: _judged_in(every) for uid, every in by_study.items()}
 
 
 def successor_id(record: WorkflowRecord) -> str | None:
