@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,12 +64,14 @@ def judged(records: Iterable[WorkflowRecord]) -> frozenset[str]:
 
     None, once retention has deleted the study's inputs: file names cannot tell whether it comes back corrected.
     """
-    records = list(records)
-    if any(each.attributes.get(INPUTS_DELETED) for each in records):
+    return _judged_in([each.attributes for each in records])
+
+
+def _judged_in(every: Sequence[Mapping[str, str]]) -> frozenset[str]:
+    """The same, from the attributes of a study's workflows."""
+    if any(attributes.get(INPUTS_DELETED) for attributes in every):
         return frozenset()
-    return frozenset(
-        key.removeprefix(_JUDGED) for each in records for key in each.attributes if key.startswith(_JUDGED)
-    )
+    return frozenset(key.removeprefix(_JUDGED) for attributes in every for key in attributes if key.startswith(_JUDGED))
 
 
 def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
@@ -78,10 +80,11 @@ def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
     Raises:
         EngineError: the database does not answer.
     """
-    by_study: dict[str, list[WorkflowRecord]] = {}
-    for record in client.workflows("process"):
-        by_study.setdefault(study_of(record), []).append(record)
-    return {uid: judged(records) for uid, records in by_study.items()}
+    by_study: dict[str, list[Mapping[str, str]]] = {}
+    for attributes in client.attributes("process"):
+        # a workflow whose record names no study is none of a study in the spool
+        by_study.setdefault(attributes.get("study_instance_uid", ""), []).append(attributes)
+    return {uid: _judged_in(every) for uid, every in by_study.items()}
 
 
 def study_of(record: WorkflowRecord) -> str:

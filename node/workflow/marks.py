@@ -6,6 +6,7 @@ processed many studies read all marks, but only the records of those few studies
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -58,3 +59,15 @@ class Marks:
         with self._database.connect() as connection:
             rows = connection.execute(sa.select(*columns).where(engine.name.in_(names)).order_by(self._order))
             return [WorkflowMark(*row) for row in rows]
+
+    def attributes(self, name: str) -> list[dict[str, str]]:
+        """The attributes of all workflows called ``name``, oldest first.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
+        engine = ENGINE_WORKFLOWS.c
+        query = sa.select(sa.cast(engine.attributes, sa.Text)).where(engine.name == name).order_by(engine.created_at)
+        with self._database.connect() as connection:
+            found = [json.loads(text or "{}") for text in connection.execute(query).scalars()]
+        return [each if isinstance(each, dict) else {} for each in found]  # what is damaged tells nothing

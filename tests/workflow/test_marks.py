@@ -26,6 +26,9 @@ def test_marks_agree_with_the_records(either_config: Config) -> None:
             assert mark.engine_status == record.engine_status
             assert mark.study_instance_uid == record.attributes.get("study_instance_uid")
             assert mark.updated_ms == int(record.updated.timestamp() * 1000)
+        for name in ("process", "deliver"):
+            given = client.attributes(name)
+            assert sorted(map(repr, given)) == sorted(repr(dict(each.attributes)) for each in client.workflows(name))
 
 
 def test_workflows_are_listed_by_many_ids(either_config: Config) -> None:
