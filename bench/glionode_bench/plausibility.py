@@ -169,7 +169,7 @@ def _biased(exam: Exam) -> Exam:
         np.linspace(-1, 1, n, dtype=np.float32).reshape([-1 if axis == each else 1 for each in range(3)])
         for axis, n in enumerate(exam.brain_zyx.shape)
     )
-    fields: dict[Contrast, Volume] = dict(zip(Contrast, (z, y, x, (x + y - z) / 3), strict=True))
+    fields: dict[Contrast, Volume] = dict(zip(Contrast, (z, y, x, ((x + y - z) / 3).astype(np.float32)), strict=True))
     return replace(
         exam, volumes_zyx={each: volume * (1 + _FIELD * fields[each]) for each, volume in exam.volumes_zyx.items()}
     )
