@@ -36,8 +36,8 @@ STRANGE_SIMILARITY = 0.04
 those below 0.1 had ratios of 1.96 or more."""
 
 LEAST_SIMILARITY = 0.022
-"""A contrast that resembles no other more than this is never silent. Honest ones had 0.029 or more; two of another head,
-with a ratio that chance had made 1.5 and 1.7, 0.008 and 0.019."""
+"""A contrast that resembles no other more than this is never silent. Honest ones had 0.029 or more; three of another
+head, with a ratio that chance had made 1.5 to 1.7, had 0.008 to 0.019."""
 
 
 @dataclass(frozen=True, slots=True)
