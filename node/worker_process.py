@@ -23,6 +23,14 @@ _WORKER_SILENCE_SECONDS = 60.0
 """A worker that gave no sign of life for so long is killed."""
 
 
+def worker_command(config_file: Path | None) -> list[str]:
+    """The command line of a worker that ends when this process does; no module comes from the working folder."""
+    arguments = [] if config_file is None else ["--config", str(config_file)]
+    # if this process is killed, the worker must end, too: its lock would keep the next worker from starting
+    role = ["--role", "work", "--parent", str(os.getpid())]
+    return [sys.executable, "-P", "-m", "node", "serve", *role, *arguments]
+
+
 class WorkerProcess:
     """A worker process that is started again when it ends, and killed when it gives no sign of life.
 
@@ -30,10 +38,7 @@ class WorkerProcess:
     """
 
     def __init__(self, config_file: Path | None) -> None:
-        arguments = [] if config_file is None else ["--config", str(config_file)]
-        # if this process is killed, the worker must end, too: its lock would keep the next worker from starting
-        role = ["--role", "work", "--parent", str(os.getpid())]
-        self._command = [sys.executable, "-P", "-m", "node", "serve", *role, *arguments]
+        self._command = worker_command(config_file)
         self._signs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._signs.bind("")  # the kernel chooses an abstract name
         self._signs.setblocking(False)

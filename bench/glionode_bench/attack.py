@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from glionode_bench.receive import receiver_section, running, scratch
+from glionode_bench.receiver_process import receiver_section, running, scratch
 from node.config_sections import ScpSection
 from node.scp.limits import ASSOCIATE_RQ_BYTES, SPARE_CONNECTIONS, most_bytes
 

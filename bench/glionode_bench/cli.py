@@ -192,7 +192,7 @@ def bench_worker_process(worker_config: Path) -> None:
 @ConfigOption
 def bench_receiver(folder: Path, port: int, config_file: Path | None) -> None:
     """Run only the receiver in this process (used by "bench receive")."""
-    from glionode_bench.receive import run_receiver
+    from glionode_bench.receiver_process import run_receiver
 
     configure(config_file, quiet=True, as_caller=True)
     run_receiver(folder, port)

@@ -10,15 +10,11 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import signal
-import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,23 +22,15 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
-from node.config_sections import ScpSection
+from glionode_bench.receiver_process import AE_TITLE, DCMTK_ENVIRONMENT, HOST, resident_mebibytes, running, scratch
 from node.errors import ConfigError, RetryableError
-from node.metrics import Metrics
-from node.scp.handlers import StorageHandlers
-from node.scp.server import Receiver
-from node.scp.spool import Spool
 
 SLICES = 176
 STEPS = 4  # number of memory measurements
 _BATCH = 1000
 _IN_MEMORY = Path("/dev/shm")
-_AE_TITLE = "GLIONODE"
-_HOST = "127.0.0.1"
 _ROOT = "1.2.826.0.1.3680043.10.1462.8"
 _NUMBER = f"{_ROOT}.10000000"  # all UIDs have this length, so that one can replace another in encoded bytes
-_DCMTK_ENVIRONMENT = {"TCP_NODELAY": "1"}  # else Debian's build uses Nagle's algorithm: 40 ms for each instance
-_START_SECONDS = 20.0
 _LOOK_SECONDS = 0.02
 
 Progress = Callable[[str, float], None]
@@ -74,21 +62,6 @@ class Large:
     before_mebibytes: float
     most_mebibytes: float
     seconds: float
-
-
-def receiver_section(port: int) -> ScpSection:
-    """[scp] of the receiver that is measured: the defaults but for the port and the watermark."""
-    return ScpSection(ae_title=_AE_TITLE, host=_HOST, port=port, watermark_mebibytes=16)
-
-
-def run_receiver(folder: Path, port: int) -> None:
-    """Run only the receiver in this process, with its spool in ``folder``, until SIGTERM or SIGINT."""
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in every thread, so that sigwait gets them
-    section = receiver_section(port)
-    metrics = Metrics()
-    with Receiver(section, StorageHandlers(Spool(folder), metrics, section, lambda _study, _series: None), metrics):
-        signal.sigwait(signals)
 
 
 def bench(
@@ -170,53 +143,6 @@ def _large(storescu: Path, folder: Path, mebibytes: int, report: Progress) -> La
         return Large(mebibytes, before, max(most, resident_mebibytes(pid)), time.perf_counter() - begun)
 
 
-@contextmanager
-def scratch(parent: Path) -> Iterator[Path]:
-    """A folder for a spool, until the block ends."""
-    with tempfile.TemporaryDirectory(prefix="glionode-spool-", dir=parent) as name:
-        yield Path(name)
-
-
-@contextmanager
-def running(storescp: Path | None, spool: Path) -> Iterator[tuple[int, int]]:
-    """Run a receiver that writes to ``spool``: storescp, or glionode's if that is None. Yields port and process id."""
-    port = free_port()
-    ours = [sys.executable, "-P", "-m", "node", "bench", "receiver", str(spool), str(port)]
-    theirs = [str(storescp), "--fork", "-aet", _AE_TITLE, "-od", str(spool), str(port)]
-    process = subprocess.Popen(
-        theirs if storescp else ours,
-        env=os.environ | _DCMTK_ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_until_listening(port, process)
-        yield port, process.pid
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection((_HOST, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RetryableError(f"{Path(str(process.args[0])).name} did not start")  # type: ignore[index]
-
-
 def _send(storescu: Path, port: int, files: Sequence[Path], associations: int) -> float:
     """Seconds until all files have been sent and answered, with each association in a process of its own."""
     begun = time.perf_counter()
@@ -231,8 +157,8 @@ def _begin_sending(
 ) -> list[subprocess.Popen[bytes]]:
     return [
         subprocess.Popen(
-            [str(storescu), "-R", "-aec", _AE_TITLE, _HOST, str(port), *map(str, files[number::associations])],
-            env=os.environ | _DCMTK_ENVIRONMENT,
+            [str(storescu), "-R", "-aec", AE_TITLE, HOST, str(port), *map(str, files[number::associations])],
+            env=os.environ | DCMTK_ENVIRONMENT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -290,15 +216,3 @@ def _encoded(sop_class: UID, size: int, frames: int | None, pixels: bytes) -> by
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, instance, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def resident_mebibytes(pid: int) -> float:
-    """Resident memory of a process.
-
-    Raises:
-        RetryableError: it has ended.
-    """
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RetryableError(f"process {pid} has ended")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import httpx
 import sqlalchemy as sa
 
-from glionode_bench.receive import free_port
+from glionode_bench.receiver_process import free_port
 from glionode_bench.series_speed import SERIES, write_study
 from node.config import Config, load_config
 from node.errors import RetryableError

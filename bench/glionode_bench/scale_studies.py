@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glionode_bench.receive import resident_mebibytes
+from glionode_bench.receiver_process import resident_mebibytes
 from glionode_bench.series_speed import write_study
 from node.config import Config, load_config
 from node.errors import RetryableError

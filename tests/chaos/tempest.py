@@ -38,7 +38,7 @@ from wires import Net, Wire, Wires
 from node.config import Config, load_config
 from node.errors import EngineError
 from node.processing.study_status import read_study_statuses
-from node.scp.spool import data_set_digest
+from node.scp.aside import data_set_digest
 from node.study import Destination
 from node.workflow.client import WorkflowClient
 from node.workflow.states import StudyState

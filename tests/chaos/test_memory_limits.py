@@ -11,7 +11,7 @@ import pytest
 import structlog
 from faults import wait_until
 from glionode_bench.attack import bound_mebibytes, measure
-from glionode_bench.receive import receiver_section, running
+from glionode_bench.receiver_process import receiver_section, running
 from instances import data_set_bytes, encode_instance, make_instance, sop_instance_uid
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom.sop_class import StorageCommitmentPushModelInstance

@@ -93,7 +93,7 @@ def run(config: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_files_are_for_their_owner_whatever_the_umask(tmp_path: Path) -> None:
     """What a command leaves in the node's folder no other account may read, although the shell's umask allows all."""
     config = write_config(tmp_path)
-    assert run(config, "studies").returncode == 0
+    assert run(config, "check").returncode in (0, 1)  # it rehearses what receiving needs
     assert open_to_others(tmp_path / "var") == []
     assert mode(tmp_path / "var") == 0o700
 

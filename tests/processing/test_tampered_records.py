@@ -94,7 +94,7 @@ def test_no_reader_runs_a_pickle(config: Config, client: WorkflowClient, flag: P
 
         async def page() -> httpx.Response:
             app = build_page(config, Sources(later, Metrics(), lambda: True))
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as asked:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as asked:
                 return await asked.get("/")
 
         assert anyio.run(page).status_code == 200

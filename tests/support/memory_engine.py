@@ -42,12 +42,20 @@ class MemoryEngine:
         self.arguments: dict[str, tuple[Any, ...]] = {}
 
     def enqueue(
-        self, _queue: str, name: str, workflow_id: str, *arguments: Any, attributes: Mapping[str, str] | None = None
+        self,
+        _queue: str,
+        name: str,
+        workflow_id: str,
+        *arguments: Any,
+        attributes: Mapping[str, str] | None = None,
+        priority: int = 0,
     ) -> None:
         """Remember it, once for each id."""
         if workflow_id not in self.records:
             moment = BEGUN + timedelta(minutes=len(self.records))
-            record = WorkflowRecord(workflow_id, "ENQUEUED", None, dict(attributes or {}), None, None, moment, moment)
+            record = WorkflowRecord(
+                workflow_id, "ENQUEUED", None, dict(attributes or {}), None, None, moment, moment, None, priority
+            )
             self.records[workflow_id], self.arguments[workflow_id] = (name, record), arguments
 
     def change(self, workflow_id: str, **facts: Any) -> None:

@@ -143,7 +143,13 @@ def test_watch_publishes_ages_and_ends_what_was_cancelled(tables: sa.Engine) -> 
 
     def work() -> None:
         with workflows.running("w"):
-            within_limit("segment", release.wait)
+            within_limit("segment", waits)
+
+    def waits() -> None:
+        step = step_under_way()
+        assert step is not None
+        with step.breaking(release.set):
+            release.wait()
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
@@ -155,7 +161,6 @@ def test_watch_publishes_ages_and_ends_what_was_cancelled(tables: sa.Engine) -> 
         with tables.begin() as connection:
             connection.execute(sa.update(ENGINE_WORKFLOWS).values(status="CANCELLED"))
         watch.look(102.0)
-        release.set()
         assert isinstance(future.exception(10), dbos_errors.DBOSWorkflowCancelledError)
     watch.look(105.0)
     assert published(tables) == []
