@@ -53,9 +53,8 @@ class MemoryEngine:
         """Remember it, once for each id."""
         if workflow_id not in self.records:
             moment = BEGUN + timedelta(minutes=len(self.records))
-            record = WorkflowRecord(
-                workflow_id, "ENQUEUED", None, dict(attributes or {}), None, None, moment, moment, None, priority
-            )
+            told = dict(attributes or {})
+            record = WorkflowRecord(workflow_id, "ENQUEUED", None, told, None, None, moment, moment, None, priority)
             self.records[workflow_id], self.arguments[workflow_id] = (name, record), arguments
 
     def change(self, workflow_id: str, **facts: Any) -> None:
@@ -78,6 +77,10 @@ class MemoryEngine:
         wanted = (attributes or {}).items()
         found = [record for each, record in self.records.values() if each == name]
         return [each for each in found if wanted <= each.attributes.items()]
+
+    def attributes(self, name: str) -> list[Mapping[str, str]]:
+        """The attributes of those of one name, oldest first."""
+        return [each.attributes for each in self.workflows(name)]
 
     def steps(self, _workflow_id: str) -> list[tuple[str, datetime]]:
         """None are recorded."""
