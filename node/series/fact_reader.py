@@ -22,7 +22,7 @@ from node.series.moments import acquired, bolus_start
 from node.series.origin import made_by_software
 from node.series.overlay import OVERLAY_DATA, has_overlay
 from node.series.stack import describe_stack
-from node.series.values import DICOM_UNREADABLE, coordinates, number, text, texts
+from node.series.values import DICOM_UNREADABLE, coordinates, number, require_disk, text, texts
 from node.study import Instance, Series
 
 _FRAME_TAGS = [Tag(tag) for tag in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")]
@@ -64,6 +64,7 @@ def read_facts(series: Series, planes: Mapping[str, Any] | None = None) -> Serie
             if is_multiframe and mixture is None and (facts.irregularity or (facts.images_per_position or 1.0) > 1.0):
                 mixture = mixture_of_frames([lenient(place) for place in places])
     except DICOM_UNREADABLE as error:
+        require_disk(error, first.path.name)
         raise InstanceRefused(f"{first.path.name} of {series.label} cannot be read: {type(error).__name__}") from None
     return replace(
         facts,

@@ -13,7 +13,7 @@ from pydicom.tag import Tag
 from node.dicom.frames import Lookup, image_lookups
 from node.errors import InstanceRefused
 from node.series.headers import STUDY_TAGS
-from node.series.values import DICOM_UNREADABLE, coordinates
+from node.series.values import DICOM_UNREADABLE, coordinates, require_disk
 from node.study import Instance, Series
 
 _TAGS = [*STUDY_TAGS, *(Tag(keyword) for keyword in (
@@ -49,6 +49,7 @@ def read_images(series: Series) -> tuple[Image, ...]:
                 dataset = dcmread(instance.path, stop_before_pixels=True, specific_tags=_TAGS)
                 lookups = image_lookups(dataset)
         except DICOM_UNREADABLE as error:
+            require_disk(error, instance.path.name)
             reason = f"{instance.path.name} of {series.label} cannot be read: {type(error).__name__}"
             raise InstanceRefused(reason) from None
         images += [
@@ -103,5 +104,6 @@ def _pixel_bytes(image: Image) -> bytes:
     try:
         data: bytes = dcmread(image.instance.path).get("PixelData", b"")
     except DICOM_UNREADABLE as error:
+        require_disk(error, image.instance.path.name)
         raise InstanceRefused(f"{image.instance.path.name} cannot be read: {type(error).__name__}") from None
     return data

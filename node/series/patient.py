@@ -13,7 +13,7 @@ from pydicom.tag import BaseTag, Tag
 
 from node.dicom.character_sets import use_own_table
 from node.errors import InstanceRefused
-from node.series.values import DICOM_UNREADABLE
+from node.series.values import DICOM_UNREADABLE, require_disk
 from node.series.vocabulary import load_vocabulary, plain, tokens
 from node.study import Instance
 
@@ -43,6 +43,7 @@ def read_patient_values(instance: Instance) -> tuple[str, ...]:
             use_own_table(dataset)
             return _values(dataset)
     except DICOM_UNREADABLE as error:
+        require_disk(error, instance.path.name)
         raise InstanceRefused(f"{instance.path.name} cannot be read: {type(error).__name__}") from None
 
 

@@ -15,11 +15,25 @@ from typing import Any
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from node.dicom.value_rules import finite_number
+from node.errors import StorageError
 
 DICOM_UNREADABLE = (
     InvalidDicomError, EOFError, OSError, ValueError, TypeError, KeyError, LookupError, AttributeError,
     NotImplementedError, OverflowError, RecursionError, BytesLengthException, struct.error, zlib.error,
 )  # errors that pydicom raises on malformed DICOM data  # fmt: skip
+
+
+def require_disk(error: BaseException, name: str) -> None:
+    """Pass, unless the disk raised ``error``: then the file ``name`` is not malformed, it cannot be read now.
+
+    Raises:
+        StorageError: the disk did not read the file. A file that is gone is no such error: it does not come back.
+    """
+    # pydicom's own OSError has no number
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
+        raise StorageError(f"{name} cannot be read now: {error.strerror or type(error).__name__}") from None
+
+
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _TIME = re.compile(r"(\d{2}):?(\d{2})?:?(\d{2})?(?:\.(\d{1,6}))?")
 _DATE_TIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?")

@@ -175,11 +175,16 @@ def violations(history: Sequence[StoreEvent], outcome: Outcome) -> list[Violatio
     by_uid: dict[str, list[tuple[int, StoreEvent]]] = {}
     for position, event in enumerate(history):
         by_uid.setdefault(event.sop_instance_uid, []).append((position, event))
-    held = [file for file in outcome.spool if file.place is Place.HELD]
+    files: dict[str, list[SpoolFile]] = {}
+    held: dict[str, list[SpoolFile]] = {}
+    for file in outcome.spool:
+        files.setdefault(file.sop_instance_uid, []).append(file)
+        if file.place is Place.HELD:
+            held.setdefault(file.study_instance_uid, []).append(file)
     found: list[Violation] = []
     for uid, events in by_uid.items():
         if events[0][1].study_instance_uid not in outcome.deleted:
-            found += _of_instance(events, [file for file in outcome.spool if file.sop_instance_uid == uid], outcome)
+            found += _of_instance(events, files.get(uid, []), outcome)
     sent_by_clients = {(event.sop_instance_uid, event.digest) for event in history}
     found += [
         Violation(Kind.INVENTED, f"{file.place} {file.sop_instance_uid}")
@@ -187,7 +192,7 @@ def violations(history: Sequence[StoreEvent], outcome: Outcome) -> list[Violatio
         if (file.sop_instance_uid, file.digest) not in sent_by_clients
     ]
     for study in {event.study_instance_uid for event in history}:
-        found += _of_study(study, [file for file in held if file.study_instance_uid == study], history, outcome)
+        found += _of_study(study, held.get(study, []), history, outcome)
     return found + list(_of_destinations(outcome))
 
 
