@@ -83,7 +83,7 @@ a P-DATA-TF with more than {limits.PDU_VALUES} values is aborted |
 {report_kibibytes} KiB ({reports_kibibytes} KiB over all associations at one time); any other data \
 set is aborted at its first fragment (A-ABORT) |
 | largest instance | `scp.max_instance_mebibytes`, default {scp.max_instance_mebibytes} MiB (of a deflated data set: \
-inflated); refused after its last fragment, or aborted at twice that size |
+inflated, and 256 MiB at most); refused after its last fragment, or aborted at twice that size |
 | largest study | `scp.max_study_mebibytes`, default {scp.max_study_mebibytes} MiB; further instances are refused |
 | silent peer | its connection is closed after `scp.network_timeout_seconds`, default \
 {scp.network_timeout_seconds:.0f} s, also within a PDU; after {request_seconds:.0f} s at most if it has not sent its \

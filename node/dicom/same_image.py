@@ -8,8 +8,10 @@ whatever else describes the image may not: then nobody can tell here which of th
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,8 +23,9 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.tag import BaseTag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from node.dicom.character_sets import use_own_table
 from node.dicom.copied_modules import (
@@ -77,10 +80,12 @@ _FIRST_PIXEL_TAG = 0x7FE00001
 _CHARACTER_SET = "SpecificCharacterSet"
 _NO_LENGTH = 0xFFFFFFFF
 _CHUNK_BYTES = 1 << 20
+_MOST_HEADER_BYTES = 16 << 20  # per file: any peer may send a pair to be compared, and memory is bounded
+_GROUP_LENGTH_END = 144  # preamble 128, "DICM" 4, (0002,0000) UL 12 bytes (PS3.10 7.1)
 _LONG_VALUES = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 _MALFORMED = (
     InvalidDicomError, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError,
-    OverflowError, RecursionError, BytesLengthException, struct.error,
+    OverflowError, RecursionError, BytesLengthException, struct.error, zlib.error,
 )  # fmt: skip
 
 
@@ -129,19 +134,69 @@ def compare(one: Path, other: Path) -> Comparison:
     return Comparison(Likeness.SAME if is_same else Likeness.CORRECTED, tuple(differs))
 
 
+class _Limited:
+    """A file object for pydicom that reads at most `_MOST_HEADER_BYTES`; the position is that of ``file``."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left_bytes = _MOST_HEADER_BYTES
+
+    def read(self, count: int = -1) -> bytes:
+        """As `io.RawIOBase.read`; ValueError once it is too much."""
+        if not 0 <= count <= self._left_bytes:
+            raise ValueError("too much before the pixel data")
+        content = self._file.read(count)
+        self._left_bytes -= len(content)
+        return content
+
+    def tell(self) -> int:
+        """As `io.IOBase.tell`."""
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As `io.IOBase.seek`."""
+        return self._file.seek(offset, whence)
+
+
+class _Inflated:
+    """The data set of a deflated file (PS3.5 A.5), inflated in pieces. ``head``: its first `_MOST_HEADER_BYTES`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self.head = io.BytesIO(self._more(_MOST_HEADER_BYTES))
+
+    def read(self, count: int) -> bytes:
+        """``count`` bytes from the position of ``head`` on, fewer at the end; zlib.error if they are damaged."""
+        content = self.head.read(count)
+        return content + self._more(count - len(content))
+
+    def _more(self, count: int) -> bytes:
+        content = bytearray()
+        while len(content) < count and not self._inflater.eof:
+            chunk = self._inflater.unconsumed_tail or self._file.read(_CHUNK_BYTES)
+            piece = self._inflater.decompress(chunk, count - len(content))
+            if not chunk and not piece:
+                raise zlib.error("truncated")
+            content += piece
+        return bytes(content)
+
+
 class _Content:
-    """The header of a file, and a digest of its pixel data."""
+    """The header of a file, and a digest of its pixel data; of the latter, small pieces are in memory."""
 
     def __init__(self, path: Path) -> None:
+        meta = read_file_meta_info(path)
+        self._syntax = UID(meta.TransferSyntaxUID)
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.header = pydicom.dcmread(file, stop_before_pixels=True)
-            self._syntax = UID(self.header.file_meta.TransferSyntaxUID)
             if self._syntax == DeflatedExplicitVRLittleEndian:
-                file.seek(0)
-                whole = pydicom.dcmread(file)
-                self.pixels = hashlib.sha256(whole.get("PixelData") or b"").hexdigest()
+                file.seek(_GROUP_LENGTH_END + int(meta.FileMetaInformationGroupLength))
+                inflated = _Inflated(file)
+                self.header = read_dataset(inflated.head, False, True, stop_when=_is_pixels)
+                self.pixels = _digest_of_pixels(cast(BinaryIO, inflated), ExplicitVRLittleEndian)
             else:
+                self.header = pydicom.dcmread(cast(BinaryIO, _Limited(file)), stop_before_pixels=True)
                 self.pixels = _digest_of_pixels(file, self._syntax)
         use_own_table(self.header)
 
@@ -150,6 +205,10 @@ class _Content:
         """Transfer syntaxes in which equal pixels have equal bytes."""
         is_plain = not self._syntax.is_private and not self._syntax.is_encapsulated and self._syntax.is_little_endian
         return "native" if is_plain else str(self._syntax)
+
+
+def _is_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return int(tag) in _PIXELS
 
 
 def _digest_of_pixels(file: BinaryIO, syntax: UID) -> str:

@@ -51,6 +51,7 @@ IMAGE_SOP_CLASSES = (
 )
 STORAGE_SOP_CLASSES = (*IMAGE_SOP_CLASSES, KeyObjectSelectionDocumentStorage)
 _MOST_DOCUMENT_BYTES = 16 << 20  # a note that rejects 50 000 instances has about 8 MiB
+_MOST_INFLATED_BYTES = 1 << 28  # whoever reads the header of a deflated data set inflates all of it into memory
 
 
 class StorageHandlers:
@@ -121,8 +122,8 @@ class StorageHandlers:
         try:
             with file.open_data_set() as data_set:
                 identity = read_identity(data_set, request.transfer_syntax)
-            if request.transfer_syntax == DeflatedExplicitVRLittleEndian and self._inflates_too_far(file):
-                return self._answer(INSTANCE_TOO_LARGE, "inflated, larger than scp.max_instance_mebibytes")
+            if request.transfer_syntax == DeflatedExplicitVRLittleEndian and self._inflates_too_far(file, identity):
+                return self._answer(INSTANCE_TOO_LARGE, "inflated, larger than it may be")
         except InstanceRefused as error:
             return self._answer(CANNOT_UNDERSTAND, str(error))
         if refusal := _mismatch(identity, request):
@@ -133,7 +134,7 @@ class StorageHandlers:
         study_instance_uid, series_instance_uid = identity.study_instance_uid, identity.series_instance_uid
         uids = (study_instance_uid, series_instance_uid, identity.sop_instance_uid)
         if identity.sop_class_uid == KeyObjectSelectionDocumentStorage:
-            return self._keep_document(file, identity)
+            return self._keep_document(file, identity, association)
         try:
             if not self._sizes.fits(study_instance_uid, file.size_bytes) and not self._spool.holds(*uids, file):
                 return self._answer(STUDY_TOO_LARGE, "the study is larger than scp.max_study_mebibytes")
@@ -150,11 +151,10 @@ class StorageHandlers:
         # a conflict, too, is told when the study is handed over
         self._on_instance_stored(study_instance_uid, series_instance_uid)
         if self._observer:
-            is_known = outcome is StoreOutcome.DUPLICATE
-            self._observer.instance_stored(association, identity, self._spool.instance_path(*uids), is_known)
+            self._observer.instance_stored(association, identity, outcome is StoreOutcome.DUPLICATE)
         return SUCCESS
 
-    def _keep_document(self, file: IncomingFile, identity: Identity) -> Status:
+    def _keep_document(self, file: IncomingFile, identity: Identity, association: Association) -> Status:
         """Keep a Key Object Selection; each study of which it rejects instances is judged again."""
         if file.size_bytes > _MOST_DOCUMENT_BYTES:
             return self._answer(INSTANCE_TOO_LARGE, "a Key Object Selection of more than 16 MiB")
@@ -171,6 +171,8 @@ class StorageHandlers:
             if self._spool.study_folder(study_instance_uid).is_dir():
                 for series_instance_uid in sorted(set(instances.values())):
                     self._on_instance_stored(study_instance_uid, series_instance_uid)
+        if self._observer:
+            self._observer.instance_stored(association, identity, is_known=False)
         return SUCCESS
 
     def _why_not_taken(self, name: str, uid: str) -> str | None:
@@ -180,9 +182,11 @@ class StorageHandlers:
         hint = " because of leading zeros (scp.uid_repair)" if is_usable_uid(uid) else ""
         return f"{name} is not a valid UID{hint}"
 
-    def _inflates_too_far(self, file: IncomingFile) -> bool:
+    def _inflates_too_far(self, file: IncomingFile, identity: Identity) -> bool:
+        is_document = identity.sop_class_uid == KeyObjectSelectionDocumentStorage
+        most_bytes = _MOST_DOCUMENT_BYTES if is_document else min(self._max_instance_bytes, _MOST_INFLATED_BYTES)
         with file.open_data_set() as data_set:
-            return inflates_beyond(data_set, self._max_instance_bytes)
+            return inflates_beyond(data_set, most_bytes)
 
     def _free_bytes(self) -> int | None:
         """Free bytes of the spool's disk; None if they cannot be read."""

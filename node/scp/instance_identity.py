@@ -5,20 +5,23 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from node.dicom.character_sets import use_own_table
 from node.errors import InstanceRefused
 
 _SERIES_INSTANCE_UID = Tag("SeriesInstanceUID")
 # in the order of the fields of Identity
 _TAGS: list[BaseTag | int] = [Tag("SOPClassUID"), Tag("SOPInstanceUID"), Tag("StudyInstanceUID"), _SERIES_INSTANCE_UID]
+_PATIENT_TAGS: list[BaseTag | int] = [Tag("SpecificCharacterSet"), Tag("PatientID")]  # for the audit trail alone
 _MOST_BYTES = 16 << 20  # limit for reading up to the Series Instance UID; values that are skipped do not count
 _HEADS_BYTES = (1 << 16, _MOST_BYTES)  # first and second try with a deflated data set, whose values cannot be skipped
 _CHUNK_BYTES = 1 << 16
@@ -42,12 +45,22 @@ PARSE_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The UIDs in the data set of one instance; empty where the data set has none."""
+    """The UIDs in the data set of one instance; empty where the data set has none. ``elements``: what was read."""
 
     sop_class_uid: str
     sop_instance_uid: str
     study_instance_uid: str
     series_instance_uid: str
+    elements: Dataset = field(default_factory=Dataset, compare=False, repr=False)
+
+    @property
+    def patient_id(self) -> str:
+        """(0010,0020) of the instance, for the audit trail alone; empty if it has none, or one that cannot be read."""
+        try:
+            use_own_table(self.elements)
+            return str(self.elements.get("PatientID") or "")
+        except PARSE_ERRORS:
+            return ""
 
     @property
     def is_complete(self) -> bool:
@@ -158,7 +171,7 @@ def _parse(data_set: BinaryIO, transfer_syntax: str) -> Identity:
             transfer_syntax == ImplicitVRLittleEndian,
             transfer_syntax != ExplicitVRBigEndian,
             stop_when=is_past_identity,
-            specific_tags=_TAGS,
+            specific_tags=[*_TAGS, *_PATIENT_TAGS],
         )
     except OSError as error:
         if error.errno is not None:  # the disk
@@ -166,7 +179,8 @@ def _parse(data_set: BinaryIO, transfer_syntax: str) -> Identity:
         raise ValueError(str(error)) from None  # pydicom raises it for a sequence without its end
     # raw values: pydicom's conversion repairs invalid values, which are to be refused, and repeats them in warnings
     raw = [elements.get_item(tag) if tag in elements else None for tag in _TAGS]
-    return Identity(*(_uid(element) if element else "" for element in raw))
+    sop_class, sop, study, series = (_uid(element) if element else "" for element in raw)
+    return Identity(sop_class, sop, study, series, elements)
 
 
 def _uid(element: RawDataElement | DataElement) -> str:

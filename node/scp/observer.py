@@ -5,16 +5,14 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 from pynetdicom.association import Association
 
-from node.dicom.patient_id import read_patient_id
 from node.scp.instance_identity import Identity
 from node.study import Peer, Transfer
 
-_Key = tuple[str, bool]
-"""A study, and whether its instances were held before."""
+_Key = tuple[str, str, bool]
+"""A study, the patient of its instances that arrived, and whether they were held before."""
 
 
 class Observer:
@@ -28,24 +26,20 @@ class Observer:
         self.peer_refused = on_refused
         self._lock = threading.Lock()
         self._counts: defaultdict[Association, dict[_Key, Counter[str]]] = defaultdict(dict)
-        self._patients: defaultdict[Association, dict[str, str]] = defaultdict(dict)
 
-    def instance_stored(self, association: Association, identity: Identity, path: Path, is_known: bool) -> None:
-        """An instance was stored as ``path``, or was held before."""
-        study = identity.study_instance_uid
-        if study not in self._patients[association]:
-            self._patients[association][study] = read_patient_id(path)
+    def instance_stored(self, association: Association, identity: Identity, is_known: bool) -> None:
+        """An instance was stored, or was held before. Its file is not read again: it may inflate to any size."""
+        key = (identity.study_instance_uid, identity.patient_id, is_known)
         with self._lock:
-            counts = self._counts[association].setdefault((study, is_known), Counter())
+            counts = self._counts[association].setdefault(key, Counter())
             counts[identity.sop_class_uid] += 1
 
     def association_ended(self, association: Association) -> None:
         """Tell of what the association brought."""
         with self._lock:
             studies = self._counts.pop(association, {})
-        patients = self._patients.pop(association, {})
-        for (study, is_known), instances in studies.items():
-            transfer = Transfer(study, patients.get(study, ""), dict(instances), is_known)
+        for (study, patient_id, is_known), instances in studies.items():
+            transfer = Transfer(study, patient_id, dict(instances), is_known)
             self._on_received(peer_of(association), transfer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
 )
 
+from node.dicom.same_image import Comparison, Likeness, compare
 from node.scp.incoming import length_of_head
 from node.scp.spool import Spool, StoreOutcome
 
@@ -122,6 +124,34 @@ def test_names_are_compared_decoded(spool: Spool) -> None:
     greek = version(SpecificCharacterSet="ISO_IR 126", PatientName="M\u03cbller^Eva")
     assert greek.count(b"M\xfbller") == 1
     assert keep(spool, greek) is StoreOutcome.CORRECTION
+
+
+def test_comparison_holds_little_in_memory(spool: Spool) -> None:
+    """Neither a deflated image that inflates a thousandfold nor a huge value in a header is held as a whole."""
+    deflated = {"syntax": DeflatedExplicitVRLittleEndian, "PixelData": bytes(64 << 20)}
+    first, corrected = version(**deflated), version(PatientID="RIGHT-1", **deflated)
+    other = version(**(deflated | {"PixelData": bytes((64 << 20) - 1) + b"1"}))
+    begin = OLD.index(b"\x10\x00\x10\x00PN")
+    private = b"\x09\x00\x10\x10OB\0\0" + (48 << 20).to_bytes(4, "little") + bytes(48 << 20)
+    huge = OLD[:begin] + private + OLD[begin:]
+    tracemalloc.start()
+    try:
+        assert compare_bytes(spool, first, corrected).likeness is Likeness.CORRECTED
+        assert compare_bytes(spool, first, other).differs == ("pixel data",)
+        assert compare_bytes(spool, first, first[:-8]).likeness is Likeness.OTHER
+        assert compare_bytes(spool, OLD, huge).differs == ("cannot be compared (ValueError)",)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 60 << 20
+
+
+def compare_bytes(spool: Spool, *contents: bytes) -> Comparison:
+    """Compare the contents of two files."""
+    files = [spool.folder.parent / name for name in ("one", "other")]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    return compare(*files)
 
 
 def test_compressed_image_is_corrected_in_its_own_transfer_syntax(spool: Spool) -> None:

@@ -33,13 +33,16 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGLosslessSV1,
+    KeyObjectSelectionDocumentStorage,
     MRImageStorage,
 )
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from pynetdicom.sop_class import Verification
+from rejection_notes import key_object_selection
 
 from node.config_sections import ScpSection
 from node.metrics import Metrics
+from node.scp import handlers
 from node.scp.arrival import ArrivingDataSet, StoreRequest
 from node.scp.corrections import LOCK
 from node.scp.handlers import StorageHandlers
@@ -66,10 +69,16 @@ class Harness:
         )
 
     def store(
-        self, content, *, sop_instance_uid=SOP, abstract_syntax=MRImageStorage, transfer_syntax=ExplicitVRLittleEndian
+        self,
+        content,
+        *,
+        sop_instance_uid=SOP,
+        sop_class=MRImageStorage,
+        abstract_syntax=MRImageStorage,
+        transfer_syntax=ExplicitVRLittleEndian,
     ):
         """The status of the response to a C-STORE of the data set in ``content``, which comes in two fragments."""
-        request = StoreRequest(MRImageStorage, sop_instance_uid, abstract_syntax, transfer_syntax)
+        request = StoreRequest(sop_class, sop_instance_uid, abstract_syntax, transfer_syntax)
         data_set = ArrivingDataSet(lambda: self.handlers.begin(request), MemoryBudget())
         encoded = data_set_bytes(content)
         for fragment in (encoded[:100], encoded[100:]):
@@ -419,6 +428,27 @@ def test_deflated_bomb_is_refused(tmp_path):
     assert harness.files() == []
     number = {"sop_instance_uid": sop_instance_uid(2), "transfer_syntax": DeflatedExplicitVRLittleEndian}
     assert harness.store(encode_instance(good), **number) == 0x0000
+
+
+def test_deflated_document_has_the_limit_of_documents(harness):
+    """A Key Object Selection is read as a whole: what inflates beyond 16 MiB is refused before that."""
+    document = key_object_selection("113001", [make_instance()])
+    document.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    document.add_new(0x00711010, "OB", bytes(17 << 20))
+    kinds = {"sop_class": KeyObjectSelectionDocumentStorage, "abstract_syntax": KeyObjectSelectionDocumentStorage}
+    names = {"sop_instance_uid": document.SOPInstanceUID, "transfer_syntax": DeflatedExplicitVRLittleEndian}
+    assert harness.store(encode_instance(document), **kinds, **names) == 0xC020
+    del document[0x00711010]
+    assert harness.store(encode_instance(document), **kinds, **names) == 0x0000
+
+
+def test_what_inflates_too_far_is_refused(harness, monkeypatch):
+    """A deflated image has a limit of its own, however large other instances may be."""
+    monkeypatch.setattr(handlers, "_MOST_INFLATED_BYTES", 1 << 20)
+    image = make_instance(transfer_syntax=DeflatedExplicitVRLittleEndian)
+    image.PixelData = bytes(2 << 20)
+    assert harness.store(encode_instance(image), transfer_syntax=DeflatedExplicitVRLittleEndian) == 0xC020
+    assert harness.files() == []
 
 
 def test_disk_that_fails_while_an_instance_arrives(harness, monkeypatch):

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
 from faults import wait_until
-from instances import PATIENT_ID, STUDY, make_instance, write_instance_file
-from pydicom.uid import MRImageStorage
+from instances import PATIENT_ID, STUDY, data_set_bytes, encode_instance, make_instance, write_instance_file
+from pydicom.uid import DeflatedExplicitVRLittleEndian, KeyObjectSelectionDocumentStorage, MRImageStorage
 from pynetdicom import AE
 from receiver_node import SECONDS, ReceiverNode
+from rejection_notes import key_object_selection
 
+from node.config_sections import ScpSection
 from node.dicom.uids import derived_uid
+from node.metrics import Metrics
+from node.scp.arrival import ArrivingDataSet, StoreRequest
+from node.scp.handlers import StorageHandlers
+from node.scp.limits import MemoryBudget
 from node.scp.observer import Observer
 from node.scp.server import CALLED_WRONG, CALLING_NOT_ALLOWED
+from node.scp.spool import Spool
 from node.scu.store import echo, send_instances
 from node.study import Peer, Transfer
 
@@ -99,6 +108,64 @@ def test_stop_tells_of_open_associations(run_node, told):
     node.receiver.stop()
     assert [transfer.study_instance_uid for _, transfer in told] == [STUDY]
     wait_until(lambda: not association.is_alive())
+
+
+def test_patient_is_the_one_who_arrived(run_node, told, tmp_path):
+    """Another image under a known UID, under another patient, is told with that patient, not with who is held."""
+    node = run_node()
+    other = make_instance(pixel=7)
+    other.PatientID, second = "OTHER", make_instance(2)
+    for number, each in enumerate((make_instance(), other)):
+        file = write_instance_file(tmp_path, each)
+        send_instances(node.destination, "SCANNER", [file], SECONDS)
+        wait_until(lambda wanted=number + 1: len(told) == wanted)
+    assert [transfer.patient_id for _, transfer in told] == [PATIENT_ID, "OTHER"]
+    second.PatientID = "THIRD"  # a study of two patients is told for each
+    files = [write_instance_file(tmp_path, each) for each in (make_instance(3), second)]
+    send_instances(node.destination, "SCANNER", files, SECONDS)
+    wait_until(lambda: len(told) == 4)
+    assert [transfer.patient_id for _, transfer in told[2:]] == [PATIENT_ID, "THIRD"]
+
+
+def test_key_object_selection_is_told(run_node, told, tmp_path):
+    """A rejection note is an instance that was transferred, too."""
+    node = run_node()
+    image = make_instance()
+    file = write_instance_file(tmp_path, key_object_selection("113001", [image]))
+    send_instances(node.destination, "PACS", [file], SECONDS)
+    wait_until(lambda: bool(told))
+    assert [transfer.instances for _, transfer in told] == [{KeyObjectSelectionDocumentStorage: 1}]
+
+
+class Ended:
+    """Stands in for an association."""
+
+    requestor = SimpleNamespace(primitive=None, address="127.0.0.1")
+
+
+def test_observer_inflates_nothing(tmp_path):
+    """An instance that inflates a thousandfold, and is damaged at its end, is stored and told without that memory."""
+    told: Told = []
+    observer = Observer(lambda *each: told.append(each), pytest.fail)
+    spool = Spool(tmp_path / "spool")
+    handlers = StorageHandlers(spool, Metrics(), ScpSection(watermark_mebibytes=1), lambda *_: None, observer)
+    large = make_instance(transfer_syntax=DeflatedExplicitVRLittleEndian)
+    large.PixelData = bytes(64 << 20)
+    data_set_on_wire = data_set_bytes(encode_instance(large))[:-8]
+    request = StoreRequest(MRImageStorage, large.SOPInstanceUID, MRImageStorage, DeflatedExplicitVRLittleEndian)
+    data_set = ArrivingDataSet(lambda: handlers.begin(request), MemoryBudget())
+    data_set.write(data_set_on_wire)
+    event = SimpleNamespace(request=SimpleNamespace(DataSet=data_set), assoc=Ended())
+    tracemalloc.start()
+    try:
+        status = handlers.handle_store(event)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert status == 0x0000
+    observer.association_ended(event.assoc)
+    assert [transfer.patient_id for _, transfer in told] == [PATIENT_ID]
+    assert peak_bytes < 48 << 20
 
 
 def test_refused_peers_are_told_and_logged_with_the_reason(run_node, refused):
