@@ -70,4 +70,9 @@ class Marks:
         query = sa.select(sa.cast(engine.attributes, sa.Text)).where(engine.name == name).order_by(engine.created_at)
         with self._database.connect() as connection:
             found = [json.loads(text or "{}") for text in connection.execute(query).scalars()]
-        return [each if isinstance(each, dict) else {} for each in found]  # what is damaged tells nothing
+        return [each if _is_plain(each) else {} for each in found]  # what is damaged tells nothing
+
+
+def _is_plain(attributes: object) -> bool:
+    """True for attributes as glionode writes them: texts by their names."""
+    return isinstance(attributes, dict) and all(isinstance(each, str) for each in attributes.values())

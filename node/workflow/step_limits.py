@@ -164,7 +164,8 @@ class WorkflowRuns:
         """End the steps and pauses of these workflows."""
         for run in self.now():
             if run.workflow_id in workflow_ids and not run.cancelled.done():
-                log.warning("workflow_cancelled", workflow_id=run.workflow_id, step=run.step and run.step.name)
+                step = run.step  # the workflow's own thread may end it at this moment
+                log.warning("workflow_cancelled", workflow_id=run.workflow_id, step=step and step.name)
                 run.cancelled.set_result(None)
 
     def leave_behind(self, future: Future[Any]) -> None:

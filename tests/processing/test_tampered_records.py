@@ -142,6 +142,18 @@ def test_record_of_another_type_is_named(
     assert len(found) == 4
 
 
+@pytest.mark.parametrize("text", ['["a"]', '{"study_instance_uid":["a"]}', '{"study_instance_uid":{"a":1}}'])
+def test_attributes_of_another_type_stop_no_start(config: Config, client: WorkflowClient, text: str) -> None:
+    """A receiver that starts reads which studies were judged: all but the one whose attributes are damaged."""
+    table = engine_table("workflow_status", ("workflow_uuid", "attributes"))
+    database = open_database(config)
+    with database.begin() as connection:
+        connection.execute(sa.update(table).where(table.c.workflow_uuid == RETRIED).values(attributes=text))
+    database.dispose()
+    assert NOT_BEGUN in judged_by_study(client)
+    assert STUDY not in judged_by_study(client)
+
+
 def test_tampered_event_is_named(config: Config, client: WorkflowClient, flag: Path) -> None:
     """What a running delivery published, and somebody else replaced, is named; the delivery counts as failed."""
     events = engine_table("workflow_events", ("workflow_uuid", "value", "serialization"))

@@ -18,7 +18,16 @@ from node.config import build_config
 from node.errors import OverdueError, RefusedError
 from node.workflow import step_limits
 from node.workflow.loop_watch import LoopWatch
-from node.workflow.step_limits import StepLimit, WorkflowRuns, limits_of, pause, step_under_way, within_limit
+from node.workflow.step_limits import (
+    StepLimit,
+    StepUnderWay,
+    WorkflowRun,
+    WorkflowRuns,
+    limits_of,
+    pause,
+    step_under_way,
+    within_limit,
+)
 from node.workflow.step_watch import StepWatch
 from node.workflow.tables import ENGINE_WORKFLOWS, STEPS, open_tables
 from node.workflow.worker_signs import OVERDUE_MARGIN_SECONDS, StepAge, StepAges
@@ -102,6 +111,28 @@ def test_cancelled_pause_ends_at_once() -> None:
         workflows.cancel({"w"})
         assert isinstance(future.exception(10), dbos_errors.DBOSWorkflowCancelledError)
     assert workflows.now() == []
+
+
+def test_step_that_ends_while_its_workflow_is_cancelled() -> None:
+    """The look at cancelled workflows runs in another thread than the step, which may be over at any moment."""
+    workflows = runs(60.0)
+
+    class Ending(WorkflowRun):
+        """Its step is over once it was looked at."""
+
+        @property
+        def step(self) -> StepUnderWay | None:  # type: ignore[override]
+            looked, self._steps = self._steps[0], self._steps[1:]
+            return looked
+
+        @step.setter
+        def step(self, _step: StepUnderWay | None) -> None:
+            self._steps = [StepUnderWay("send", StepLimit(1.0, "limits.other_seconds")), None]
+
+    ending = Ending("w", workflows)
+    workflows.now = lambda: [ending]  # type: ignore[method-assign]
+    workflows.cancel({"w"})
+    assert ending.cancelled.done()
 
 
 def test_every_step_has_a_limit_of_the_config() -> None:
