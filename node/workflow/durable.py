@@ -167,9 +167,11 @@ class DurableWork:
     def bound(self, function: Callable[..., Any], is_counted: bool = False) -> Callable[..., Any]:
         """``function`` as the engine calls it. ``is_counted``: crashes of the worker in it are counted.
 
-        An error of the database ends the process. A programming error ends the workflow. This includes an error that
-        the database raises because of a value or statement: it would occur again after each restart of the worker.
+        An error of the database ends the process. A record that cannot be read ends the workflow, if other steps were
+        recorded after it. A programming error ends the workflow. This includes an error that the database raises
+        because of a value or statement: it would occur again after each restart of the worker.
         """
+        from dbos import error as dbos_errors
         from sqlalchemy.exc import SQLAlchemyError
 
         steps = DurableSteps()
@@ -186,6 +188,12 @@ class DurableWork:
                     # Raised by the engine, never by a step. The engine would now drop the workflow, or end it for good
                     # with this error; after the end of the process it is recovered at the next start.
                     self.end("worker_cannot_record", type(error).__name__)
+                except dbos_errors.DBOSUnexpectedStepError as error:
+                    unreadable = _met_before(error)
+                    if unreadable is None:
+                        raise
+                    # the workflow took another way at a record that cannot be read than the one recorded after it
+                    raise unreadable from None
                 except SystemExit:  # the engine does not record SystemExit, and would resume the workflow for ever
                     raise DefectError("a step tried to end the worker") from None
 
@@ -198,6 +206,14 @@ class DurableWork:
             log.error(event, kind=kind)
             self.crashes.leave_without_record()
             os._exit(1)
+
+
+def _met_before(error: BaseException) -> UnreadableRecordError | None:
+    """The unreadable record while the handling of which ``error`` was raised; None: there was none."""
+    met = error.__context__
+    while met is not None and not isinstance(met, UnreadableRecordError):
+        met = met.__context__
+    return met
 
 
 def _is_defect(error: SQLAlchemyError) -> bool:

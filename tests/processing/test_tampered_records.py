@@ -18,12 +18,15 @@ from old_database import RECORD_COLUMNS, Payload, pickled, restore, tamper
 from threshold_worker import threshold_worker
 
 from node.config import Config, load_config
+from node.errors import RetryableError
 from node.metrics import Metrics
 from node.processing.request_sequence import judged_by_study, workflows_of_study
 from node.processing.study_status import StudyStatus, read_history, read_study_statuses
 from node.web.page import Sources, build_page
 from node.workflow.client import WorkflowClient
-from node.workflow.engine import ACTIVE, migrate_records
+from node.workflow.engine import ACTIVE, STUDY_QUEUE, migrate_records, running_worker
+from node.workflow.records import recorded_step
+from node.workflow.steps import Steps
 from node.workflow.tables import engine_table, open_database
 
 RETRIED = "925edd8d094e9d8c9e20e969545e2d1c"
@@ -167,6 +170,36 @@ def test_tampered_event_is_named(config: Config, client: WorkflowClient, flag: P
     assert study.deliveries["archive"].state == "failed"
     assert f"workflow {RETRIED}-archive: workflow_events.value of state cannot be read" in str(study.reason)
     assert not flag.exists()
+
+
+def test_tampered_step_before_others_is_named(tmp_path: Path) -> None:
+    """A workflow whose handling of the error does not fit what was recorded after the step ends with that error."""
+    config = load_config(write_config(tmp_path, engine=QUICK))
+
+    def process(steps: Steps) -> dict[str, str]:
+        try:
+            recorded_step(steps, "segment", dict[str, str], dict)
+        except RetryableError as error:
+            steps.step("later", dict)
+            return {"state": "failed", "reason": str(error)}
+        pytest.fail("the record was taken")
+
+    steps = engine_table(
+        "operation_outputs", ("workflow_uuid", "function_id", "function_name", "output", "serialization")
+    )
+    rows = [(1, "segment", '{"value":7}'), (2, "DBOS.setEvent", None), (3, "report", '{"value":{}}')]
+    with closing(WorkflowClient(config)) as client:
+        client.enqueue(STUDY_QUEUE, "process", "w", attributes={"study_instance_uid": STUDY})
+        database = open_database(config)
+        with database.begin() as connection:
+            for number, name, output in rows:
+                connection.execute(sa.insert(steps).values(("w", number, name, output, "glionode_json")))
+        database.dispose()
+        with running_worker(config, {"process": process}):
+            wait_until(lambda: client.workflows("process")[0].engine_status not in ACTIVE, 20.0)
+        (record,) = client.workflows("process")
+    assert record.error is not None
+    assert record.error.startswith("engine.database: workflow w, operation_outputs, step 'segment': ")
 
 
 @pytest.mark.slow
