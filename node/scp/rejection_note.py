@@ -6,6 +6,7 @@ rejects. It references the instances in Current Requested Procedure Evidence Seq
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from node.dicom.uids import is_usable_uid
 from node.errors import InstanceRefused
@@ -26,6 +28,9 @@ REJECTIONS = {
     EXPIRED: "Data Retention Policy Expired",
 }
 """Titles of rejection notes: code value of the scheme DCM to code meaning (PS3.16 CID 7010, annex D)."""
+
+_TAGS: list[BaseTag | int] = [Tag("ConceptNameCodeSequence"), Tag("CurrentRequestedProcedureEvidenceSequence")]
+_one_at_a_time = threading.Lock()  # the objects of a document take many times the memory of its bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,8 @@ def read_rejection_note(path: Path) -> RejectionNote | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            document = pydicom.dcmread(path)
+            with _one_at_a_time:
+                document = pydicom.dcmread(path, specific_tags=_TAGS)
             code = _title(document)
             if code not in REJECTIONS:
                 return None

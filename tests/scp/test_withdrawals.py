@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 
 import pytest
@@ -10,7 +11,7 @@ from pydicom.dataset import Dataset
 from receiver_node import ReceiverNode
 from rejection_notes import key_object_selection
 
-from node.scp.rejection_note import REJECTIONS
+from node.scp.rejection_note import REJECTIONS, read_rejection_note
 from node.scp.withdrawals import Withdrawals, withdrawals_of
 from node.scu.store import send_instances
 
@@ -70,6 +71,22 @@ def test_weaker_note_restores_nothing(node, tmp_path):
     notes = [key_object_selection(code, [make_instance(1)]) for code in ("113037", "113039", "113038")]
     send(node, tmp_path, make_instance(1), *notes, make_instance(1))
     assert withdrawn(node) == {SOP: "113037"}
+
+
+def test_of_a_note_only_what_it_rejects_is_held_in_memory(tmp_path):
+    """Whatever else a peer puts into the document is skipped."""
+    note = key_object_selection("113001", [make_instance(1)])
+    note.add_new(0x00711010, "OB", bytes(12 << 20))
+    file = write_instance_file(tmp_path, note)
+    tracemalloc.start()
+    try:
+        found = read_rejection_note(file)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found is not None
+    assert found.instances == {STUDY: {SOP: SERIES}}
+    assert peak_bytes < 4 << 20
 
 
 def test_key_object_selection_that_rejects_nothing_is_kept_and_changes_nothing(node, tmp_path):
