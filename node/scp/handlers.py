@@ -24,6 +24,7 @@ from node.scp.arrival import Arrival, StoreRequest
 from node.scp.free_space import FreeSpace
 from node.scp.incoming import IncomingFile
 from node.scp.instance_identity import Identity, inflates_beyond, read_identity
+from node.scp.limits import DOCUMENT_BYTES
 from node.scp.observer import Observer
 from node.scp.rejection_note import read_rejection_note
 from node.scp.spool import Spool, StoreOutcome
@@ -50,7 +51,6 @@ IMAGE_SOP_CLASSES = (
     LegacyConvertedEnhancedMRImageStorage,
 )
 STORAGE_SOP_CLASSES = (*IMAGE_SOP_CLASSES, KeyObjectSelectionDocumentStorage)
-_MOST_DOCUMENT_BYTES = 16 << 20  # a note that rejects 50 000 instances has about 8 MiB
 _MOST_INFLATED_BYTES = 1 << 28  # whoever reads the header of a deflated data set inflates all of it into memory
 
 
@@ -156,8 +156,8 @@ class StorageHandlers:
 
     def _keep_document(self, file: IncomingFile, identity: Identity, association: Association) -> Status:
         """Keep a Key Object Selection; each study of which it rejects instances is judged again."""
-        if file.size_bytes > _MOST_DOCUMENT_BYTES:
-            return self._answer(INSTANCE_TOO_LARGE, "a Key Object Selection of more than 16 MiB")
+        if file.size_bytes > DOCUMENT_BYTES:
+            return self._answer(INSTANCE_TOO_LARGE, f"a Key Object Selection of more than {DOCUMENT_BYTES >> 20} MiB")
         try:
             file.open_data_set().close()  # all of it is in the file now
             note = read_rejection_note(file.path)
@@ -184,7 +184,7 @@ class StorageHandlers:
 
     def _inflates_too_far(self, file: IncomingFile, identity: Identity) -> bool:
         is_document = identity.sop_class_uid == KeyObjectSelectionDocumentStorage
-        most_bytes = _MOST_DOCUMENT_BYTES if is_document else min(self._max_instance_bytes, _MOST_INFLATED_BYTES)
+        most_bytes = DOCUMENT_BYTES if is_document else min(self._max_instance_bytes, _MOST_INFLATED_BYTES)
         with file.open_data_set() as data_set:
             return inflates_beyond(data_set, most_bytes)
 

@@ -29,6 +29,12 @@ REPORT_BYTES = 1 << 15
 REPORTS_BYTES = 1 << 19
 """The same over all associations together. A peer whose report finds no room is aborted, and sends it again."""
 
+DOCUMENT_BYTES = 1 << 21
+"""A Key Object Selection, inflated: 12,000 references. It is parsed whole, one document at a time."""
+
+DOCUMENT_ITEMS = 20_000
+"""Items of its sequences, each of which becomes an object of some 650 bytes."""
+
 MOST_UNANSWERED = 16
 """Requests of one association without waiting for the responses, which no peer negotiated."""
 
@@ -41,6 +47,7 @@ SPARE_CONNECTIONS = 64
 _CONNECTION_BYTES = 1 << 19  # two threads, two sockets and their objects; measured: 130 KiB
 _ASSOCIATION_BYTES = 1 << 18  # what is kept of the association request, and of command sets not answered yet
 _PDU_COPIES = 8  # of one PDU, while it is decoded and written
+_DOCUMENT_OBJECTS_BYTES = 96 << 20  # the worst document of DOCUMENT_BYTES as objects; measured: 83 MiB
 _PRESENTATION_CONTEXT, _USER_INFORMATION = 0x20, 0x50
 
 
@@ -119,5 +126,6 @@ def most_bytes(section: ScpSection) -> int:
     return (
         connections * (_CONNECTION_BYTES + ASSOCIATE_RQ_BYTES)
         + section.max_associations * (_ASSOCIATION_BYTES + largest_pdu_bytes)
+        + _DOCUMENT_OBJECTS_BYTES
         + 16 * REPORTS_BYTES  # a data set's elements take more as objects than encoded
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,13 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from node.dicom.uids import is_usable_uid
 from node.errors import InstanceRefused
+from node.scp.incoming import length_of_head
 from node.scp.instance_identity import PARSE_ERRORS
+from node.scp.limits import DOCUMENT_ITEMS
 
 QUALITY, PATIENT_SAFETY, WRONG_WORKLIST_ENTRY, EXPIRED = "113001", "113037", "113038", "113039"
 REJECTIONS = {
@@ -30,6 +34,7 @@ REJECTIONS = {
 """Titles of rejection notes: code value of the scheme DCM to code meaning (PS3.16 CID 7010, annex D)."""
 
 _TAGS: list[BaseTag | int] = [Tag("ConceptNameCodeSequence"), Tag("CurrentRequestedProcedureEvidenceSequence")]
+_ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000), little and big endian
 _one_at_a_time = threading.Lock()  # the objects of a document take many times the memory of its bytes
 
 
@@ -52,6 +57,7 @@ def read_rejection_note(path: Path) -> RejectionNote | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with _one_at_a_time:
+                _check_items(path)
                 document = pydicom.dcmread(path, specific_tags=_TAGS)
             code = _title(document)
             if code not in REJECTIONS:
@@ -64,6 +70,20 @@ def read_rejection_note(path: Path) -> RejectionNote | None:
     if not instances:
         raise InstanceRefused("(0040,A375) Current Requested Procedure Evidence Sequence names no instance")
     return RejectionNote(code, instances)
+
+
+def _check_items(path: Path) -> None:
+    """Count the items of a document before they become objects.
+
+    Raises:
+        InstanceRefused: there are too many.
+        zlib.error: the document is deflated and damaged.
+    """
+    encoded = path.read_bytes()
+    if pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+        encoded = zlib.decompress(encoded[length_of_head(encoded) :], -zlib.MAX_WBITS)
+    if sum(encoded.count(tag) for tag in _ITEM_TAGS) > DOCUMENT_ITEMS:
+        raise InstanceRefused(f"a Key Object Selection with more than {DOCUMENT_ITEMS} items")
 
 
 def _title(document: Dataset) -> str:

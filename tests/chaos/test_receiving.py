@@ -567,4 +567,4 @@ def test_bench_prints_every_table(monkeypatch):
     assert "40" in first
     assert "5" in first
     assert "PDUs without their last byte" in first
-    assert "bound: 184 MiB" in result.stdout
+    assert "bound: 280 MiB" in result.stdout

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from receiver_node import ReceiverNode
 from rejection_notes import key_object_selection
 
+from node.scp.limits import DOCUMENT_ITEMS
 from node.scp.rejection_note import REJECTIONS, read_rejection_note
 from node.scp.withdrawals import Withdrawals, withdrawals_of
 from node.scu.store import send_instances
@@ -76,7 +77,7 @@ def test_weaker_note_restores_nothing(node, tmp_path):
 def test_of_a_note_only_what_it_rejects_is_held_in_memory(tmp_path):
     """Whatever else a peer puts into the document is skipped."""
     note = key_object_selection("113001", [make_instance(1)])
-    note.add_new(0x00711010, "OB", bytes(12 << 20))
+    note.add_new(0x00711010, "OB", bytes(1 << 20))
     file = write_instance_file(tmp_path, note)
     tracemalloc.start()
     try:
@@ -87,6 +88,14 @@ def test_of_a_note_only_what_it_rejects_is_held_in_memory(tmp_path):
     assert found is not None
     assert found.instances == {STUDY: {SOP: SERIES}}
     assert peak_bytes < 4 << 20
+
+
+def test_note_of_too_many_items_is_refused_before_they_become_objects(node, tmp_path):
+    """Items without content take eight bytes each on the wire, and hundreds as objects."""
+    note = key_object_selection("113001", [make_instance(1)])
+    note.ContentSequence = [Dataset() for _ in range(DOCUMENT_ITEMS + 1)]
+    assert send(node, tmp_path, note) == [0xC000]
+    assert withdrawn(node) == {}
 
 
 def test_key_object_selection_that_rejects_nothing_is_kept_and_changes_nothing(node, tmp_path):
