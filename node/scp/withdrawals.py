@@ -27,6 +27,7 @@ from pathlib import Path
 
 import structlog
 
+from node.scp.aside import SUPERSEDED, versions
 from node.scp.corrections import StoreOutcome
 from node.scp.disk import sync_folder
 from node.scp.durable import DurableNames
@@ -154,11 +155,26 @@ class Withdrawals:
         if not (self._folder / study_instance_uid).is_dir():
             return
         while (found := withdrawals_of(self._spool, study_instance_uid).get(sop_instance_uid)) is not None:
-            is_corrected = found.reason == WRONG_WORKLIST_ENTRY and outcome is StoreOutcome.CORRECTION
-            if found.reason != EXPIRED and not is_corrected:
+            if found.reason != EXPIRED and not self._is_corrected(study_instance_uid, found, outcome):
                 return
             self._restore(study_instance_uid, found)
             log.warning("instance_restored", study_instance_uid=study_instance_uid, sop_instance_uid=sop_instance_uid)
+
+    def _is_corrected(self, study: str, withdrawal: Withdrawal, outcome: StoreOutcome) -> bool:
+        """True if the instance in use is the correction that a note of a wrong worklist entry announced.
+
+        A correction that is in use may arrive again: the process may have ended before it became input.
+        """
+        if withdrawal.reason != WRONG_WORKLIST_ENTRY or outcome is StoreOutcome.CORRECTION:
+            return withdrawal.reason == WRONG_WORKLIST_ENTRY
+        if outcome is not StoreOutcome.DUPLICATE:
+            return False
+        sop = withdrawal.sop_instance_uid
+        superseded = [each for each in versions(self._spool / SUPERSEDED, study) if each.sop_instance_uid == sop]
+        in_use = [self._spool / study / each.series_instance_uid / f"{sop}.dcm" for each in superseded]
+        return any(
+            datetime.fromtimestamp(each.stat().st_mtime, UTC) >= withdrawal.since for each in in_use if each.exists()
+        )
 
     def _restore(self, study_instance_uid: str, withdrawal: Withdrawal) -> None:
         folder = self._folder / study_instance_uid

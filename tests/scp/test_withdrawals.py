@@ -132,3 +132,24 @@ def test_record_survives_a_kill_or_is_made_by_the_next_try(tmp_path, monkeypatch
     assert withdrawals_of(spool, STUDY) == {}
     rejected.withdrawals.keep_document(note, (STUDY, "1.2.9"), "0" * 64, found)
     assert set(withdrawals_of(spool, STUDY)) == {SOP}
+
+
+def test_correction_whose_restoring_was_interrupted_is_input_when_it_is_sent_again(node, tmp_path, monkeypatch):
+    """The disk refuses after the correction is in use: nothing was acknowledged, and the second try lets it in."""
+    right, note = make_instance(1), key_object_selection("113038", [make_instance(1)])
+    right.PatientID = "RIGHT-1"
+    assert send(node, tmp_path, make_instance(1), note) == [0x0000] * 2
+    with monkeypatch.context() as patch:
+        patch.setattr(Withdrawals, "_restore", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        assert send(node, tmp_path, right) == [0xA700]
+    assert withdrawn(node) == {SOP: "113038"}
+    assert send(node, tmp_path, right) == [0x0000]
+    assert withdrawn(node) == {}
+
+
+def test_instance_corrected_before_its_note_stays_withdrawn(node, tmp_path):
+    """The note came after the correction, and says that this, too, is wrong: sent once more, it stays out."""
+    right = make_instance(1)
+    right.PatientID = "RIGHT-1"
+    send(node, tmp_path, make_instance(1), right, key_object_selection("113038", [right]), right)
+    assert withdrawn(node) == {SOP: "113038"}
