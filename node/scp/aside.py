@@ -78,10 +78,13 @@ def aside_path(folder: Path, in_use: Path, digest: str, is_other_image: bool = F
     return folder / study / series / f"{in_use.stem}.{digest[:_DIGITS]}{image}.dcm"
 
 
-def versions(folder: Path, study_instance_uid: str | None = None) -> Iterator[Version]:
-    """The versions in ``folder`` (one of `ASIDE` in the spool), of one study or of all, in the order of their paths."""
+def versions(folder: Path, study_instance_uid: str | None = None, series: str = "*") -> Iterator[Version]:
+    """The versions in ``folder`` (one of `ASIDE` in the spool), of one study or of all, in the order of their paths.
+
+    ``series``: only of this Series Instance UID.
+    """
     study = "*" if study_instance_uid is None else study_instance_uid
-    for path in sorted(folder.glob(f"{study}/*/*.dcm")):
+    for path in sorted(folder.glob(f"{study}/{series}/*.dcm")):
         parts = path.name.split(".")
         is_other_image = parts[-2] == _IMAGE
         end = -3 if is_other_image else -2

@@ -113,9 +113,10 @@ class Corrections:
             outcome, found = self._judge(arrived, digest, in_use)
             if outcome is StoreOutcome.CORRECTION:
                 self._replace(arrived, in_use, is_other_image=False)
+            elif outcome is StoreOutcome.CONFLICT:
+                self._tell(arrived, digest, in_use)
             else:
-                folder = self._conflicts if outcome is StoreOutcome.CONFLICT else self._dismissed
-                self._names.link(arrived, aside_path(folder, in_use, digest))
+                self._names.link(arrived, aside_path(self._dismissed, in_use, digest))
         study, series = in_use.parts[-3:-1]
         uids = {"study_instance_uid": study, "series_instance_uid": series, "sop_instance_uid": in_use.stem}
         log.warning(f"instance_{outcome}", **uids, differs=list(found.differs) if found else ["sent again"])
@@ -124,7 +125,8 @@ class Corrections:
     def _judge(self, arrived: Path, digest: str, in_use: Path) -> tuple[StoreOutcome, Comparison | None]:
         """What the bytes ``arrived`` are, and how they compare; None: they were there before."""
         if aside_path(self._dismissed, in_use, digest).exists():
-            return StoreOutcome.DISMISSED, None
+            is_told = self._is_like_superseded(arrived, digest, in_use)
+            return StoreOutcome.CONFLICT if is_told else StoreOutcome.DISMISSED, None
         known = [aside_path(self._conflicts, in_use, digest)]
         known += [aside_path(self._superseded, in_use, digest, is_other_image) for is_other_image in (False, True)]
         if any(path.exists() for path in known):
@@ -136,6 +138,27 @@ class Corrections:
             Likeness.OTHER: StoreOutcome.CONFLICT,
         }
         return outcomes[found.likeness], found
+
+    def _is_like_superseded(self, arrived: Path, digest: str, in_use: Path) -> bool:
+        """True if dismissed bytes hold an identity that is superseded now, and nobody has decided about them since."""
+        study, series = in_use.parts[-3:-1]
+        known = [each for each in versions(self._superseded, study, series) if each.sop_instance_uid == in_use.stem]
+        if not known or any(each.digest == digest[: len(each.digest)] for each in known):
+            return False
+        if compare(in_use, arrived).likeness is Likeness.SAME:
+            return False
+        return any(compare(each.path, arrived).likeness is Likeness.SAME for each in known)
+
+    def _tell(self, arrived: Path, digest: str, in_use: Path) -> None:
+        """Keep ``arrived`` until the administrator decides.
+
+        If it was dismissed before as equal to what is superseded now, it counts as superseded, too: told once.
+        """
+        self._names.link(arrived, aside_path(self._conflicts, in_use, digest))
+        dismissed = aside_path(self._dismissed, in_use, digest)
+        if dismissed.exists():
+            self._names.link(arrived, aside_path(self._superseded, in_use, digest))
+            dismissed.unlink()
 
     def _replace(self, file: Path, in_use: Path, is_other_image: bool) -> None:
         """Put ``file`` in the place of ``in_use``, which gets a name aside first."""

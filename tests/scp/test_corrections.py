@@ -145,6 +145,19 @@ def test_superseded_bytes_never_come_back_by_themselves(spool: Spool) -> None:
     assert spool.corrections.open_conflicts() == []
 
 
+def test_superseded_identity_in_other_bytes_is_told_once(spool: Spool) -> None:
+    """What was dismissed as equal to the instance in use is not equal any more once that is corrected."""
+    other = version(syntax=ImplicitVRLittleEndian)
+    assert [keep(spool, each) for each in (OLD, other, NEW)] == ["stored", "dismissed", "correction"]
+    assert [keep(spool, other) for _ in range(2)] == [StoreOutcome.CONFLICT] * 2
+    (conflict,) = spool.corrections.open_conflicts(STUDY)
+    assert conflict.differs == ("AccessionNumber", "PatientID", "PatientName")
+    spool.corrections.keep(conflict.version)
+    assert keep(spool, other) is StoreOutcome.DISMISSED
+    assert in_use(spool) == NEW
+    assert spool.corrections.open_conflicts() == []
+
+
 def test_administrator_takes_superseded_bytes_back(spool: Spool) -> None:
     """The correction itself may have been the error; it can be undone, and made again."""
     for content in (OLD, NEW, OLD):
