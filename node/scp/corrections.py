@@ -4,10 +4,10 @@ An archive that corrects an identity sends the same image under the same UID wit
 *correction*, which takes the place of the instance in use. Another image under a known UID is a *conflict*: it is kept
 aside until the administrator decides (`take`, `keep`).
 
-Old bytes never come back by themselves. An instance that a correction has superseded may be sent again by whoever still
-holds it, a scanner or a second archive, say; the identity would swing back and forth with the order of sending. It
-becomes a conflict once, because the correction itself may have been the error; after the administrator's decision it is
-acknowledged and kept, but no longer told.
+Old bytes never come back by themselves, nor the same image and identity encoded otherwise. An instance that a
+correction has superseded may be sent again by whoever still holds it, a scanner or a second archive, say; the identity
+would swing back and forth with the order of sending. It becomes a conflict once, because the correction itself may have
+been the error; after the administrator's decision it is acknowledged and kept, but no longer told.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from node.scp.aside import (
     content_digest,
     holds_data_set,
     versions,
+    versions_of,
 )
 from node.scp.disk import sync_folder
 from node.scp.durable import DurableNames
@@ -132,6 +133,8 @@ class Corrections:
         if any(path.exists() for path in known):
             return StoreOutcome.CONFLICT, None
         found = compare(in_use, arrived)
+        if found.likeness is Likeness.CORRECTED and self._is_like_superseded(arrived, digest, in_use):
+            return StoreOutcome.CONFLICT, found
         outcomes = {
             Likeness.SAME: StoreOutcome.DISMISSED,
             Likeness.CORRECTED: StoreOutcome.CORRECTION,
@@ -140,9 +143,8 @@ class Corrections:
         return outcomes[found.likeness], found
 
     def _is_like_superseded(self, arrived: Path, digest: str, in_use: Path) -> bool:
-        """True if dismissed bytes hold an identity that is superseded now, and nobody has decided about them since."""
-        study, series = in_use.parts[-3:-1]
-        known = [each for each in versions(self._superseded, study, series) if each.sop_instance_uid == in_use.stem]
+        """True if these bytes, which were never in use, hold an image and identity that are superseded."""
+        known = versions_of(self._superseded, in_use)
         if not known or any(each.digest == digest[: len(each.digest)] for each in known):
             return False
         if compare(in_use, arrived).likeness is Likeness.SAME:
@@ -152,13 +154,13 @@ class Corrections:
     def _tell(self, arrived: Path, digest: str, in_use: Path) -> None:
         """Keep ``arrived`` until the administrator decides.
 
-        If it was dismissed before as equal to what is superseded now, it counts as superseded, too: told once.
+        If it is equal to what is superseded, it counts as superseded, too: so it is told once.
         """
+        is_superseded = self._is_like_superseded(arrived, digest, in_use)
         self._names.link(arrived, aside_path(self._conflicts, in_use, digest))
-        dismissed = aside_path(self._dismissed, in_use, digest)
-        if dismissed.exists():
+        if is_superseded:
             self._names.link(arrived, aside_path(self._superseded, in_use, digest))
-            dismissed.unlink()
+            aside_path(self._dismissed, in_use, digest).unlink(missing_ok=True)
 
     def _replace(self, file: Path, in_use: Path, is_other_image: bool) -> None:
         """Put ``file`` in the place of ``in_use``, which gets a name aside first."""
