@@ -83,6 +83,16 @@ def test_key_object_selection_that_rejects_nothing_is_kept_and_changes_nothing(n
     assert kept.name.startswith(document.SOPInstanceUID)
 
 
+def test_note_during_a_check_of_retention_is_told_when_the_study_is_back(node, tmp_path):
+    """The study is moved away for a moment only: its assembly must hear of the note, or nobody judges it again."""
+    send(node, tmp_path, make_instance(1))
+    (node.spool.folder / ".deleting").mkdir()
+    (node.spool.folder / STUDY).rename(node.spool.folder / ".deleting" / STUDY)
+    node.stored.clear()
+    assert send(node, tmp_path, key_object_selection("113001", [make_instance(1)])) == [0x0000]
+    assert node.stored == [(STUDY, SERIES)]
+
+
 def test_note_of_another_scheme_rejects_nothing(node, tmp_path):
     """A private code that reads like one of the scheme DCM is none."""
     document = key_object_selection("113001", [make_instance(1)])
