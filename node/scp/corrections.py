@@ -250,11 +250,3 @@ def _uids(version: Version) -> dict[str, str]:
 
 def _arrived(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-
-
-def count_by_study(folder: Path) -> dict[str, int]:
-    """Study Instance UID to the number of its instances with versions in ``folder``; only the names are read."""
-    found: dict[str, set[str]] = {}
-    for version in versions(folder):
-        found.setdefault(version.study_instance_uid, set()).add(version.sop_instance_uid)
-    return {uid: len(instances) for uid, instances in found.items()}
