@@ -64,8 +64,12 @@ class Withdrawal:
         return f"{REJECTIONS[self.reason]} ({self.reason}), by note {self.source}"
 
 
-def withdrawals_of(spool_folder: Path, study_instance_uid: str) -> dict[str, Withdrawal]:
+def withdrawals_of(
+    spool_folder: Path, study_instance_uid: str, sop_instance_uid: str | None = None
+) -> dict[str, Withdrawal]:
     """SOP Instance UID to the withdrawal of each withdrawn instance of the study, whether it is in the spool or not.
+
+    ``sop_instance_uid``: the one that is looked for; records of other instances that moved need not be read.
 
     Raises:
         OSError: a record cannot be read.
@@ -73,6 +77,8 @@ def withdrawals_of(spool_folder: Path, study_instance_uid: str) -> dict[str, Wit
     folder = spool_folder / WITHDRAWN / study_instance_uid
     found: list[Withdrawal] = []
     for file in sorted(folder.glob("*.json")):
+        if sop_instance_uid and file.stem.startswith(f"{MOVED}-") and file.stem != f"{MOVED}-{sop_instance_uid}":
+            continue
         record = json.loads(file.read_text("utf-8"))
         since = datetime.fromtimestamp(file.stat().st_mtime, UTC)
         restored = {each.name for each in (folder / _RESTORED / file.stem).glob("*")}
@@ -154,7 +160,8 @@ class Withdrawals:
         """
         if not (self._folder / study_instance_uid).is_dir():
             return
-        while (found := withdrawals_of(self._spool, study_instance_uid).get(sop_instance_uid)) is not None:
+        of_instance = (self._spool, study_instance_uid, sop_instance_uid)
+        while (found := withdrawals_of(*of_instance).get(sop_instance_uid)) is not None:
             if found.reason != EXPIRED and not self._is_corrected(study_instance_uid, found, outcome):
                 return
             self._restore(study_instance_uid, found)
