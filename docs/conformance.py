@@ -119,7 +119,7 @@ on what differs. The files' meta information, private elements, and what archive
 description or protocol name of the series | correction | what arrived, durably before the answer |
 | pixel data, geometry, acquisition or any other standard attribute differ; or encapsulated pixel data in another \
 transfer syntax | conflict | the instance in use, until the administrator decides (`glionode conflicts`) |
-| bytes that a correction had superseded | conflict, told once: who sent it may be out of date, or the correction \
+| bytes that a correction had superseded, or the same image and identity in other bytes | conflict, told once: who sent it may be out of date, or the correction \
 was wrong | the instance in use, until the administrator decides |
 
 Pixel data are compared as encoded, not decoded. A study that is not reported uses what is there when it is processed.

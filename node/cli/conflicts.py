@@ -93,7 +93,8 @@ def _decide(
 
     if not found and not take:
         raise StudyError(f"study {study_instance_uid} has no conflict")
-    latest = {each.version.sop_instance_uid: each for each in sorted(found, key=lambda each: each.arrived)}
+    found = sorted(found, key=lambda each: each.arrived)  # if this is interrupted, the latest is still undecided
+    latest = {each.version.sop_instance_uid: each for each in found}
     for each in found:
         is_taken = take and latest[each.version.sop_instance_uid] is each
         (corrections.take if is_taken else corrections.keep)(each.version)

@@ -6,15 +6,15 @@ All of it is read from the spool; the texts hold UIDs and counts, never a value 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from node.config import Config
 from node.dicom import uids
 from node.processing.input_state import InputState
-from node.scp.aside import CONFLICTS, SUPERSEDED
-from node.scp.corrections import Corrections, count_by_study
+from node.scp.aside import CONFLICTS, SUPERSEDED, versions
+from node.scp.corrections import Corrections
 from node.scp.withdrawals import WITHDRAWN, withdrawals_of
 from node.workflow.client import WorkflowClient
 from node.workflow.engine import NOTICE_QUEUE
@@ -27,24 +27,41 @@ CONFLICT, CORRECTED, IS_WITHDRAWN = "conflict", "corrected", "withdrawn"
 """What notices tell beside states of a study (``notify.states``)."""
 
 
-def attention_of_studies(spool_folder: Path) -> dict[str, tuple[str, ...]]:
-    """Study Instance UID to sentences about its corrections, conflicts and withdrawals; only of studies with some.
+def attention_of_studies(spool_folder: Path, studies: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Study Instance UID to sentences about its corrections, conflicts and withdrawals; only of ``studies`` with some.
+
+    Nothing is read of other studies: an archive may reject instances of studies that this node never had.
 
     Raises:
         OSError: a folder or record cannot be read.
     """
     found: dict[str, list[str]] = {}
-    for uid, count in count_by_study(spool_folder / CONFLICTS).items():
+    for uid, count in _counts(spool_folder / CONFLICTS, studies):
         text = f"{count} instances are in conflict, and wait for a decision: `glionode conflicts {uid}`"
         found.setdefault(uid, []).append(text)
-    for uid, count in count_by_study(spool_folder / SUPERSEDED).items():
+    for uid, count in _counts(spool_folder / SUPERSEDED, studies):
         found.setdefault(uid, []).append(f"{count} instances were corrected")
-    for folder in sorted((spool_folder / WITHDRAWN).glob("[!p]*")):
-        reasons = Counter(each.text for each in withdrawals_of(spool_folder, folder.name).values())
+    for uid in _held_in(spool_folder / WITHDRAWN, studies):
+        reasons = Counter(each.text for each in withdrawals_of(spool_folder, uid).values())
         texts = [f"{count} instances are withdrawn: {reason}" for reason, count in sorted(reasons.items())]
         if texts:
-            found.setdefault(folder.name, []).extend(texts)
+            found.setdefault(uid, []).extend(texts)
     return {uid: tuple(texts) for uid, texts in found.items()}
+
+
+def _held_in(folder: Path, studies: Collection[str]) -> list[str]:
+    try:
+        return sorted(each.name for each in folder.iterdir() if each.name in studies)
+    except FileNotFoundError:
+        return []
+
+
+def _counts(folder: Path, studies: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Study Instance UID and number of its instances with versions in ``folder``."""
+    for uid in _held_in(folder, studies):
+        instances = {each.sop_instance_uid for each in versions(folder, uid)}
+        if instances:
+            yield uid, len(instances)
 
 
 def held_text(attributes: Mapping[str, str]) -> tuple[str, ...]:

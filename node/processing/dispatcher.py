@@ -27,11 +27,13 @@ from node.processing.request_sequence import (
     cancel_waiting,
     digest_of,
     earlier_requests,
+    is_led_back,
     judged,
     judged_attribute,
     judged_by_study,
     latest_report,
     request_attributes,
+    request_once_more,
     workflows_of_study,
 )
 from node.scp.moved import MovedInstances
@@ -56,6 +58,7 @@ class StudyDispatcher:
         self._client = client
         self._metrics = metrics
         self._moved = MovedInstances(config.spool_folder)
+        self._lost: dict[str, set[str]] = {}
 
     def judged_before(self, studies: Iterable[str]) -> frozenset[str]:
         """The ``studies`` whose instances in the spool were all judged before; compares file names, reads no file.
@@ -88,15 +91,21 @@ class StudyDispatcher:
             if is_moved_for_deletion(self._config.spool_folder, study_instance_uid) or folder.is_dir():
                 raise StorageError("the study is being looked at for deletion")
             return  # retention deleted the inputs, since every destination has the results
-        others = self._moved.settle(study_instance_uid)
+        others = self._lost.setdefault(
+            study_instance_uid, set()
+        )  # kept until all were judged: they are found once only
+        others.update(self._moved.settle(study_instance_uid))
         state = read_state(folder)
         records = workflows_of_study(self._client, study_instance_uid)
         is_reported = latest_report(records) is not None
         request = self._request(RequestOptions(study_instance_uid, quiet_series, keeps_expired=is_reported))
+        if quiet_series is not None and is_led_back(request, records):  # an earlier request may have had fewer series
+            request = self._request(RequestOptions(study_instance_uid, keeps_expired=is_reported))
         notify_of_inputs(self._config, self._client, study_instance_uid, state)
         self._order(request, records, is_by_hand=False)
-        for other in others:
+        for other in sorted(others):
             self.start(other)
+        self._lost.pop(study_instance_uid, None)
 
     def redo(self, study_instance_uid: str) -> None:
         """As `start`, also if ``assembly.corrections`` holds the study: the administrator decided about its instances.
@@ -126,18 +135,20 @@ class StudyDispatcher:
         if not is_judged:
             request = with_own_words(request, records, self._config.work_folder)
         known = [each.workflow_id for each in records if digest_of(each) == request.workflow_id]
-        if known and not is_judged:  # instances arrived since, and the selection has not changed
-            self._client.describe(known[-1], judged_attribute(request))
+        is_to_be_repeated = is_led_back(request, records)
+        if known and not is_judged and not is_to_be_repeated:  # instances arrived since; the selection has not changed
+            self._client.describe(records[-1].workflow_id, judged_attribute(request))
         if records and records[-1].attributes.get(HELD):  # decided again below
             self._client.describe(records[-1].workflow_id, {HELD: ""})
-        if known or is_judged:
+        if (known or is_judged) and not is_to_be_repeated:
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=request.workflow_id)
             return
         if not is_by_hand and (why := self._why_held(request, records)):
             self._client.describe(records[-1].workflow_id, {HELD: why})
             log.warning("study_held", study_instance_uid=study_instance_uid, reason=why)
             return
-        self._enqueue(request, 1, records)
+        request, attempt = request_once_more(request, records) if is_to_be_repeated else (request, 1)
+        self._enqueue(request, attempt, records)
         if self._config.series.collect_unknown:
             self._collect_unknown(request)
 

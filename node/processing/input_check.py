@@ -80,7 +80,12 @@ def any_header(request: ProcessingRequest) -> pydicom.Dataset | None:
     """The header of the first readable instance of the study, for the patient and study modules.
 
     None, if the instances name two patients, say while only a part is corrected: nothing is sent under either name.
+    What is withdrawn does not count, for the name in it may be what was wrong.
+
+    Raises:
+        OSError: a record of withdrawals cannot be read.
     """
+    withdrawn = read_state(request.folder).withdrawn
     found: pydicom.Dataset | None = None
     identities = []
     for file in sorted(path for path in request.folder.rglob("*") if path.is_file()):
@@ -89,6 +94,8 @@ def any_header(request: ProcessingRequest) -> pydicom.Dataset | None:
             use_own_table(header)
             identity = identity_of_patient(header)
         except DICOM_UNREADABLE:
+            continue
+        if header.get("SOPInstanceUID") in withdrawn:
             continue
         if header.get("StudyInstanceUID") == request.study_instance_uid:
             found = found or header

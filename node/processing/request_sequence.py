@@ -10,6 +10,7 @@ from node.dicom import uids
 from node.processing.request import ProcessingRequest, with_first_creation_time
 from node.series.explain import short_lines
 from node.workflow.client import WorkflowClient
+from node.workflow.engine import ACTIVE
 from node.workflow.states import StudyState
 from node.workflow.workflow_id import WorkflowId
 from node.workflow.workflow_record import WorkflowRecord
@@ -62,16 +63,42 @@ def workflows_of_study(client: WorkflowClient, study_instance_uid: str) -> list[
 def judged(records: Iterable[WorkflowRecord]) -> frozenset[str]:
     """The digests ``ProcessingRequest.instances`` that were enqueued, or that left the selection unchanged.
 
-    None, once retention has deleted the study's inputs: file names cannot tell whether it comes back corrected.
+    Only those since the latest correction or withdrawal: instances that are input again would look as if they had never
+    been withdrawn. None, once retention has deleted the study's inputs: file names cannot tell whether it comes back
+    corrected.
     """
     return _judged_in([each.attributes for each in records])
 
 
 def _judged_in(every: Sequence[Mapping[str, str]]) -> frozenset[str]:
-    """The same, from the attributes of a study's workflows."""
-    if any(attributes.get(INPUTS_DELETED) for attributes in every):
+    """The same, from the attributes of a study's workflows, oldest first."""
+    if not every or any(attributes.get(INPUTS_DELETED) for attributes in every):
         return frozenset()
-    return frozenset(key.removeprefix(_JUDGED) for attributes in every for key in attributes if key.startswith(_JUDGED))
+    revision = every[-1].get(REVISION, "")
+    latest = (attributes for attributes in every if attributes.get(REVISION, "") == revision)
+    return frozenset(
+        key.removeprefix(_JUDGED) for attributes in latest for key in attributes if key.startswith(_JUDGED)
+    )
+
+
+def is_led_back(request: ProcessingRequest, records: Sequence[WorkflowRecord]) -> bool:
+    """True if corrections, withdrawals or decisions since led back to a request that a later one took the place of."""
+    if not records or records[-1].attributes.get(REVISION, "") == request.revision:
+        return False
+    known = [digest_of(each) for each in records]
+    return request.workflow_id in known and known[-1] != request.workflow_id
+
+
+def request_once_more(request: ProcessingRequest, records: Sequence[WorkflowRecord]) -> tuple[ProcessingRequest, int]:
+    """A request that `is_led_back`, as it is to be enqueued, and the number of its attempt.
+
+    If it was reported, another report took the place of its own: it gets an id, and so UIDs, of its own.
+    """
+    known = [each for each in records if digest_of(each) == request.workflow_id]
+    if latest_report(known) is None and not any(each.engine_status in ACTIVE for each in known):
+        return request, 1 + max(WorkflowId.parse(each.workflow_id).attempt for each in known)
+    own = uids.digest((request.workflow_id, "once more", digest_of(records[-1])))[:32]
+    return replace(request, workflow_id=own, regions_of=request.regions_of or request.workflow_id), 1
 
 
 def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:

@@ -118,7 +118,8 @@ def complete_statuses(
     Args:
         places: the places in the queue by workflow id.
     """
-    attention = attention_of_studies(config.spool_folder)
+    statuses = list(statuses)
+    attention = attention_of_studies(config.spool_folder, {each.study_instance_uid for each in statuses})
     told = [
         replace(
             each,

@@ -17,6 +17,7 @@ from node.errors import StorageError
 from node.processing.request import RequestOptions, build_request
 from node.processing.study_status import StudyStatus
 from node.scp.removal import Contents, contents, studies_held
+from node.scp.withdrawals import WITHDRAWN
 from node.workflow.states import DeliveryState, DeliveryStatus, StudyState
 
 _WITH_RESULTS = (StudyState.REPORTED, StudyState.DELIVERED, StudyState.PRESENT, StudyState.COMMITTED)
@@ -162,8 +163,12 @@ def _why_young(config: Config, line: StudyStatus, there: Contents, days: float, 
 
 
 def _why_late(config: Config, line: StudyStatus, there: Contents) -> str | None:
-    """Instances later than the request are not judged yet, unless the study with them gives the same request."""
-    if there.changed is None or line.ordered is None or there.changed <= line.ordered:
+    """Instances later than the request are not judged yet, unless the study with them gives the same request.
+
+    Nor are withdrawals, which change no file of the study.
+    """
+    is_changed = there.changed is not None and line.ordered is not None and there.changed > line.ordered
+    if not is_changed and not (config.spool_folder / WITHDRAWN / line.study_instance_uid).is_dir():
         return None
     late = "instances that arrived after it was ordered are not judged yet"
     try:

@@ -81,9 +81,19 @@ def aside_path(folder: Path, in_use: Path, digest: str, is_other_image: bool = F
 def versions(folder: Path, study_instance_uid: str | None = None) -> Iterator[Version]:
     """The versions in ``folder`` (one of `ASIDE` in the spool), of one study or of all, in the order of their paths."""
     study = "*" if study_instance_uid is None else study_instance_uid
-    for path in sorted(folder.glob(f"{study}/*/*.dcm")):
-        parts = path.name.split(".")
-        is_other_image = parts[-2] == _IMAGE
-        end = -3 if is_other_image else -2
-        names = path.parts[-3], path.parts[-2], ".".join(parts[:end])
-        yield Version(path, *names, parts[end], is_other_image)
+    return map(_version, sorted(folder.glob(f"{study}/*/*.dcm")))
+
+
+def versions_of(folder: Path, in_use: Path) -> list[Version]:
+    """The versions in ``folder`` of the instance ``in_use`` (``<spool>/<study>/<series>/<sop>.dcm``)."""
+    study, series = in_use.parts[-3:-1]
+    found = map(_version, sorted((folder / study / series).glob(f"{in_use.stem}.*.dcm")))
+    return [each for each in found if each.sop_instance_uid == in_use.stem]  # a UID may be the beginning of another
+
+
+def _version(path: Path) -> Version:
+    parts = path.name.split(".")
+    is_other_image = parts[-2] == _IMAGE
+    end = -3 if is_other_image else -2
+    names = path.parts[-3], path.parts[-2], ".".join(parts[:end])
+    return Version(path, *names, parts[end], is_other_image)

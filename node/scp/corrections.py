@@ -4,10 +4,10 @@ An archive that corrects an identity sends the same image under the same UID wit
 *correction*, which takes the place of the instance in use. Another image under a known UID is a *conflict*: it is kept
 aside until the administrator decides (`take`, `keep`).
 
-Old bytes never come back by themselves. An instance that a correction has superseded may be sent again by whoever still
-holds it, a scanner or a second archive, say; the identity would swing back and forth with the order of sending. It
-becomes a conflict once, because the correction itself may have been the error; after the administrator's decision it is
-acknowledged and kept, but no longer told.
+Old bytes never come back by themselves, nor the same image and identity encoded otherwise. An instance that a
+correction has superseded may be sent again by whoever still holds it, a scanner or a second archive, say; the identity
+would swing back and forth with the order of sending. It becomes a conflict once, because the correction itself may have
+been the error; after the administrator's decision it is acknowledged and kept, but no longer told.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from node.scp.aside import (
     content_digest,
     holds_data_set,
     versions,
+    versions_of,
 )
 from node.scp.disk import sync_folder
 from node.scp.durable import DurableNames
@@ -113,9 +114,10 @@ class Corrections:
             outcome, found = self._judge(arrived, digest, in_use)
             if outcome is StoreOutcome.CORRECTION:
                 self._replace(arrived, in_use, is_other_image=False)
+            elif outcome is StoreOutcome.CONFLICT:
+                self._tell(arrived, digest, in_use)
             else:
-                folder = self._conflicts if outcome is StoreOutcome.CONFLICT else self._dismissed
-                self._names.link(arrived, aside_path(folder, in_use, digest))
+                self._names.link(arrived, aside_path(self._dismissed, in_use, digest))
         study, series = in_use.parts[-3:-1]
         uids = {"study_instance_uid": study, "series_instance_uid": series, "sop_instance_uid": in_use.stem}
         log.warning(f"instance_{outcome}", **uids, differs=list(found.differs) if found else ["sent again"])
@@ -124,18 +126,41 @@ class Corrections:
     def _judge(self, arrived: Path, digest: str, in_use: Path) -> tuple[StoreOutcome, Comparison | None]:
         """What the bytes ``arrived`` are, and how they compare; None: they were there before."""
         if aside_path(self._dismissed, in_use, digest).exists():
-            return StoreOutcome.DISMISSED, None
+            is_told = self._is_like_superseded(arrived, digest, in_use)
+            return StoreOutcome.CONFLICT if is_told else StoreOutcome.DISMISSED, None
         known = [aside_path(self._conflicts, in_use, digest)]
         known += [aside_path(self._superseded, in_use, digest, is_other_image) for is_other_image in (False, True)]
         if any(path.exists() for path in known):
             return StoreOutcome.CONFLICT, None
         found = compare(in_use, arrived)
+        if found.likeness is Likeness.CORRECTED and self._is_like_superseded(arrived, digest, in_use):
+            return StoreOutcome.CONFLICT, found
         outcomes = {
             Likeness.SAME: StoreOutcome.DISMISSED,
             Likeness.CORRECTED: StoreOutcome.CORRECTION,
             Likeness.OTHER: StoreOutcome.CONFLICT,
         }
         return outcomes[found.likeness], found
+
+    def _is_like_superseded(self, arrived: Path, digest: str, in_use: Path) -> bool:
+        """True if these bytes, which were never in use, hold an image and identity that are superseded."""
+        known = versions_of(self._superseded, in_use)
+        if not known or any(each.digest == digest[: len(each.digest)] for each in known):
+            return False
+        if compare(in_use, arrived).likeness is Likeness.SAME:
+            return False
+        return any(compare(each.path, arrived).likeness is Likeness.SAME for each in known)
+
+    def _tell(self, arrived: Path, digest: str, in_use: Path) -> None:
+        """Keep ``arrived`` until the administrator decides.
+
+        If it is equal to what is superseded, it counts as superseded, too: so it is told once.
+        """
+        is_superseded = self._is_like_superseded(arrived, digest, in_use)
+        self._names.link(arrived, aside_path(self._conflicts, in_use, digest))
+        if is_superseded:
+            self._names.link(arrived, aside_path(self._superseded, in_use, digest))
+            aside_path(self._dismissed, in_use, digest).unlink(missing_ok=True)
 
     def _replace(self, file: Path, in_use: Path, is_other_image: bool) -> None:
         """Put ``file`` in the place of ``in_use``, which gets a name aside first."""
@@ -225,11 +250,3 @@ def _uids(version: Version) -> dict[str, str]:
 
 def _arrived(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-
-
-def count_by_study(folder: Path) -> dict[str, int]:
-    """Study Instance UID to the number of its instances with versions in ``folder``; only the names are read."""
-    found: dict[str, set[str]] = {}
-    for version in versions(folder):
-        found.setdefault(version.study_instance_uid, set()).add(version.sop_instance_uid)
-    return {uid: len(instances) for uid, instances in found.items()}

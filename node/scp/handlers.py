@@ -27,6 +27,7 @@ from node.scp.instance_identity import Identity, inflates_beyond, read_identity
 from node.scp.limits import DOCUMENT_BYTES
 from node.scp.observer import Observer
 from node.scp.rejection_note import read_rejection_note
+from node.scp.removal import is_moved_for_deletion
 from node.scp.spool import Spool, StoreOutcome
 from node.scp.status import (
     CANNOT_UNDERSTAND,
@@ -168,7 +169,9 @@ class StorageHandlers:
         self._metrics.received_bytes.inc(file.size_bytes)
         self._note_free_space()
         for study_instance_uid, instances in (note.instances if note else {}).items():
-            if self._spool.study_folder(study_instance_uid).is_dir():
+            # retention may have moved it away, and may move it back
+            is_away = is_moved_for_deletion(self._spool.folder, study_instance_uid)
+            if is_away or self._spool.study_folder(study_instance_uid).is_dir():
                 for series_instance_uid in sorted(set(instances.values())):
                     self._on_instance_stored(study_instance_uid, series_instance_uid)
         if self._observer:

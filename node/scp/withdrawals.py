@@ -27,6 +27,7 @@ from pathlib import Path
 
 import structlog
 
+from node.scp.aside import SUPERSEDED, versions
 from node.scp.corrections import StoreOutcome
 from node.scp.disk import sync_folder
 from node.scp.durable import DurableNames
@@ -63,8 +64,12 @@ class Withdrawal:
         return f"{REJECTIONS[self.reason]} ({self.reason}), by note {self.source}"
 
 
-def withdrawals_of(spool_folder: Path, study_instance_uid: str) -> dict[str, Withdrawal]:
+def withdrawals_of(
+    spool_folder: Path, study_instance_uid: str, sop_instance_uid: str | None = None
+) -> dict[str, Withdrawal]:
     """SOP Instance UID to the withdrawal of each withdrawn instance of the study, whether it is in the spool or not.
+
+    ``sop_instance_uid``: the one that is looked for; records of other instances that moved need not be read.
 
     Raises:
         OSError: a record cannot be read.
@@ -72,6 +77,8 @@ def withdrawals_of(spool_folder: Path, study_instance_uid: str) -> dict[str, Wit
     folder = spool_folder / WITHDRAWN / study_instance_uid
     found: list[Withdrawal] = []
     for file in sorted(folder.glob("*.json")):
+        if sop_instance_uid and file.stem.startswith(f"{MOVED}-") and file.stem != f"{MOVED}-{sop_instance_uid}":
+            continue
         record = json.loads(file.read_text("utf-8"))
         since = datetime.fromtimestamp(file.stat().st_mtime, UTC)
         restored = {each.name for each in (folder / _RESTORED / file.stem).glob("*")}
@@ -153,12 +160,28 @@ class Withdrawals:
         """
         if not (self._folder / study_instance_uid).is_dir():
             return
-        while (found := withdrawals_of(self._spool, study_instance_uid).get(sop_instance_uid)) is not None:
-            is_corrected = found.reason == WRONG_WORKLIST_ENTRY and outcome is StoreOutcome.CORRECTION
-            if found.reason != EXPIRED and not is_corrected:
+        of_instance = (self._spool, study_instance_uid, sop_instance_uid)
+        while (found := withdrawals_of(*of_instance).get(sop_instance_uid)) is not None:
+            if found.reason != EXPIRED and not self._is_corrected(study_instance_uid, found, outcome):
                 return
             self._restore(study_instance_uid, found)
             log.warning("instance_restored", study_instance_uid=study_instance_uid, sop_instance_uid=sop_instance_uid)
+
+    def _is_corrected(self, study: str, withdrawal: Withdrawal, outcome: StoreOutcome) -> bool:
+        """True if the instance in use is the correction that a note of a wrong worklist entry announced.
+
+        A correction that is in use may arrive again: the process may have ended before it became input.
+        """
+        if withdrawal.reason != WRONG_WORKLIST_ENTRY or outcome is StoreOutcome.CORRECTION:
+            return withdrawal.reason == WRONG_WORKLIST_ENTRY
+        if outcome is not StoreOutcome.DUPLICATE:
+            return False
+        sop = withdrawal.sop_instance_uid
+        superseded = [each for each in versions(self._spool / SUPERSEDED, study) if each.sop_instance_uid == sop]
+        in_use = [self._spool / study / each.series_instance_uid / f"{sop}.dcm" for each in superseded]
+        return any(
+            datetime.fromtimestamp(each.stat().st_mtime, UTC) >= withdrawal.since for each in in_use if each.exists()
+        )
 
     def _restore(self, study_instance_uid: str, withdrawal: Withdrawal) -> None:
         folder = self._folder / study_instance_uid

@@ -67,7 +67,7 @@ class Marks:
             SQLAlchemyError: the database does not answer.
         """
         engine = ENGINE_WORKFLOWS.c
-        query = sa.select(sa.cast(engine.attributes, sa.Text)).where(engine.name == name).order_by(engine.created_at)
+        query = sa.select(sa.cast(engine.attributes, sa.Text)).where(engine.name == name).order_by(self._order)
         with self._database.connect() as connection:
             found = [json.loads(text or "{}") for text in connection.execute(query).scalars()]
         return [each if _is_plain(each) else {} for each in found]  # what is damaged tells nothing

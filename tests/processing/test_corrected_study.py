@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import pydicom
 import pytest
 from memory_engine import MemoryNode
 from node_process import write_config
@@ -15,9 +16,11 @@ from small_study import all_instances, make_small_study, study_instance_uid
 
 from node.config import load_config
 from node.dicom.uids import derived_uid
+from node.errors import EngineError
 from node.processing.request_sequence import INPUTS_DELETED
 from node.scp.rejection_note import EXPIRED, REJECTIONS, WRONG_WORKLIST_ENTRY
 from node.scp.removal import contents, remove_study
+from node.study import Destination
 
 UID = study_instance_uid(make_small_study())
 RIGHT = {"PatientID": "RIGHT-1", "PatientName": "Right^Name", "AccessionNumber": "A-1"}
@@ -308,6 +311,77 @@ def test_instances_that_move_to_another_study_leave_the_first(node: MemoryNode) 
     node.dispatcher.start(UID)
     node.dispatcher.start("1.2.3.4")
     assert node.run() == []
+
+
+def test_study_whose_instances_are_input_again_is_ordered_again(node: MemoryNode) -> None:
+    """Withdrawn as expired before its report, and sent again: the first order was cancelled, and is made once more."""
+    study = make_small_study()
+    receive(node, all_instances(study))
+    receive(node, [key_object_selection(EXPIRED, all_instances(study))])
+    assert node.run() == ["refused"]
+    node.receive(all_instances(study))
+    assert node.dispatcher.judged_before([UID]) == frozenset()
+    node.dispatcher.start(UID, frozenset(each.name for each in node.spool.series_folders(UID)))
+    assert node.run() == ["reported"]
+    assert node.dispatcher.judged_before([UID]) == {UID}
+    node.dispatcher.start(UID)
+    assert node.run() == []
+
+
+def test_last_report_has_the_identity_in_use_however_often_the_administrator_decides(node: MemoryNode) -> None:
+    """Corrected, taken back, and taken once more: each time a report under its own UIDs names the one before."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    receive(node, corrected())
+    assert node.run() == ["reported"]
+    for instances in (all_instances(make_small_study()), corrected()):
+        receive(node, instances)
+        assert node.run() == []
+        for conflict in node.spool.corrections.open_conflicts(UID):
+            node.spool.corrections.take(conflict.version)
+        node.dispatcher.redo(UID)
+        assert node.run() == ["reported"]
+        node.dispatcher.start(UID)
+        assert node.run() == []
+    assert names(node) == ["PAT-4711", "RIGHT-1", "PAT-4711", "RIGHT-1"]
+    reports = node.reports()
+    assert len({report.SOPInstanceUID for report in reports}) == 4
+    (study,) = reports[3].PredecessorDocumentsSequence
+    reference = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert reference.ReferencedSOPInstanceUID == reports[2].SOPInstanceUID
+    assert len(node.pipeline.segmented) == 1
+    assert node.dispatcher.judged_before([UID]) == {UID}
+
+
+def test_refusal_never_has_the_name_of_withdrawn_instances(tmp_path: Path) -> None:
+    """What was withdrawn says nothing of whose exam it is; with nothing left, no refusal is sent."""
+    destination = Destination("pacs", "PACS", "127.0.0.1", 1)
+    config = write_config(tmp_path, [destination], delivery={"send_refusals": True})
+    node, study = MemoryNode(load_config(config)), make_small_study()
+    receive(node, all_instances(study))
+    receive(node, [key_object_selection(WRONG_WORKLIST_ENTRY, all_instances(study))])
+    assert node.run() == ["refused"]
+    assert not list(node.config.work_folder.rglob("refusal.dcm"))
+    receive(node, corrected(["T1"]))
+    assert node.run() == ["refused"]
+    (refusal,) = node.config.work_folder.rglob("refusal.dcm")
+    assert pydicom.dcmread(refusal).PatientID == "RIGHT-1"
+
+
+@pytest.mark.slow
+def test_study_that_lost_instances_is_judged_although_the_first_try_failed(
+    node: MemoryNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database does not answer once the instances are withdrawn from the first study: the next try judges both."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    node.receive(corrected(StudyInstanceUID="1.2.3.4", PatientID="RIGHT-1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(node.engine, "enqueue", lambda *_, **__: (_ for _ in ()).throw(EngineError("no answer")))
+        with pytest.raises(EngineError):
+            node.dispatcher.start("1.2.3.4")
+    node.dispatcher.start("1.2.3.4")
+    assert sorted(node.run()) == ["refused", "reported"]
 
 
 def test_humans_are_notified_once_of_each_change(tmp_path: Path) -> None:

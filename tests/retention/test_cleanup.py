@@ -34,6 +34,7 @@ from node.retention.cleanup import (
 from node.retention.retention_status import retention_statuses
 from node.scp import removal
 from node.scp.incoming import length_of_head
+from node.scp.rejection_note import RejectionNote
 from node.scp.spool import Spool, StoreOutcome
 from node.workflow.client import WorkflowClient
 from node.workflow.engine import STUDY_QUEUE
@@ -182,6 +183,19 @@ def test_a_destination_that_was_removed_holds_nothing_that_another_has(
     state = "failed" if any(text.startswith("failed") for text in texts.values()) else "delivered"
     found = why_held(config, study_status(state, deliveries=delivery_statuses(**texts)))
     assert found is None if held_because is None else (found or "").startswith(held_because)
+
+
+def test_a_study_of_which_instances_were_withdrawn_is_held_until_that_is_judged(tmp_path: Path) -> None:
+    """A note changes no file of the study; its inputs are still needed to do the study anew, or wait for a decision."""
+    config = make_config(tmp_path)
+    put(config)
+    note = RejectionNote("113001", {STUDY: {f"{SOP}.1": SERIES}})
+    file = tmp_path / "note.dcm"
+    file.write_bytes(b"note")
+    Spool(config.spool_folder).withdrawals.keep_document(file, (STUDY, "1.2.9"), "0" * 64, note)
+    assert why_held(config, study_status()) == "instances that arrived after it was ordered are not judged yet"
+    judged = build_request(config.spool_folder / STUDY, config, RequestOptions(STUDY)).instances
+    assert why_held(config, study_status(judged=frozenset([judged]))) is None
 
 
 def test_without_a_destination_everything_is_held(tmp_path: Path) -> None:

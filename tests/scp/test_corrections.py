@@ -175,6 +175,21 @@ def test_superseded_bytes_never_come_back_by_themselves(spool: Spool) -> None:
     assert spool.corrections.open_conflicts() == []
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_superseded_identity_in_other_bytes_is_told_once(spool: Spool, is_known: bool) -> None:
+    """A second archive encodes the superseded instance otherwise: whether it sent that before or not, it is no news."""
+    other = version(syntax=ImplicitVRLittleEndian)
+    outcomes = [keep(spool, each) for each in (OLD, *[other] * is_known, NEW)]
+    assert outcomes == ["stored", *["dismissed"] * is_known, "correction"]
+    assert [keep(spool, other) for _ in range(2)] == [StoreOutcome.CONFLICT] * 2
+    (conflict,) = spool.corrections.open_conflicts(STUDY)
+    assert conflict.differs == ("AccessionNumber", "PatientID", "PatientName")
+    spool.corrections.keep(conflict.version)
+    assert keep(spool, other) is StoreOutcome.DISMISSED
+    assert in_use(spool) == NEW
+    assert spool.corrections.open_conflicts() == []
+
+
 def test_administrator_takes_superseded_bytes_back(spool: Spool) -> None:
     """The correction itself may have been the error; it can be undone, and made again."""
     for content in (OLD, NEW, OLD):

@@ -109,6 +109,16 @@ def test_key_object_selection_that_rejects_nothing_is_kept_and_changes_nothing(n
     assert kept.name.startswith(document.SOPInstanceUID)
 
 
+def test_note_during_a_check_of_retention_is_told_when_the_study_is_back(node, tmp_path):
+    """The study is moved away for a moment only: its assembly must hear of the note, or nobody judges it again."""
+    send(node, tmp_path, make_instance(1))
+    (node.spool.folder / ".deleting").mkdir()
+    (node.spool.folder / STUDY).rename(node.spool.folder / ".deleting" / STUDY)
+    node.stored.clear()
+    assert send(node, tmp_path, key_object_selection("113001", [make_instance(1)])) == [0x0000]
+    assert node.stored == [(STUDY, SERIES)]
+
+
 def test_note_of_another_scheme_rejects_nothing(node, tmp_path):
     """A private code that reads like one of the scheme DCM is none."""
     document = key_object_selection("113001", [make_instance(1)])
@@ -158,3 +168,24 @@ def test_record_survives_a_kill_or_is_made_by_the_next_try(tmp_path, monkeypatch
     assert withdrawals_of(spool, STUDY) == {}
     rejected.withdrawals.keep_document(note, (STUDY, "1.2.9"), "0" * 64, found)
     assert set(withdrawals_of(spool, STUDY)) == {SOP}
+
+
+def test_correction_whose_restoring_was_interrupted_is_input_when_it_is_sent_again(node, tmp_path, monkeypatch):
+    """The disk refuses after the correction is in use: nothing was acknowledged, and the second try lets it in."""
+    right, note = make_instance(1), key_object_selection("113038", [make_instance(1)])
+    right.PatientID = "RIGHT-1"
+    assert send(node, tmp_path, make_instance(1), note) == [0x0000] * 2
+    with monkeypatch.context() as patch:
+        patch.setattr(Withdrawals, "_restore", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        assert send(node, tmp_path, right) == [0xA700]
+    assert withdrawn(node) == {SOP: "113038"}
+    assert send(node, tmp_path, right) == [0x0000]
+    assert withdrawn(node) == {}
+
+
+def test_instance_corrected_before_its_note_stays_withdrawn(node, tmp_path):
+    """The note came after the correction, and says that this, too, is wrong: sent once more, it stays out."""
+    right = make_instance(1)
+    right.PatientID = "RIGHT-1"
+    send(node, tmp_path, make_instance(1), right, key_object_selection("113038", [right]), right)
+    assert withdrawn(node) == {SOP: "113038"}
