@@ -24,6 +24,7 @@ from node.processing.request import (
 from node.processing.request_sequence import (
     INPUTS_DELETED,
     REVISION,
+    cancel_outdated_deliveries,
     cancel_waiting,
     digest_of,
     earlier_requests,
@@ -143,6 +144,8 @@ class StudyDispatcher:
         if (known or is_judged) and not is_to_be_repeated:
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=request.workflow_id)
             return
+        if cancelled := cancel_outdated_deliveries(self._client, request):
+            log.warning("outdated_deliveries_cancelled", study_instance_uid=study_instance_uid, workflows=cancelled)
         if not is_by_hand and (why := self._why_held(request, records)):
             self._client.describe(records[-1].workflow_id, {HELD: why})
             log.warning("study_held", study_instance_uid=study_instance_uid, reason=why)

@@ -11,7 +11,7 @@ from node.processing.request import ProcessingRequest, with_first_creation_time
 from node.series.explain import short_lines
 from node.workflow.client import WorkflowClient
 from node.workflow.engine import ACTIVE
-from node.workflow.states import StudyState
+from node.workflow.states import DeliveryState, StudyState
 from node.workflow.workflow_id import WorkflowId
 from node.workflow.workflow_record import WorkflowRecord
 
@@ -23,6 +23,7 @@ IMAGES, REVISION = "images", "revision"
 INPUTS_DELETED = "inputs-deleted"
 """Attribute of a workflow whose study's inputs retention deleted; empty, once the study was judged again."""
 _WAITING = ("ENQUEUED", "DELAYED")
+_AT_THE_DESTINATION = (DeliveryState.DELIVERED, DeliveryState.COMMITTING)
 
 
 def request_attributes(request: ProcessingRequest) -> dict[str, str]:
@@ -176,6 +177,22 @@ def cancel_waiting(client: WorkflowClient, records: Iterable[WorkflowRecord], re
     for record in records:
         if record.engine_status in _WAITING and digest_of(record) != request_id:
             client.cancel(record.workflow_id)
+
+
+def cancel_outdated_deliveries(client: WorkflowClient, request: ProcessingRequest) -> list[str]:
+    """Cancel deliveries of results made before the study's latest correction or withdrawal; returns their ids.
+
+    A delivery may wait for its destination for days, and must not bring the old identity then, perhaps after the new
+    one. Results that the destination has are left to the report that names them as its predecessor.
+    """
+    cancelled = []
+    for record in client.workflows("deliver", attributes={"study_instance_uid": request.study_instance_uid}):
+        is_outdated = record.attributes.get(REVISION, "") != request.revision
+        has_results = record.state is not None and record.state.state in _AT_THE_DESTINATION
+        if record.engine_status in ACTIVE and is_outdated and not has_results:
+            client.cancel(record.workflow_id)
+            cancelled.append(record.workflow_id)
+    return cancelled
 
 
 def request_after_comparison(

@@ -21,6 +21,7 @@ from node.processing.request_sequence import INPUTS_DELETED
 from node.scp.rejection_note import EXPIRED, REJECTIONS, WRONG_WORKLIST_ENTRY
 from node.scp.removal import contents, remove_study
 from node.study import Destination
+from node.workflow.states import PublishedState
 
 UID = study_instance_uid(make_small_study())
 RIGHT = {"PatientID": "RIGHT-1", "PatientName": "Right^Name", "AccessionNumber": "A-1"}
@@ -90,6 +91,43 @@ def test_reported_study_is_reported_anew_of_the_same_regions(node: MemoryNode) -
     receive(node, [*corrected(), *all_instances(make_small_study())])
     assert node.run() == []
     assert node.dispatcher.judged_before([UID]) == {UID}
+
+
+def start_delivery(node: MemoryNode, state: str) -> str:
+    """A delivery of the latest results that a worker has begun; returns its id."""
+    (_, request) = list(node.engine.records.values())[-1]
+    workflow_id = f"{request.workflow_id}-pacs"
+    node.engine.enqueue("deliver-pacs", "deliver", workflow_id, attributes=request.attributes)
+    node.engine.change(workflow_id, engine_status="PENDING", state=PublishedState(state, None))
+    return workflow_id
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("sending", "CANCELLED"), ("retrying", "CANCELLED"), ("delivered", "PENDING"), ("committing", "PENDING")],
+)
+@pytest.mark.parametrize("how", ["redo", "hold"])
+def test_old_identity_is_not_delivered_any_more(
+    how: str, state: str, status: str, node: MemoryNode, holding: MemoryNode
+) -> None:
+    """A delivery that waits for its destination ends at the correction; what the destination has stays there."""
+    node = node if how == "redo" else holding
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    delivery = start_delivery(node, state)
+    receive(node, corrected())
+    assert node.engine.records[delivery][1].engine_status == status
+
+
+def test_later_series_ends_no_delivery(node: MemoryNode) -> None:
+    """Without a correction earlier results go on to their destination."""
+    first, *others = all_instances(make_small_study())
+    receive(node, others)
+    node.run()
+    delivery = start_delivery(node, "retrying")
+    receive(node, [first])
+    node.run()
+    assert node.engine.records[delivery][1].engine_status == "PENDING"
 
 
 @pytest.mark.slow
