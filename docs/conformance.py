@@ -132,12 +132,16 @@ its UIDs in another study, with its series, is withdrawn from the study in which
 Concept Name Code Sequence holds one of these codes of the scheme DCM. The instances in its Current Requested Procedure
 Evidence Sequence are withdrawn: they are kept, but are no longer input, in whatever study, whether they arrived before
 the note or arrive after it. A reported study that used them is reported anew from what is left, or refused with that
-reason. Its earlier results stay in the destinations. Any other Key Object Selection is answered with Success, kept, and
-changes nothing.
+reason. Its earlier results stay in the destinations; a delivery that waits for its destination is cancelled. A document
+has at most {document_mebibytes} MiB and {limits.DOCUMENT_ITEMS} items. Any other Key Object Selection is answered with
+Success, kept, and changes nothing.
 
 | title | the same instance after the note | reported studies |
 |---|---|---|
 {rejections}
+
+**Files.** Instances are kept as they arrived. Their file meta information names the calling AE title of the association
+as Sending Application Entity Title (0002,0017).
 
 **UIDs with leading zeros.** Old archives hold instances whose UIDs have components such as `02`, which PS3.5 9.1
 forbids. `scp.uid_repair = "refuse"` (the default) answers them with 0xC011. `"map"` receives them if leading zeros are
@@ -469,6 +473,7 @@ def statement() -> str:
     return TEXT.format(
         limits=limits,
         associate_rq_kibibytes=limits.ASSOCIATE_RQ_BYTES >> 10,
+        document_mebibytes=limits.DOCUMENT_BYTES >> 20,
         command_set_kibibytes=limits.COMMAND_SET_BYTES >> 10,
         report_kibibytes=limits.REPORT_BYTES >> 10,
         reports_kibibytes=limits.REPORTS_BYTES >> 10,
