@@ -11,10 +11,13 @@ from pathlib import Path
 
 from history import History, Intent, Phase, StoreEvent
 from instances import data_set_bytes, encode_instance
+from pydicom.uid import KeyObjectSelectionDocumentStorage, MRImageStorage
 from raw_peer import PeerAbortedError, RawPeer
+from rejection_notes import key_object_selection
 from small_study import all_instances, study_instance_uid
 from storm import make_study
 
+from node.scp.rejection_note import QUALITY
 from node.study import Destination
 
 _PAUSE_SECONDS = 0.2
@@ -29,6 +32,8 @@ class Store:
     sop_instance_uid: str
     data_set: bytes
     intent: Intent
+    sop_class_uid: str = MRImageStorage
+    rejects: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -38,12 +43,20 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """All that is stored of one study: first all its instances; later, for some, other pixels and a correction."""
+    """All that is stored of one study: first all its instances; later, for some, other pixels, and what comes last.
+
+    ``last``: corrections of all instances, or a note that rejects those of one series, or nothing.
+    """
 
     study_instance_uid: str
     originals: list[Store]
     other_pixels: list[Store]
-    corrections: list[Store]
+    last: list[Store]
+
+    @property
+    def is_rejected(self) -> bool:
+        """True if a note rejects a series of the study."""
+        return any(each.intent is Intent.WITHDRAWAL for each in self.last)
 
 
 def make_visit(seed: int, number: int) -> Visit:
@@ -52,6 +65,7 @@ def make_visit(seed: int, number: int) -> Visit:
     study = make_study(number)
     uid = study_instance_uid(study)
     instances = list(all_instances(study))
+    rejected = chance.choice(list(study.values()))
 
     def stores(intent: Intent) -> list[Store]:
         return [
@@ -60,13 +74,18 @@ def make_visit(seed: int, number: int) -> Visit:
 
     originals = stores(Intent.ORIGINAL)
     chance.shuffle(originals)
+    fate, last = chance.random(), []
+    if fate > 0.8:
+        note = key_object_selection(QUALITY, rejected, f"note {number}")
+        content, uids = data_set_bytes(encode_instance(note)), tuple(str(each.SOPInstanceUID) for each in rejected)
+        last = [Store(uid, note.SOPInstanceUID, content, Intent.WITHDRAWAL, KeyObjectSelectionDocumentStorage, uids)]
     for instance in instances:
         instance.PatientID, instance.PatientName = f"PAT-{number}", "Corrected^Patient"
-    corrections = stores(Intent.CORRECTION) if chance.random() < 0.3 else []
+    last = stores(Intent.CORRECTION) if fate < 0.3 else last
     for instance in instances:
         instance.PixelData = bytes(byte ^ 1 for byte in instance.PixelData)
     other_pixels = chance.sample(stores(Intent.OTHER_PIXELS), 2) if chance.random() < 0.3 else []
-    return Visit(uid, originals, other_pixels, corrections)
+    return Visit(uid, originals, other_pixels, last)
 
 
 class Client:
@@ -92,12 +111,13 @@ class Client:
         done: list[Store] = []
         begun: StoreEvent | None = None
         try:
-            with RawPeer(self._chance.choice(self._receivers)) as peer:
+            # all that is stored at once is of one class
+            with RawPeer(self._chance.choice(self._receivers), sop_class=batch[0].sop_class_uid) as peer:
                 for each in batch:
                     begun = self._history.invoke(
-                        each.study_instance_uid, each.sop_instance_uid, each.digest, each.intent
+                        each.study_instance_uid, each.sop_instance_uid, each.digest, each.intent, each.rejects
                     )
-                    status = peer.store(each.sop_instance_uid, each.data_set)
+                    status = peer.store(each.sop_instance_uid, each.data_set, each.sop_class_uid)
                     self._history.end(begun, Phase.OK if status == 0x0000 else Phase.FAIL)
                     begun = None
                     done += [each] if status == 0x0000 else []
@@ -146,7 +166,7 @@ class Clients:
             self._store(client, visit.originals)
             self._store(client, later)
             self._store(client, visit.other_pixels)
-            later = visit.corrections  # when the study may have been reported
+            later = visit.last  # when the study may have been reported
         self._store(client, later)
 
     def _store(self, client: Client, stores: Sequence[Store]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
@@ -30,6 +30,7 @@ class Intent(StrEnum):
     ORIGINAL = "original"
     CORRECTION = "correction"  # the same pixels, another patient
     OTHER_PIXELS = "other pixels"  # never to be taken for what was received before
+    WITHDRAWAL = "withdrawal"  # a rejection note
 
 
 class Place(StrEnum):
@@ -52,6 +53,7 @@ class Kind(StrEnum):
     STALE = "a later acknowledged correction was not taken"
     UNREPORTED = "a study whose instances are all acknowledged has not reached a destination"
     INCOMPLETE = "the last report is not of the instances that are held"
+    WITHDRAWN = "the last report is of instances that were withdrawn"
     WRONG_PATIENT = "the last report names another patient than the instances that are held"
     TWICE = "the same instances of the same patient were reported twice to one destination"
     UNKNOWN_RESULT = "a destination has a result that the node does not know"
@@ -61,7 +63,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoreEvent:
-    """A line of the history. ``digest``: SHA-256 of the data set that the C-STORE carries."""
+    """A line of the history.
+
+    Attributes:
+        digest: SHA-256 of the data set that the C-STORE carries.
+        rejects: SOP Instance UIDs that a rejection note withdraws.
+    """
 
     operation: int
     phase: Phase
@@ -69,6 +76,7 @@ class StoreEvent:
     sop_instance_uid: str
     digest: str
     intent: Intent = Intent.ORIGINAL
+    rejects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,25 +147,19 @@ class History:
         self._operations = 0
         self._stream: TextIO = file.open("a", encoding="utf-8")
 
-    def invoke(self, study: str, sop_instance_uid: str, digest: str, intent: Intent) -> StoreEvent:
+    def invoke(
+        self, study: str, sop_instance_uid: str, digest: str, intent: Intent, rejects: tuple[str, ...] = ()
+    ) -> StoreEvent:
         """A C-STORE begins; what is returned is passed to `end`."""
         with self._lock:
             self._operations += 1
-            return self._add(StoreEvent(self._operations, Phase.INVOKE, study, sop_instance_uid, digest, intent))
+            uids = (study, sop_instance_uid)
+            return self._add(StoreEvent(self._operations, Phase.INVOKE, *uids, digest, intent, rejects))
 
     def end(self, begun: StoreEvent, phase: Phase) -> None:
         """The C-STORE ended."""
         with self._lock:
-            self._add(
-                StoreEvent(
-                    begun.operation,
-                    phase,
-                    begun.study_instance_uid,
-                    begun.sop_instance_uid,
-                    begun.digest,
-                    begun.intent,
-                )
-            )
+            self._add(replace(begun, phase=phase))
 
     def _add(self, event: StoreEvent) -> StoreEvent:
         self.events.append(event)
@@ -233,6 +235,9 @@ def _of_study(
     study: str, held: Sequence[SpoolFile], history: Sequence[StoreEvent], outcome: Outcome
 ) -> Iterator[Violation]:
     events = [event for event in history if event.study_instance_uid == study]
+    if notes := [event for event in events if event.intent is Intent.WITHDRAWAL]:
+        yield from _of_withdrawn(study, notes, outcome)
+        return
     invoked = {event.sop_instance_uid for event in events}
     if invoked != {event.sop_instance_uid for event in events if event.phase is Phase.OK}:
         return  # nobody was told that the study is complete
@@ -250,6 +255,15 @@ def _of_study(
         yield Violation(Kind.INCOMPLETE, study)
     if {file.patient_id for file in held} != {current[0].patient_id}:
         yield Violation(Kind.WRONG_PATIENT, study)
+
+
+def _of_withdrawn(study: str, notes: Sequence[StoreEvent], outcome: Outcome) -> Iterator[Violation]:
+    """Of what a note rejects nothing is reported at last; what is left may be too little for a report."""
+    rejected = {uid for event in notes if event.phase is Phase.OK for uid in event.rejects}
+    for result in outcome.results:
+        is_last = result.study_instance_uid == study and result.request == outcome.current.get(study)
+        if is_last and result.inputs & rejected:
+            yield Violation(Kind.WITHDRAWN, study)
 
 
 def _of_destinations(outcome: Outcome) -> Iterator[Violation]:

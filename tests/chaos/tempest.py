@@ -24,7 +24,7 @@ from database_pair import DatabasePair
 from fault_schedule import FaultKind, FaultOrder, fault_orders
 from faults import FakePacs, StoredInstance, free_port
 from faulty_libc import FaultControl, build_library
-from history import Kind, Outcome, Place, Result, Sent, SpoolFile, Violation, violations
+from history import Intent, Kind, Outcome, Place, Result, Sent, SpoolFile, Violation, violations
 from hosts import Being, Host, running_host
 from mortal import INPUTS
 from node_process import write_config
@@ -77,6 +77,7 @@ class Figures:
     stores: Counter[str] = field(default_factory=Counter)
     studies: int = 0
     corrected: int = 0
+    withdrawn: int = 0
     given: int = 0
     results: int = 0
     storm_seconds: float = 0.0
@@ -203,9 +204,10 @@ class Tempest:
         return all(being.is_at_work() for being in self._beings.values())
 
     def _may_begin(self) -> bool:
-        """True while few studies are begun and not yet at a destination."""
+        """True while few studies are begun that are not at a destination, and have not lost a series to a note."""
         reported = {uid for pacs in self.pacs.values() for uid in _studies_at(pacs)}
-        return len(self._clients.visits) - len(reported) < self.plan.open_studies
+        rejected = {visit.study_instance_uid for visit in self._clients.visits if visit.is_rejected}
+        return len(self._clients.visits) - len(reported | rejected) < self.plan.open_studies
 
     def _storm(self) -> None:
         orders = fault_orders(
@@ -303,7 +305,8 @@ class Tempest:
         self.figures.hits = sum(being.control.hits for being in self._beings.values())
         self.figures.stores = Counter(str(event.phase) for event in self._clients.history.events)
         self.figures.studies = len(self._clients.visits)
-        self.figures.corrected = sum(bool(visit.corrections) for visit in self._clients.visits)
+        fates = Counter(visit.last[0].intent for visit in self._clients.visits if visit.last)
+        self.figures.corrected, self.figures.withdrawn = fates[Intent.CORRECTION], fates[Intent.WITHDRAWAL]
 
 
 def _strike_process(being: Being, order: FaultOrder) -> bool:

@@ -100,6 +100,18 @@ def test_a_withdrawn_instance_is_not_gone():
     assert Kind.GONE not in kinds(history_of(stored()), outcome)
 
 
+def test_what_was_withdrawn_is_reported_no_more():
+    """Of a study with an acknowledged note the last report names none of what the note rejects, or there is none."""
+    note = StoreEvent(9, Phase.INVOKE, STUDY, "1.2.3.9", "n", Intent.WITHDRAWAL, (UID,))
+    history = [*history_of(stored()), note, replace(note, phase=Phase.OK)]
+    spool = [kept(), kept("n", Place.WITHDRAWN, "1.2.3.9")]
+    assert kinds(history, replace(GOOD, spool=spool)) == {Kind.WITHDRAWN}
+    assert kinds(history, replace(GOOD, spool=spool, current={STUDY: "r2"})) == set()
+    assert kinds(history, replace(GOOD, spool=[kept()], current={STUDY: "r2"})) == {Kind.LOST, Kind.GONE}
+    unanswered = [*history_of(stored()), note, replace(note, phase=Phase.UNKNOWN)]
+    assert kinds(unanswered, replace(GOOD, spool=spool)) == set()
+
+
 def test_bytes_that_nobody_sent_are_invented():
     """A torn or changed file, wherever in the spool."""
     for place in (Place.HELD, Place.CONFLICT, Place.SUPERSEDED):

@@ -35,7 +35,8 @@ def test_a_history_under_faults_has_no_violation(tmp_path: Path) -> None:
     sys.stdout.write(
         f"{figures.total()} faults in {figures.storm_seconds:.0f} s and {figures.calm_seconds:.0f} s after it: "
         f"{dict(figures.faults)}, {figures.deaths} deaths by their own hand; {figures.hits} calls of the disk struck; "
-        f"{figures.studies} studies, {figures.corrected} corrected; C-STORE {dict(figures.stores)}; "
+        f"{figures.studies} studies, {figures.corrected} corrected, {figures.withdrawn} withdrawn in part; "
+        f"C-STORE {dict(figures.stores)}; "
         f"{figures.given} results given for {figures.results} requests; "
         f"machines {'in network namespaces' if tempest.is_apart else 'share loopback: no root'}\n"
     )
