@@ -20,13 +20,16 @@ from pathlib import Path
 SOURCES = ("osv", "pypi")
 KNOWN = "jinja2==2.10"  # CVE-2019-10906, and others since
 OURS = {"glionode", "glionode-bench"}
-SECONDS = 600
+SECONDS = 300
 
 
 def ask(pip_audit: list[str], source: str, *arguments: str) -> tuple[list[dict], str]:
     """The packages with their vulnerabilities; or none, and why there is no answer."""
     command = [*pip_audit, "-s", source, "-f", "json", "--progress-spinner", "off", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return [], f"no answer within {SECONDS} s"
     try:
         return json.loads(done.stdout)["dependencies"], ""
     except (ValueError, KeyError):
