@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from node.dicom.parse_errors import PARSE_ERRORS
 from node.errors import InstanceRefused
 
 _SERIES_INSTANCE_UID = Tag("SeriesInstanceUID")
-# exceptions of pydicom on bytes that are no DICOM file
-_PARSE_ERRORS = (
-    AttributeError,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    NotImplementedError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +62,7 @@ def read_outgoing(path: Path) -> Outgoing:
             str(head.get("StudyInstanceUID", "")),
             str(head.get("SeriesInstanceUID", "")),
         )
-    except _PARSE_ERRORS as error:
+    except PARSE_ERRORS as error:
         raise InstanceRefused(f"{path.name} has no complete file meta ({type(error).__name__})") from None
 
 
@@ -92,7 +78,7 @@ def read_in_implicit_vr(path: Path) -> Dataset:
     try:
         data_set = dcmread(path)
         _declare_implicit(data_set)
-    except _PARSE_ERRORS as error:
+    except PARSE_ERRORS as error:
         raise InstanceRefused(f"{path.name} cannot be encoded in Implicit VR ({type(error).__name__})") from None
     data_set.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     return data_set

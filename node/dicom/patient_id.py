@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
-# exceptions of pydicom on bytes that are no DICOM file
-_PARSE_ERRORS = (
-    AttributeError,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    NotImplementedError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+from node.dicom.parse_errors import PARSE_ERRORS
 
 
 def read_patient_id(path: Path) -> str:
@@ -26,5 +14,5 @@ def read_patient_id(path: Path) -> str:
     try:
         head = dcmread(path, stop_before_pixels=True, specific_tags=["SpecificCharacterSet", "PatientID"])
         return str(head.get("PatientID") or "")
-    except (OSError, *_PARSE_ERRORS):
+    except (OSError, *PARSE_ERRORS):
         return ""

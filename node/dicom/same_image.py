@@ -22,7 +22,6 @@ import pydicom
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
@@ -35,6 +34,7 @@ from node.dicom.copied_modules import (
     PATIENT,
     PATIENT_STUDY,
 )
+from node.dicom.parse_errors import PARSE_ERRORS
 
 IDENTITY = frozenset([
     *PATIENT, *CLINICAL_TRIAL_SUBJECT, *GENERAL_STUDY, *PATIENT_STUDY, *CLINICAL_TRIAL_STUDY,
@@ -83,10 +83,6 @@ _CHUNK_BYTES = 1 << 20
 _MOST_HEADER_BYTES = 16 << 20  # per file: any peer may send a pair to be compared, and memory is bounded
 _GROUP_LENGTH_END = 144  # preamble 128, "DICM" 4, (0002,0000) UL 12 bytes (PS3.10 7.1)
 _LONG_VALUES = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-_MALFORMED = (
-    InvalidDicomError, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError,
-    OverflowError, RecursionError, BytesLengthException, struct.error, zlib.error,
-)  # fmt: skip
 
 
 class Likeness(StrEnum):
@@ -120,7 +116,7 @@ def compare(one: Path, other: Path) -> Comparison:
     try:
         first, second = _Content(one), _Content(other)
         differs = sorted(_differing(first.header, second.header))
-    except _MALFORMED as error:  # pydicom raises OSError without a number, too
+    except PARSE_ERRORS as error:  # pydicom raises OSError without a number, too
         return Comparison(Likeness.OTHER, (f"cannot be compared ({type(error).__name__})",))
     except OSError as error:
         if error.errno is not None:

@@ -18,7 +18,7 @@ from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
 
-from node.scp.instance_identity import PARSE_ERRORS
+from node.dicom.parse_errors import PARSE_ERRORS
 from node.scp.limits import ASSOCIATE_RQ_BYTES, TooMuchError, check_pdu
 
 log = structlog.get_logger()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from node.dicom.character_sets import use_own_table
+from node.dicom.parse_errors import PARSE_ERRORS
 from node.errors import InstanceRefused
 
 _SERIES_INSTANCE_UID = Tag("SeriesInstanceUID")
@@ -26,21 +25,6 @@ _MOST_BYTES = 16 << 20  # limit for reading up to the Series Instance UID; value
 _HEADS_BYTES = (1 << 16, _MOST_BYTES)  # first and second try with a deflated data set, whose values cannot be skipped
 _CHUNK_BYTES = 1 << 16
 _NO_END = 0xFFFFFFFF  # the length of a value that a delimiter ends
-
-PARSE_ERRORS = (
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""Exceptions of pydicom and pynetdicom on bytes that are no valid data set or command set."""
 
 
 @dataclass(frozen=True, slots=True)

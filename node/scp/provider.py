@@ -18,8 +18,8 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.service_class_n import StorageCommitmentServiceClass
 
+from node.dicom.parse_errors import PARSE_ERRORS
 from node.scp.arrival import Arrival, ArrivingDataSet, StoreRequest, plain_ae_title
-from node.scp.instance_identity import PARSE_ERRORS
 from node.scp.limits import COMMAND_SET_BYTES, MOST_REPORTS, MOST_UNANSWERED, MemoryBudget, TooMuchError
 
 log = structlog.get_logger()

@@ -18,10 +18,10 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from node.dicom.parse_errors import PARSE_ERRORS
 from node.dicom.uids import is_usable_uid
 from node.errors import InstanceRefused
 from node.scp.incoming import length_of_head
-from node.scp.instance_identity import PARSE_ERRORS
 from node.scp.limits import DOCUMENT_ITEMS
 
 QUALITY, PATIENT_SAFETY, WRONG_WORKLIST_ENTRY, EXPIRED = "113001", "113037", "113038", "113039"
