@@ -2,9 +2,9 @@
 
     sbom.py PYTHON FILE
 
-The packages are listed by cyclonedx-py; the model packs come from the cards of node/segmentation/cards, with licence
-and the SHA-256 of each file, and the weights inside deepbet's wheel from node/segmentation/wheel_weights.py. Nothing is
-written unless the result is valid by the schema.
+The packages are listed by cyclonedx-py; the model packs come from the cards of node/methods/cards and weights,
+with licence and the SHA-256 of each file, and the weights inside deepbet's wheel from
+node/segmentation/wheel_weights.py. Nothing is written unless the result is valid by the schema.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def _file(owner: str, name: str, sha256: str) -> dict[str, Any]:
 def model_packs() -> list[dict[str, Any]]:
     """Each model pack that glionode knows, with its files."""
     found = []
-    for file in sorted((ROOT / "node" / "segmentation" / "cards").glob("*.toml")):
+    methods = ROOT / "node" / "methods"
+    for file in sorted([*methods.glob("cards/*.toml"), *methods.glob("weights/*/card.toml")]):
         card = tomllib.loads(file.read_text(encoding="utf-8"))
         reference = f"model-pack/{card['name']}"
         found.append(
@@ -55,12 +56,21 @@ def model_packs() -> list[dict[str, Any]]:
                 "version": card["version"],
                 "description": card["intended_use"],
                 "licenses": [{"license": {"name": card["licence"]}}],
-                "externalReferences": [{"type": "distribution", "url": card["source_url"]}],
-                "properties": [{"name": "glionode:tensors-sha256", "value": card["tensors_sha256"]}],
                 "components": [_file(reference, each["path"], each["sha256"]) for each in card["files"]],
             }
+            | _source(card)
         )
     return found
+
+
+def _source(card: dict[str, Any]) -> dict[str, Any]:
+    """Where a pack that is fetched comes from, and the digest of its converted weights; nothing for a shipped one."""
+    if "source_url" not in card:
+        return {}
+    return {
+        "externalReferences": [{"type": "distribution", "url": card["source_url"]}],
+        "properties": [{"name": "glionode:tensors-sha256", "value": card["tensors_sha256"]}],
+    }
 
 
 def brain_mask(python: str, package: dict[str, Any]) -> dict[str, Any]:

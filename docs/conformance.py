@@ -119,6 +119,9 @@ on what differs. The files' meta information, private elements, and what archive
 description or protocol name of the series | correction | what arrived, durably before the answer |
 | pixel data, geometry, acquisition or any other standard attribute differ; or encapsulated pixel data in another \
 transfer syntax | conflict | the instance in use, until the administrator decides (`glionode conflicts`) |
+| a version of which the one in use tells that it corrects it (Original Attributes Sequence: the values before, or a \
+later change by the same system) | conflict: it arrived after its correction | the instance in use, until the \
+administrator decides |
 | bytes that a correction had superseded, or the same image and identity in other bytes | conflict, told once: who sent it may be out of date, or the correction \
 was wrong | the instance in use, until the administrator decides |
 
@@ -126,7 +129,9 @@ Pixel data are compared as encoded, not decoded. A study that is not reported us
 A reported one is reported anew: SEG and SR get new UIDs, and the SR names the one before in Predecessor Documents
 Sequence (PS3.3 C.17.2); with `assembly.corrections = "hold"` that waits for the administrator. While the instances used
 name two patients, or two orders, because only a part is corrected, nothing is reported. An instance that arrives under
-its UIDs in another study, with its series, is withdrawn from the study in which it arrived first.
+its UIDs in another study, with its series, is withdrawn from the study in which it arrived first. Sent to that one again
+it has moved back: it is input there once more, and withdrawn from the other. Of two places that it arrived in once, the
+one counts whose header tells that it corrects the other, if one does.
 
 **Rejection notes** (IHE RAD, Imaging Object Change Management). A Key Object Selection is a rejection note if its
 Concept Name Code Sequence holds one of these codes of the scheme DCM. The instances in its Current Requested Procedure
@@ -317,7 +322,8 @@ between instances of the T1c, refuses the study with the tag.
 |---|---|---|
 | SOP class | Segmentation Storage | Enhanced SR Storage |
 | content | BINARY, three nested segments, on the grid of the T1c series (PS3.3 A.51) \
-| TID 1500, one TID 1411 group per segment, volumes in mL |
+| TID 1500, one TID 1411 group per segment, volumes in mL; if there is \
+evidence for surgery, each group has a time point (TID 1502) of type Post-operative (SCT 262061000, CID 6146) |
 | patient, study, frame of reference | as in the source | as in the source; the segments are referenced |
 | UIDs | `2.25.` from a digest of input, model and settings (PS3.5 B.2): the same input gives the same UIDs \
 | as for the segmentation |

@@ -25,7 +25,7 @@ from node.metrics import Metrics
 from node.processing.computing import COMMAND, RemotePipeline
 from node.processing.dispatcher import StudyDispatcher
 from node.processing.pack_support import require_methods
-from node.processing.request_sequence import study_of
+from node.processing.request_records import study_of
 from node.series.vocabulary import load_vocabulary
 from node.service_manager import ServiceManager
 from node.worker_process import WorkerProcess
@@ -145,7 +145,7 @@ def run_worker(
         "notice": Notices(config).notice,
     }
     with trail, running_worker(config, workflows, _hourly(config), partial(_notify_of_crashes, config)) as loops:
-        log.info("worker_ready", device=config.segmentation.device, model=config.segmentation.model)
+        log.info("worker_ready", device=config.segmentation.device, models=config.segmentation.models)
         manager.ready()
         _watch_worker(stop, parent, loops, manager)
         manager.stopping()
@@ -233,7 +233,7 @@ def serve(config: Config, role: str, config_file: Path | None, parent: int | Non
     """Run the node (``role``: all, receive, work) until SIGTERM; a worker also ends when process ``parent`` is gone."""
     begun = time.monotonic()
     load_vocabulary(dict(config.series.rules))  # an error in the config is reported now, not for the first study
-    require_methods(config.segmentation)
+    require_methods(config.segmentation, config.models_folder)
     stop = stop_event()
     if role == "work":
         run_worker(config, stop, parent)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from node.config_sections import (
     AssemblySection,
     AuditSection,
+    ClinicalSection,
     DeliverySection,
     DestinationSection,
     EngineSection,
@@ -46,6 +47,7 @@ class Config(Section):
     assembly: AssemblySection = AssemblySection()
     series: SeriesSection = SeriesSection()
     segmentation: SegmentationSection = SegmentationSection()
+    clinical: ClinicalSection = ClinicalSection()
     models: ModelsSection = ModelsSection()
     engine: EngineSection = EngineSection()
     limits: LimitsSection = LimitsSection()
@@ -59,7 +61,7 @@ class Config(Section):
     destination: tuple[DestinationSection, ...] = ()
     priority: tuple[PrioritySection, ...] = ()
 
-    def with_segmentation(self, **changes: str | None) -> Config:
+    def with_segmentation(self, **changes: str | tuple[str, ...] | None) -> Config:
         """A config with other values in [segmentation]; None leaves a value as it is.
 
         Raises:
@@ -132,12 +134,27 @@ def _reason(error: ValidationError, file: Path | None) -> str:
     return f"{file or 'config'}: {key}: {message}"
 
 
+def _refuse_old_keys(values: dict[str, Any], file: Path | None) -> None:
+    """Name the key that took the place of one of earlier versions.
+
+    Raises:
+        ConfigError: ``values`` hold such a key.
+    """
+    section = values.get("segmentation", {})
+    old = [key for key in ("model", "t1c_only_model") if isinstance(section, dict) and key in section]
+    if old:
+        names = ", ".join(f'"{section[key]}"' for key in old if section[key]) or '"anisotropic_nets_brats17"'
+        keys = " and ".join(f"segmentation.{key}" for key in old)
+        raise ConfigError(f"{file or 'config'}: {keys}: replaced by a list: models = [{names}]")
+
+
 def build_config(values: dict[str, Any], file: Path | None = None) -> Config:
     """Validate ``values`` (the parsed TOML). ``node.folder`` is relative to the folder of ``file``, if given.
 
     Raises:
         ConfigError: a value is invalid; the text names the key.
     """
+    _refuse_old_keys(values, file)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:

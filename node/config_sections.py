@@ -54,7 +54,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class NodeSection(Section):
@@ -102,15 +102,20 @@ class SeriesSection(Section):
 
 
 class SegmentationSection(Section):
-    """The method: model pack, mode and precision; and the device with its limits."""
+    """The methods: model packs in order, mode and precision; and the device with its limits."""
 
-    model: str = "anisotropic_nets_brats17"
-    t1c_only_model: str = ""
+    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("anisotropic_nets_brats17",)
     mode: Literal["slab", "published"] = "slab"
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     memory_mebibytes: Annotated[int, Field(ge=0)] = 2048
+
+
+class ClinicalSection(Section):
+    """What becomes of exams that the method was not made for."""
+
+    postoperative: Literal["caution", "refuse"] = "caution"
 
 
 class ModelsSection(Section):
@@ -126,6 +131,7 @@ class EngineSection(Section):
     database: str = Field(default="", pattern=r"^(|sqlite:///.+|postgresql(\+psycopg)?://.+)$")
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
     attempt_pause_seconds: Seconds = 60.0
+    longest_attempt_pause_seconds: Seconds = 3600.0
     max_recoveries: Annotated[int, Field(ge=1, le=100000)] = 20
     heartbeat_seconds: Seconds = 5.0
     dead_seconds: Seconds = 30.0

@@ -11,6 +11,7 @@
      │    ├── GeometryRefused       missing, irregular or contradicting geometry
      │    ├── InstanceRefused       an instance cannot be read
      │    └── ContentRefused        the images do not hold what the method needs (empty brain, NaN, ...)
+     ├── AnotherMethodFits      a listed method was made for such exams, and this one was not: caught in the node
      ├── DefectError            a programming error of glionode or a library              exit 1
      └── RetryableError         the same input may succeed later                           exit 1
           ├── StorageError          an existing file cannot be read now: disk or share
@@ -18,6 +19,7 @@
           ├── EngineError           the workflow engine's database does not answer
           │    └── UnreadableRecordError   a record in that database is not one that glionode wrote
           ├── ModelPackError        weights missing, unverifiable or unreachable
+          │    └── SourceUnreachableError  the address to fetch them from does not answer
           ├── DeliveryError         a destination did not accept a result
           ├── CommitmentReportError a peer's report of storage commitment cannot be read
           ├── NotifyError           a service did not accept a notice
@@ -86,6 +88,17 @@ class ContentRefused(RefusedError):  # noqa: N818
     """The method cannot work on these voxels."""
 
 
+class AnotherMethodFits(GlionodeError):  # noqa: N818 - it is no error of the study, whose workflow goes on with it
+    """The images show another state of the exam than its method was made for, and another listed method fits.
+
+    ``request``: the processing request for that method, as JSON.
+    """
+
+    def __init__(self, reason: str, request: str) -> None:
+        super().__init__(reason)
+        self.request = request
+
+
 class RetryableError(GlionodeError):
     """The cause lies outside the study: the same input may succeed later."""
 
@@ -108,6 +121,10 @@ class UnreadableRecordError(EngineError):
 
 class ModelPackError(RetryableError):
     """A model pack is not installed, does not match its checksums, or cannot be fetched."""
+
+
+class SourceUnreachableError(ModelPackError):
+    """The address that a model pack is fetched from does not answer, or not with the file."""
 
 
 class DeliveryError(RetryableError):

@@ -19,7 +19,7 @@ from shared_run import Demo, SharedFolder, run_whole_demo, saved_patient, stored
 from node.demo.mr_writer import WrittenStudy, write_study
 from node.demo.patient import SyntheticPatient
 from node.errors import ModelPackError
-from node.segmentation.packs import pull
+from node.methods.packs import pull
 
 MODEL = "anisotropic_nets_brats17"
 MOST_WORKERS = 8

@@ -236,7 +236,8 @@ def test_health_needs_a_living_worker_and_its_database(tmp_path: Path) -> None:
         node.wait_until(lambda: health(node) == (503, nobody))
         database = node.config.folder / "glionode.sqlite"
         content = database.read_bytes()
-        database.write_bytes(b"no database")
+        with database.open("r+b") as file:  # in one write: an open connection that once saw an empty file keeps to that
+            file.write(b"no database".ljust(100, b"\0"))
         node.wait_until(lambda: health(node) == (503, "engine.database: DatabaseError"))
         database.write_bytes(content)
 

@@ -181,3 +181,17 @@ def test_settings_cannot_be_changed():
     """A config is frozen: no part can change what another part was handed."""
     with pytest.raises(ValueError, match="frozen"):
         build_config({}).scp.port = 104
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"model": "a"}, r'segmentation\.model: replaced by a list: models = \["a"\]'),
+        ({"model": "a", "t1c_only_model": "b"}, r'segmentation\.t1c_only_model: .* models = \["a", "b"\]'),
+        ({"t1c_only_model": ""}, r'models = \["anisotropic_nets_brats17"\]'),
+    ],
+)
+def test_keys_of_earlier_versions_name_the_new_one(section, told):
+    """A config with the keys that the list of models replaced is refused, with the line that is to be written."""
+    with pytest.raises(ConfigError, match=told):
+        build_config({"segmentation": section})

@@ -12,10 +12,11 @@ import click
 import pytest
 
 from node import __version__, errors
-from node.cli.main import MIRROR_VARIABLE, glionode
+from node.cli.main import glionode
+from node.cli.options import MIRROR_VARIABLE
 from node.config import load_config
+from node.methods.card import KINDS, ExportedCard, NetworkSection, card_names, parse_card, read_card
 from node.scp.status import STATUSES
-from node.segmentation.packs import card_names, read_card
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -124,7 +125,7 @@ def test_readme_states_the_exit_codes():
 
 def test_readme_names_the_model_and_its_mirror():
     """The README pulls the pack that the default config uses, and names the variable that the command line reads."""
-    assert f"glionode models pull {load_config(ROOT / 'config.toml').segmentation.model}" in README
+    assert f"glionode models pull {load_config(ROOT / 'config.toml').segmentation.models[0]}" in README
     assert MIRROR_VARIABLE in README
 
 
@@ -139,12 +140,39 @@ def test_readme_figures_are_those_of_the_card():
 
 @pytest.mark.parametrize("name", card_names())
 def test_cards_are_complete(name: str):
-    """Every card parses, fills every field, and gives each file a SHA-256 and a size."""
+    """Every card parses, fills every field, and gives each file a SHA-256, and a size if it is to be fetched."""
     card = read_card(name)
     assert card.name == name
     assert all((card.version, card.method, card.intended_use, card.licence, card.training_data, card.reference))
     assert card.files
-    assert all(re.fullmatch(r"[0-9a-f]{64}", file.sha256) and file.size_bytes > 0 for file in card.files)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", file.sha256) for file in card.files)
+    assert card.is_shipped or all(file.size_bytes for file in card.files)
+
+
+CARDS = re.findall(r"(?ms)^```toml\n(.+?)^```$", (ROOT / "docs" / "models.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("text", CARDS)
+def test_example_cards_are_cards(text: str):
+    """Every example in docs/models.md is a card as it stands there, and the page has one for each foreign kind."""
+    card = parse_card(text.encode(), Path("card.toml"))
+    assert not card.is_own
+    assert {parse_card(each.encode(), Path("card.toml")).kind for each in CARDS} == {
+        "monai-bundle",
+        "nnunet-v2",
+        "onnx",
+    }
+
+
+def test_models_page_names_every_key_and_kind():
+    """docs/models.md lists each key of a foreign card and each kind that an admin may add."""
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    listed = set(re.findall(r"`([\w-]+)`", rows))
+    assert listed == set(ExportedCard.model_fields) - {"optional", "is_shipped"} | set(KINDS) - {"cascade"}
+    assert set(re.findall(r"(?m)^(\w+) = ", text.partition("[network]\n")[2])) | {"multiple_of"} == set(
+        NetworkSection.model_fields
+    )
 
 
 def test_changelog_names_the_version():

@@ -34,19 +34,21 @@ ROOMS = {  # the rooms that each room may import from; those of the first lines 
     "audit": {"dicom"},
     "series": {"dicom"},
     "sr_writer": {"dicom"},
-    "segmentation": {"dicom", "series", "sr_writer"},
+    "methods": set(),
+    "segmentation": {"dicom", "series", "sr_writer", "methods"},
+    "training": {"methods", "segmentation"},
     "workflow": {"config"},
     "notify": {"config", "log", "dicom", "workflow"},
     "delivery": {"config", "log", "dicom", "scu", "audit", "workflow", "notify"},
     "processing": {
-        "config", "log", "dicom", "scp", "series", "segmentation", "sr_writer", "workflow", "notify",
+        "config", "log", "dicom", "scp", "series", "methods", "segmentation", "sr_writer", "workflow", "notify",
     },
     "retention": {"config", "log", "dicom", "scp", "workflow", "processing"},
     "web": {"config", "dicom", "scp", "workflow", "processing"},
-    "demo": {"config", "dicom", "scu", "series", "segmentation", "sr_writer"},
+    "demo": {"config", "dicom", "scu", "series", "methods", "segmentation", "sr_writer"},
     "cli": {
-        "app", "config", "log", "dicom", "scp", "scu", "audit", "series", "segmentation", "workflow", "notify",
-        "delivery", "processing", "retention", "demo",
+        "app", "config", "log", "dicom", "scp", "scu", "audit", "series", "methods", "segmentation", "workflow",
+        "notify", "delivery", "processing", "retention", "demo", "training",
     },
 }  # fmt: skip
 
@@ -57,7 +59,7 @@ PUBLIC_FILES = {  # where one room may import only some files of another
         "node.scp.spool", "node.scp.removal", "node.scp.aside", "node.scp.corrections", "node.scp.moved",
         "node.scp.rejection_note", "node.scp.withdrawals",
     },
-    ("retention", "scp"): {"node.scp.removal", "node.scp.withdrawals"},
+    ("retention", "scp"): {"node.scp.aside", "node.scp.removal", "node.scp.withdrawals"},
     ("web", "scp"): {"node.scp.spool"},
 }  # fmt: skip
 
@@ -82,11 +84,17 @@ LIBRARIES = {  # library: where it may be imported
     "pynetdicom": ("scp/", "scu/", "demo/pacs.py"),
     "dicomweb_client": ("scu/stow.py",),
     "urllib3": ("scp/report_origin.py",),
-    "requests": ("scu/stow.py", "scu/web_session.py", "segmentation/packs.py"),
+    "requests": ("scu/stow.py", "scu/web_session.py", "methods/packs.py"),
     "cryptography": ("dicom/certificates.py",),
-    "torch": tuple(
-        f"segmentation/{name}.py"
-        for name in ("network", "layers", "feature_map_offload", "views", "packs", "brain", "device")
+    "torch": (
+        *(f"methods/{name}.py" for name in ("network", "layers", "feature_map_offload", "views", "packs")),
+        "methods/dropout_net.py",
+        "methods/dropout_unet.py",
+        "methods/dropout_pack.py",
+        "training/",
+        *(f"methods/{name}.py" for name in ("segresnet", "sliding_window", "monai_bundle")),
+        *(f"methods/{name}.py" for name in ("exported_network", "nnunet", "nnunet_network", "torch_weights")),
+        *(f"segmentation/{name}.py" for name in ("brain", "device")),
     ),
     "SimpleITK": (
         *(f"segmentation/{name}.py" for name in ("volume", "second_reader", "align", "grid", "brain")),
@@ -102,7 +110,7 @@ LIBRARIES = {  # library: where it may be imported
 BOUNDARIES = {("scp/assembly.py", "_tried"), ("processing/step_errors.py", "guarded")}
 """Where any exception may be caught: one study must not end the loop, or the worker, for all others."""
 
-RECEIVER = ("node.app", "node.cli.main", "node.cli.check", "node.processing.pipeline", "node.web.page")
+RECEIVER = ("node.app", "node.cli.serving", "node.cli.check", "node.processing.pipeline", "node.web.page")
 
 LONGEST_FUNCTION, LONGEST_FILE, MOST_ARGUMENTS = 60, 300, 6
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from node.segmentation.packs import card_names, read_card
+from node.methods.card import card_names, read_card
 from node.segmentation.wheel_weights import SHA256
 
 ROOT = Path(__file__).parents[1]

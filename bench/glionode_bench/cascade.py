@@ -16,11 +16,12 @@ from torch import Tensor
 
 from glionode_bench.plain import PlainMSNet, flops
 from node.errors import RetryableError
-from node.segmentation.cascade import Cascade
+from node.methods.card import read_card
+from node.methods.cascade import Cascade
+from node.methods.network import MSNet
+from node.methods.packs import load_networks, load_weights
 from node.segmentation.device import describe_device, prepare_device
-from node.segmentation.network import MSNet
 from node.segmentation.nifti_case import read_case
-from node.segmentation.packs import load_networks, load_weights, read_card
 
 FORMS = ("plain-published", "published", "slab")
 _PEAK_SIZE, _PEAK_SECONDS = 2048, 1.0

@@ -1,6 +1,6 @@
 """MSNet in its plain form: whole volumes, 3-D convolutions, library batch norm and PReLU.
 
-It is the baseline for the speed of ``segmentation.network`` and an independent check of its results: the two share only
+It is the baseline for the speed of ``methods.network`` and an independent check of its results: the two share only
 the weights.
 """
 
@@ -16,7 +16,7 @@ _DILATIONS = {"block3_2": 2, "block3_3": 3, "block4_1": 3, "block4_2": 2}
 
 
 class PlainMSNet:
-    """One network; same weights, input and output as ``segmentation.network.MSNet``."""
+    """One network; same weights, input and output as ``methods.network.MSNet``."""
 
     def __init__(self, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)

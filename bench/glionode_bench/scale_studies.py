@@ -29,8 +29,9 @@ from node.workflow.engine import ACTIVE
 
 if TYPE_CHECKING:
     from node.demo.acquisition import Acquisition
+    from node.methods.card import Card
+    from node.methods.contract import Method
     from node.processing.pipeline import Pipeline
-    from node.segmentation.cascade import Cascade
 
 Progress = Callable[[str, float], None]
 
@@ -218,19 +219,17 @@ def run_worker(config_file: Path) -> None:
 
 def _quick_pipeline(config: Config) -> Pipeline:
     """The pipeline of the computing process, with a quick network."""
+    from node.methods.cascade import STAGES, VIEWS, Cascade
+    from node.processing.loaded_method import LoadedMethod
     from node.processing.pipeline import Pipeline
+    from node.segmentation.device import prepare_device
 
-    class Quick(Pipeline):
-        def _loaded_cascade(self, model: str) -> Cascade:
-            from node.segmentation.cascade import STAGES, VIEWS, Cascade
-            from node.segmentation.device import prepare_device
+    class Quick(LoadedMethod):
+        def of(self, card: Card) -> Method:
+            self.device = prepare_device("cpu", 0)
+            return Cascade({f"{stage}_{view}": _Quick() for stage in STAGES for view in VIEWS})
 
-            if self._cascade is None:
-                self._device = prepare_device("cpu", 0)
-                self._cascade = Cascade({f"{stage}_{view}": _Quick() for stage in STAGES for view in VIEWS})
-            return self._cascade
-
-    return Quick(config)
+    return Pipeline(config, method=Quick(config))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ instances are received even if the trail's disk is full.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -29,7 +31,10 @@ _APPLICATION = "glionode"
 
 
 class AuditTrail:
-    """Appends messages to ``folder``, in files that only this process writes, since ``process`` is its name.
+    """Appends messages to ``folder``, in files that are named after ``process``.
+
+    Several processes may have one name, as two commands that send at the same time: they append whole lines in turn,
+    and one of them at a time sends to the collector.
 
     ``sender``: sends what is in the files to a collector; None: nobody.
     """
@@ -91,10 +96,14 @@ class AuditTrail:
             path = self._folder / f"{day:%Y-%m-%d}-{self._process}.log"
             self._file = day, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         descriptor = self._file[1]
-        before = os.fstat(descriptor).st_size
-        if os.write(descriptor, line) < len(line):
-            os.ftruncate(descriptor, before)  # no half a line before the next one
-            raise OSError(0, "only a part could be written")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # the lines of another process are not cut with half a line of this one
+        try:
+            before = os.fstat(descriptor).st_size
+            if os.write(descriptor, line) < len(line):
+                os.ftruncate(descriptor, before)  # no half a line before the next one
+                raise OSError(0, "only a part could be written")
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _close(self) -> None:
         if self._file:
@@ -117,7 +126,9 @@ class AuditTrail:
         if self._sender is None:
             return
         try:
-            self._sender.send_files(self._files())
+            with self._turn_to_send() as is_mine:
+                if is_mine:
+                    self._sender.send_files(self._files())
         except OSError as error:
             if not self._is_stuck:
                 log.error("audit_not_sent", collector=self._sender.address, reason=self._sender.words(error))
@@ -126,6 +137,23 @@ class AuditTrail:
         if self._is_stuck:
             log.info("audit_sent_again", collector=self._sender.address)
         self._is_stuck = False
+
+    @contextlib.contextmanager
+    def _turn_to_send(self) -> Iterator[bool]:
+        """True: no other process of this name sends until the block ends. False: another one does, these messages, too.
+
+        The kernel gives the turn back when a process ends, however it ends.
+        """
+        descriptor = os.open(self._folder / f".{self._process}.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(descriptor)
 
     def _flush(self) -> None:
         with self._lock:

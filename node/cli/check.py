@@ -18,11 +18,20 @@ from node.study import WebDestination
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the check: the part, whether it is in order, and a text for humans."""
+    """One line of the check: the part, whether it is in order, and a text for humans.
+
+    ``is_warning``: the node works, but not as the config says; such a finding does not fail the check.
+    """
 
     part: str
     is_well: bool
     text: str
+    is_warning: bool = False
+
+    @property
+    def word(self) -> str:
+        """How the line begins."""
+        return "warn" if self.is_warning else "ok  " if self.is_well else "FAIL"
 
 
 def check(config: Config, config_file: Path | None = None) -> Iterator[Finding]:
@@ -45,9 +54,7 @@ def check(config: Config, config_file: Path | None = None) -> Iterator[Finding]:
         yield _audit(config)
     yield _spool(config)
     yield _database(config)
-    yield _model(config, "segmentation.model", config.segmentation.model)
-    if config.segmentation.t1c_only_model:
-        yield _t1c_only_model(config)
+    yield from _models(config)
     yield _device(config)
     if config.notify.urls:
         yield _notify(config)
@@ -151,25 +158,21 @@ def _database(config: Config) -> Finding:
     return Finding("engine.database", True, f"{kind}: {count} studies recorded")
 
 
-def _model(config: Config, key: str, name: str) -> Finding:
-    from node.segmentation.packs import verify
+def _models(config: Config) -> Iterator[Finding]:
+    """Each listed pack. One that is not installed is no failure where another one of the list runs in its place."""
+    from node.methods.registry import faults, installed_names, is_missing
 
-    try:
-        verify(name, config.models_folder)
-    except GlionodeError as error:
-        return Finding(key, False, str(error))
-    return Finding(key, True, f"{name}: every file matches its card")
-
-
-def _t1c_only_model(config: Config) -> Finding:
-    from node.processing.pack_support import require_t1c_only_method
-
-    key = "segmentation.t1c_only_model"
-    try:
-        require_t1c_only_method(config.segmentation)
-    except GlionodeError as error:
-        return Finding(key, False, str(error).removeprefix(f"{key}: "))
-    return Finding(key, True, f"{config.segmentation.t1c_only_model}: a method runs it")
+    key, folder, names = "segmentation.models", config.models_folder, config.segmentation.models
+    at_hand = installed_names(names, folder)
+    for name in names:
+        found = faults(name, folder)
+        if not found:
+            yield Finding(key, True, f"{name}: every file matches its card")
+        elif at_hand and is_missing(name, folder):
+            text = f"until then {' or '.join(at_hand)} runs in its place, for exams that it fits"
+            yield Finding(key, True, f"{found[0]}; {text}", is_warning=True)
+        else:
+            yield from (Finding(key, False, fault) for fault in found)
 
 
 def _device(config: Config) -> Finding:

@@ -116,6 +116,7 @@ def _conflict(conflict: OpenConflict) -> dict[str, Any]:
         "arrived": conflict.arrived.isoformat(),
         "differs": list(conflict.differs),
         "was_in_use": conflict.is_returned,
+        "is_older": conflict.is_older,
     }
 
 
@@ -140,7 +141,8 @@ def _print(found: list[OpenConflict], corrected: list[Correction]) -> None:
         return
     table = Table("what", "when (UTC)", "study", "series", "instance", "differs by")
     for conflict in found:
-        word = "conflict; was in use before" if conflict.is_returned else "conflict"
+        words = {"was in use before": conflict.is_returned, "older than the one in use": conflict.is_older}
+        word = "; ".join(("conflict", *(each for each, holds in words.items() if holds)))
         _add(table, word, f"{conflict.arrived:%Y-%m-%d %H:%M:%S}", conflict)
     for correction in corrected:
         word = "other image taken" if correction.version.is_other_image else "corrected"

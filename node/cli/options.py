@@ -18,6 +18,8 @@ from node.log import set_up_log
 if TYPE_CHECKING:
     from node.processing.pipeline import Progress
 
+MIRROR_VARIABLE = "GLIONODE_MODEL_MIRROR"
+
 ConfigOption = click.option(
     "--config",
     "config_file",

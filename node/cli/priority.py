@@ -11,7 +11,7 @@ from node.cli.studies import StudyUid, study_ledger
 
 
 def _level(_context: click.Context, _parameter: click.Parameter, value: str) -> str | int:
-    from node.workflow.queue_priority import LEVELS
+    from node.workflow.priority_levels import LEVELS
 
     if value in LEVELS:
         return value

@@ -36,14 +36,14 @@ _SHOWN = 200
 def studies(is_all: bool, as_json: bool, config_file: Path | None) -> None:
     """List the latest studies, each with its state, and the reason if it has no result. With --json: every study."""
     from node.processing.known_studies import KnownStudies
-    from node.processing.study_ledger import open_ledger
+    from node.processing.study_ledger import open_records
 
     config = configure(config_file, quiet=True)
     lines: list[StudyStatus] = []
     unshown = 0
-    with open_ledger(config) as client:
-        if client is not None:
-            known = KnownStudies(config, client)
+    with open_records(config) as records:
+        if records is not None:
+            known = KnownStudies(config, records)
             lines, unshown = (known.all(), 0) if is_all or as_json else known.latest(_SHOWN)
     if unshown:
         click.echo(f"{unshown} studies that changed earlier are not shown: --all lists every study", err=True)
@@ -71,7 +71,8 @@ StudyUid = click.argument("study_instance_uid", callback=_valid)
 @ConfigOption
 def show(study_instance_uid: str, config_file: Path | None) -> None:
     """Print one study as JSON: state, history, result."""
-    from node.processing.study_status import read_history, read_study_statuses
+    from node.processing.study_history import read_history
+    from node.processing.study_status import read_study_statuses
 
     config = configure(config_file, quiet=True)
     with study_ledger(config, study_instance_uid) as client:

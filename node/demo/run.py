@@ -21,26 +21,36 @@ from rich.table import Table
 from node.config import build_config
 from node.demo.overlay import write_overlay
 from node.demo.pacs import HOST, EmbeddedPacs
-from node.errors import DeliveryError, RefusedError
+from node.errors import DeliveryError, RefusedError, SourceUnreachableError
+from node.methods.packs import is_installed, pull
 from node.scu.store import echo
-from node.segmentation.packs import is_installed, pull
 from node.segmentation.volume import read_volume
 from node.series.headers import read_study
-from node.series.select import select
+from node.series.select import Choice, select
 from node.series.vocabulary import load_vocabulary
 from node.sr_writer.report import read_volumes
 from node.study import Contrast, Destination
 
 Progress = Callable[[str, float], None]
 MODEL = "anisotropic_nets_brats17"
+SHIPPED_MODEL = "glionode_any_t1c"
+"""What answers where the published model cannot be fetched: it is a part of glionode."""
+
 _START_SECONDS, _RESULT_SECONDS = 60.0, 1800.0
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
-    """The results that the PACS received, and the folder that holds them."""
+    """The results that the PACS received, and the folder that holds them.
+
+    Attributes:
+        method: name of the algorithm in the SEG.
+        why_shipped: why the published model did not run; None: it did.
+    """
 
     folder: Path
+    method: str
+    why_shipped: str | None
     volumes_ml: dict[str, float]
     sent: int
     seconds: float
@@ -60,7 +70,9 @@ class DemoOutcome:
 
     def lines(self) -> list[str]:
         """A summary of the run, in sentences."""
+        why = f", shipped with glionode: {self.why_shipped}" if self.why_shipped else ""
         return [
+            f"method: {self.method}{why}",
             f"{self.sent} MR instances routed to the node; SEG and SR were back after {self.seconds:.0f} s",
             f"written: {self.folder}/overlay.png, pacs/SEG.dcm, pacs/SR.dcm, node/ (spool, results, log)",
         ]
@@ -69,23 +81,23 @@ class DemoOutcome:
 def run_demo(study_dir: Path | None, out: Path, mirror: str, progress: Progress | None) -> DemoOutcome:
     """Send one exam (without ``study_dir``: a synthetic patient's) through a node of its own; write only below ``out``.
 
+    The published model segments it; where that cannot be fetched, the model that is shipped, and the outcome says why.
+
     Raises:
-        ModelPackError: the weights cannot be fetched; the message names the command that helps.
+        ModelPackError: fetched weights are not those of the model's card, or are not in the mirror folder.
         RefusedError: the node refused the exam, with its reason.
         DeliveryError: the node did not start, or no result arrived in time.
     """
     report = progress or (lambda _text, _fraction: None)
     models = out / "models"
-    if not is_installed(MODEL, models):
-        report("fetching the model", 0.0)
-        pull(MODEL, models, mirror)
+    why_shipped = _why_not_fetched(models, mirror, report)
     for name in ("node", "pacs"):
         shutil.rmtree(out / name, ignore_errors=True)
     truth: dict[str, float] = {}
     if study_dir is None:
         report("making a synthetic patient", 0.05)
         study_dir, truth = _synthetic_exam(out / "exam")
-    selection = select(read_study(study_dir), load_vocabulary())
+    selection = select(read_study(study_dir), load_vocabulary(), Choice(needed=(Contrast.T1C,)))
     files = [instance.path for series in read_study(study_dir).series for instance in series.instances]
     begun = time.monotonic()
     with EmbeddedPacs("DEMO-PACS", _free_port(), out / "pacs") as pacs, _running_node(out, pacs, models) as node:
@@ -95,7 +107,21 @@ def run_demo(study_dir: Path | None, out: Path, mirror: str, progress: Progress 
     seconds = time.monotonic() - begun
     report("drawing the overlay", 0.97)
     write_overlay(seg, read_volume(selection.chosen[Contrast.T1C]), out / "overlay.png")
-    return DemoOutcome(out, read_volumes(pydicom.dcmread(sr)), sent, seconds, truth)
+    method = str(pydicom.dcmread(seg).SegmentSequence[0].SegmentAlgorithmName)
+    return DemoOutcome(out, method, why_shipped, read_volumes(pydicom.dcmread(sr)), sent, seconds, truth)
+
+
+def _why_not_fetched(models: Path, mirror: str, report: Progress) -> str | None:
+    """Fetch the published model; why it cannot be fetched, or None once it is in ``models``."""
+    if is_installed(MODEL, models):
+        return None
+    report("fetching the model", 0.0)
+    try:
+        pull(MODEL, models, mirror)
+    except SourceUnreachableError as error:
+        report(f"{MODEL} cannot be fetched: {SHIPPED_MODEL} takes its place", 0.04)
+        return str(error)
+    return None
 
 
 def _synthetic_exam(folder: Path) -> tuple[Path, dict[str, float]]:
@@ -124,6 +150,7 @@ def _settings(out: Path, pacs: EmbeddedPacs, models: Path) -> dict[str, Any]:
         "scp": {"port": _free_port(), "watermark_mebibytes": 256},
         "assembly": {"stable_seconds": 4.0, "series_stable_seconds": 2.0},
         "models": {"folder": str(models.absolute())},
+        "segmentation": {"models": [MODEL, SHIPPED_MODEL]},
         "web": {"port": _free_port()},
         "delivery": {"first_retry_seconds": 2.0},
         "destination": [destination],

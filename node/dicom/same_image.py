@@ -34,6 +34,7 @@ from node.dicom.copied_modules import (
     PATIENT,
     PATIENT_STUDY,
 )
+from node.dicom.original_attributes import newer_of
 from node.dicom.parse_errors import PARSE_ERRORS
 
 IDENTITY = frozenset([
@@ -98,10 +99,14 @@ class Likeness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The outcome of `compare`. ``differs``: keywords and the words *pixel data*, *transfer syntax*; never a value."""
+    """The outcome of `compare`. ``differs``: keywords and the words *pixel data*, *transfer syntax*; never a value.
+
+    ``newer``: of one image with two identities the file whose header shows that it corrects the other; None: neither.
+    """
 
     likeness: Likeness
     differs: tuple[str, ...]
+    newer: Path | None = None
 
 
 def compare(one: Path, other: Path) -> Comparison:
@@ -126,8 +131,11 @@ def compare(one: Path, other: Path) -> Comparison:
         differs.append("pixel data" if first.syntax_class == second.syntax_class else "transfer syntax")
     if set(differs) - _MAY_DIFFER:
         return Comparison(Likeness.OTHER, tuple(differs))
-    is_same = set(differs) <= BOOKKEEPING
-    return Comparison(Likeness.SAME if is_same else Likeness.CORRECTED, tuple(differs))
+    if set(differs) <= BOOKKEEPING:
+        return Comparison(Likeness.SAME, tuple(differs))
+    header = newer_of(first.header, second.header, set(differs) - BOOKKEEPING)
+    newer = None if header is None else one if header is first.header else other
+    return Comparison(Likeness.CORRECTED, tuple(differs), newer)
 
 
 class _Limited:

@@ -32,7 +32,7 @@ from node.processing.step_records import (
     ReportedResults,
     ResultsExist,
     Segmentation,
-    UnusableSeries,
+    Segmented,
 )
 from node.study import Selection
 from node.workflow.killable_process import KillableProcess, ProcessDied, serve_calls
@@ -75,11 +75,9 @@ class RemotePipeline(Pipeline):
         """See `Pipeline.reselect`."""
         return str(self._called("reselect", request))
 
-    def segment(self, request: ProcessingRequest, folder: str) -> Segmentation | ResultsExist | UnusableSeries:
+    def segment(self, request: ProcessingRequest, folder: str) -> Segmented:
         """See `Pipeline.segment`."""
-        segmented: Segmentation | ResultsExist | UnusableSeries = _SEGMENTED.validate_python(
-            self._called("segment", request, folder)
-        )
+        segmented: Segmented = _SEGMENTED.validate_python(self._called("segment", request, folder))
         return segmented
 
     def report(

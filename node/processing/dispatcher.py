@@ -10,7 +10,9 @@ import structlog
 from node.config import Config
 from node.errors import RefusedError, StorageError, StudyError
 from node.metrics import Metrics
-from node.processing.attention import HELD, notify_of_inputs
+from node.processing.attention import HELD
+from node.processing.choice_by_hand import choice_attributes, earlier_choice
+from node.processing.input_notices import notify_of_inputs
 from node.processing.input_state import read_state
 from node.processing.priority import study_priority
 from node.processing.report_anew import with_own_identity, with_own_words
@@ -21,15 +23,12 @@ from node.processing.request import (
     instances_by_name,
     with_first_creation_time,
 )
+from node.processing.request_records import INPUTS_DELETED, REVISION, digest_of, judged
 from node.processing.request_sequence import (
-    INPUTS_DELETED,
-    REVISION,
     cancel_outdated_deliveries,
     cancel_waiting,
-    digest_of,
     earlier_requests,
     is_led_back,
-    judged,
     judged_attribute,
     judged_by_study,
     latest_report,
@@ -73,9 +72,9 @@ class StudyDispatcher:
         return frozenset(uid for uid in studies if instances_by_name(folder / uid) in known.get(uid, frozenset()))
 
     def is_complete(self, study_instance_uid: str, quiet_series: frozenset[str]) -> bool:
-        """True if ``quiet_series`` hold every contrast that the method needs, and the model is the one for all four."""
+        """True if ``quiet_series`` hold all four contrasts: a study that may yet get another one waits for it."""
         request = self._request(RequestOptions(study_instance_uid, quiet_series))
-        return request.selection is not None and request.model == self._config.segmentation.model
+        return request.selection is not None and len(request.selection.chosen) == len(Contrast)
 
     def start(self, study_instance_uid: str, quiet_series: frozenset[str] | None = None) -> None:
         """Enqueue the study's workflow (of ``quiet_series``; None: all).
@@ -84,7 +83,7 @@ class StudyDispatcher:
         other series: delivered results stay as they are until the admin requests new ones (`retry`).
 
         Raises:
-            StorageError: retention is checking the study at this moment; try again.
+            StorageError: retention is checking the study at this moment, or another receiver ordered it; try again.
             EngineError: the database does not answer.
         """
         folder = self._config.spool_folder / study_instance_uid
@@ -99,11 +98,12 @@ class StudyDispatcher:
         state = read_state(folder)
         records = workflows_of_study(self._client, study_instance_uid)
         is_reported = latest_report(records) is not None
-        request = self._request(RequestOptions(study_instance_uid, quiet_series, keeps_expired=is_reported))
+        options = RequestOptions(study_instance_uid, quiet_series, keeps_expired=is_reported)
+        request, lost = self._request_again(options, records)
         if quiet_series is not None and is_led_back(request, records):  # an earlier request may have had fewer series
-            request = self._request(RequestOptions(study_instance_uid, keeps_expired=is_reported))
+            request, lost = self._request_again(replace(options, series=None), records)
         notify_of_inputs(self._config, self._client, study_instance_uid, state)
-        self._order(request, records, is_by_hand=False)
+        self._order(request, records, lost, is_by_hand=False)
         for other in sorted(others):
             self.start(other)
         self._lost.pop(study_instance_uid, None)
@@ -118,21 +118,50 @@ class StudyDispatcher:
         if not (self._config.spool_folder / study_instance_uid).is_dir():
             raise StudyError(f"study {study_instance_uid}: nothing of it is in the spool; send it again")
         is_reported = latest_report(records) is not None
-        request = self._request(RequestOptions(study_instance_uid, keeps_expired=is_reported))
-        self._order(request, records, is_by_hand=True)
+        request, lost = self._request_again(RequestOptions(study_instance_uid, keeps_expired=is_reported), records)
+        self._order(request, records, lost, is_by_hand=True)
 
-    def _order(self, request: ProcessingRequest, records: Sequence[WorkflowRecord], is_by_hand: bool) -> None:
+    def _request_again(
+        self, options: RequestOptions, records: Sequence[WorkflowRecord]
+    ) -> tuple[ProcessingRequest, str]:
+        """The request with what is left of the earlier choice by hand; and a sentence about what is lost of it."""
+        folder = self._config.spool_folder / options.study_instance_uid
+        state = read_state(folder)
+        choice = earlier_choice(records, folder, state.without_expired() if options.keeps_expired else state)
+        return self._request(replace(options, use=choice.use)), choice.lost
+
+    def _order(
+        self, request: ProcessingRequest, records: Sequence[WorkflowRecord], lost: str, is_by_hand: bool
+    ) -> None:
         """Enqueue ``request`` unless it, or one that is as good, was enqueued before, or the study is held."""
-        self._enqueue_if_new(request, records, is_by_hand)
+        if lost:
+            log.warning("choice_by_hand_not_kept", study_instance_uid=request.study_instance_uid, reason=lost)
+        if not is_by_hand and self._is_ordered_meanwhile(request.study_instance_uid, records):
+            raise StorageError("another receiver has ordered the study meanwhile; it is looked at again")
+        if self._enqueue_if_new(request, records, lost, is_by_hand):
+            return  # its inputs count as judged once the administrator decided
         for each in records:
             if each.attributes.get(INPUTS_DELETED):  # it came back, and was judged now
                 self._client.describe(each.workflow_id, {INPUTS_DELETED: ""})
 
-    def _enqueue_if_new(self, request: ProcessingRequest, records: Sequence[WorkflowRecord], is_by_hand: bool) -> None:
+    def _is_ordered_meanwhile(self, study_instance_uid: str, records: Sequence[WorkflowRecord]) -> bool:
+        """True if the study has workflows that are not among ``records``.
+
+        Its headers, which take long to read, may have been read before the other receiver's instances arrived: what
+        they say would be ordered after what is there now.
+        """
+        now = workflows_of_study(self._client, study_instance_uid)
+        return {each.workflow_id for each in now} != {each.workflow_id for each in records}
+
+    def _enqueue_if_new(
+        self, request: ProcessingRequest, records: Sequence[WorkflowRecord], lost: str, is_by_hand: bool
+    ) -> bool:
+        """Enqueue ``request`` if it is new; True if the study is held instead."""
         study_instance_uid = request.study_instance_uid
         known_id = request.workflow_id
         request = with_own_identity(request, self._config.work_folder)
-        is_judged = request.workflow_id == known_id and request.instances in judged(records)
+        is_other_identity = request.workflow_id != known_id  # than the results name, though the spool tells none
+        is_judged = not is_other_identity and request.instances in judged(records)
         if not is_judged:
             request = with_own_words(request, records, self._config.work_folder)
         known = [each.workflow_id for each in records if digest_of(each) == request.workflow_id]
@@ -143,25 +172,26 @@ class StudyDispatcher:
             self._client.describe(records[-1].workflow_id, {HELD: ""})
         if (known or is_judged) and not is_to_be_repeated:
             log.info("study_unchanged", study_instance_uid=study_instance_uid, workflow_id=request.workflow_id)
-            return
+            return False
         if cancelled := cancel_outdated_deliveries(self._client, request):
             log.warning("outdated_deliveries_cancelled", study_instance_uid=study_instance_uid, workflows=cancelled)
-        if not is_by_hand and (why := self._why_held(request, records)):
+        if not is_by_hand and (why := self._why_held(request, records, is_other_identity)):
             self._client.describe(records[-1].workflow_id, {HELD: why})
             log.warning("study_held", study_instance_uid=study_instance_uid, reason=why)
-            return
+            return True
         request, attempt = request_once_more(request, records) if is_to_be_repeated else (request, 1)
-        self._enqueue(request, attempt, records)
+        self._enqueue(request, attempt, records, lost)
         if self._config.series.collect_unknown:
             self._collect_unknown(request)
+        return False
 
-    def _why_held(self, request: ProcessingRequest, records: Sequence[WorkflowRecord]) -> str:
+    def _why_held(self, request: ProcessingRequest, records: Sequence[WorkflowRecord], is_other_identity: bool) -> str:
         """Why a reported study whose inputs changed waits for the administrator; empty: it does not."""
         reported = latest_report(records)
         if self._config.assembly.corrections == "redo" or reported is None:
             return ""
-        is_renamed = request.revision == reported.attributes.get(REVISION, "")
-        if is_renamed and with_own_identity(request, self._config.work_folder) == request:
+        is_same_revision = request.revision == reported.attributes.get(REVISION, "")
+        if is_same_revision and not is_other_identity:
             return ""
         return "corrected or withdrawn in part"
 
@@ -213,7 +243,9 @@ class StudyDispatcher:
             raise StudyError(f"no study {study_instance_uid}")
         return records
 
-    def _enqueue(self, request: ProcessingRequest, attempt: int, records: Sequence[WorkflowRecord]) -> str:
+    def _enqueue(
+        self, request: ProcessingRequest, attempt: int, records: Sequence[WorkflowRecord], lost: str = ""
+    ) -> str:
         request = replace(request, earlier=earlier_requests(records, request.workflow_id))
         if not request.is_undecided:  # a comparison may lead to the same request as the one that waits
             cancel_waiting(self._client, records, request.workflow_id)
@@ -221,7 +253,7 @@ class StudyDispatcher:
         folder = self._config.work_folder / request.workflow_id
         # with the creation time of existing results, new results have equal bytes under the same UIDs
         request = with_first_creation_time(request, folder)
-        attributes = request_attributes(request)
+        attributes = request_attributes(request) | choice_attributes(request, lost)
         priority = study_priority(self._config, request.folder, records)
         arguments = (request.as_json(), str(folder))
         self._client.enqueue(STUDY_QUEUE, "process", workflow_id, *arguments, attributes=attributes, priority=priority)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from node.dicom import uids
 from node.errors import InstanceRefused
-from node.scp.aside import CONFLICTS, SUPERSEDED, Version, content_digest, versions
+from node.scp.aside import CONFLICTS, SUPERSEDED, WITHDRAWN, Version, content_digest, versions
 from node.scp.rejection_note import EXPIRED
-from node.scp.withdrawals import WITHDRAWN, Withdrawal, withdrawals_of
+from node.scp.withdrawals import Withdrawal, withdrawals_of
 from node.study import Instance, Selection, Series, Study
 
 
@@ -74,6 +74,8 @@ def read_state(study_folder: Path) -> InputState:
     changes = []
     for version in versions(spool / SUPERSEDED, study):
         in_use = study_folder / version.series_instance_uid / f"{version.sop_instance_uid}.dcm"
+        if _is_in_use(version, in_use):
+            continue
         superseded[in_use] = (*superseded.get(in_use, ()), version)
         changes.append(f"superseded {version.path.relative_to(spool / SUPERSEDED)}")
     for in_use in superseded:
@@ -84,6 +86,16 @@ def read_state(study_folder: Path) -> InputState:
     changes += [f"withdrawn {sop} {each.reason} {each.source}" for sop, each in sorted(withdrawn.items())]
     conflicts = (f"conflict {each.path.relative_to(spool / CONFLICTS)}" for each in versions(spool / CONFLICTS, study))
     return InputState(superseded, withdrawn, tuple(conflicts), tuple(changes))
+
+
+def _is_in_use(version: Version, in_use: Path) -> bool:
+    """True if a version is still in use: what was to replace it was cut short after the version got its name aside.
+
+    Nothing has changed then; the instance is replaced once the correction is sent again.
+    """
+    with suppress(FileNotFoundError):
+        return version.path.samefile(in_use)
+    return False
 
 
 def without_withdrawn(study: Study, state: InputState) -> Study:

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Collection, Iterable
 
 from node.config import Config
-from node.processing.request_sequence import unknown_study
+from node.processing.request_records import unknown_study
 from node.processing.study_status import StudyStatus, complete_statuses, receiving_studies, statuses_of
 from node.processing.waiting import WAITS, Waiting, waiting_places
-from node.workflow.client import WorkflowClient
-from node.workflow.engine import ACTIVE
-from node.workflow.marks import WorkflowMark
+from node.workflow.sqlite_records import Records
+from node.workflow.states import ACTIVE_STATUSES
 from node.workflow.workflow_id import WorkflowId, WorkflowKind
+from node.workflow.workflow_record import WorkflowMark
 
 _MOST_READ_BY_ID = 2000
 """Above this, the engine's list of all workflows is faster than lists by ids."""
@@ -29,7 +29,7 @@ class KnownStudies:
     A status is kept as long as no workflow of the study is active, or differs from what it was at the last reading.
     """
 
-    def __init__(self, config: Config, client: WorkflowClient) -> None:
+    def __init__(self, config: Config, client: Records) -> None:
         self._config, self._client = config, client
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[_Marks, StudyStatus]] = {}
@@ -90,13 +90,15 @@ class KnownStudies:
         if not any(mark.engine_status == WAITS for mark in requests):
             return {}
         ended = sorted((mark for mark in requests if mark.engine_status == "SUCCESS"), key=lambda mark: mark.updated_ms)
-        read = [mark for mark in requests if mark.engine_status in ACTIVE] + ended[-_MOST_ENDED_READ:]
+        read = [mark for mark in requests if mark.engine_status in ACTIVE_STATUSES] + ended[-_MOST_ENDED_READ:]
         ids = [mark.workflow_id for mark in read]
         return waiting_places(self._client, self._client.workflows(WorkflowKind.PROCESS, workflow_ids=ids))
 
     def _is_kept(self, uid: str, marks: _Marks) -> bool:
         kept = self._kept.get(uid)
-        return kept is not None and kept[0] == marks and not any(mark.engine_status in ACTIVE for mark in marks)
+        return (
+            kept is not None and kept[0] == marks and not any(mark.engine_status in ACTIVE_STATUSES for mark in marks)
+        )
 
     def _read(self, marks: dict[str, _Marks]) -> Iterable[StudyStatus]:
         ids = [mark.workflow_id for each in marks.values() for mark in each]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,10 @@ import structlog
 
 from node.config import Config
 from node.errors import (
+    AnotherMethodFits,
     DefectError,
     GlionodeError,
+    InputsChanged,
     RefusedError,
     RetryableError,
     SelectionRefused,
@@ -33,20 +36,28 @@ from node.errors import (
 from node.log import study_context
 from node.notify.notices import notify_humans
 from node.processing.input_check import check_inputs
-from node.processing.pack_support import cascade_card
+from node.processing.loaded_method import LoadedMethod
 from node.processing.request import ProcessingRequest
 from node.processing.result_files import earlier_segmentation, existing_results, rounded, write_refused, write_results
-from node.processing.selection_steps import decided_request, following_workflow, later_workflow
+from node.processing.selection_steps import (
+    another_request,
+    decided_request,
+    known_request,
+    later_workflow,
+    start_following,
+)
 from node.processing.step_errors import guarded
 from node.processing.step_records import (
     SEGMENTED,
-    FollowingWorkflow,
+    AnotherMethod,
     ReportedResults,
     ResultsExist,
     Segmentation,
+    Segmented,
     StudyOutcome,
     UnusableSeries,
 )
+from node.series.subject import surgery_told
 from node.study import RESULT_FILES
 from node.workflow.engine import STUDY_QUEUE, delivery_queue
 from node.workflow.records import recorded_step
@@ -55,7 +66,6 @@ from node.workflow.steps import Steps
 from node.workflow.workflow_id import WorkflowId
 
 if TYPE_CHECKING:
-    from node.segmentation.cascade import Cascade
     from node.segmentation.exam_reader import ExamReader
 
 log = structlog.get_logger()
@@ -70,18 +80,22 @@ class Pipeline:
         progress: called with the current work and the fraction done.
         force: run the method even if the results exist already.
         reader: holds volumes of the study that are read already.
+        method: holds a method that is loaded already.
     """
 
     def __init__(
-        self, config: Config, progress: Progress | None = None, force: bool = False, reader: ExamReader | None = None
+        self,
+        config: Config,
+        progress: Progress | None = None,
+        force: bool = False,
+        reader: ExamReader | None = None,
+        method: LoadedMethod | None = None,
     ) -> None:
         self._config = config
         self._force = force
         self._progress = progress
         self._exam_reader = reader
-        self._cascade: Cascade | None = None
-        self._model = ""
-        self._device = "cpu"
+        self._method = method or LoadedMethod(config, progress)
 
     # ---- the workflow: no effects outside steps ----------------------------------------------------------------
 
@@ -92,14 +106,19 @@ class Pipeline:
         waits meanwhile. A programming error ends the study: it would occur again in the next attempt.
         """
         request = ProcessingRequest.from_json(request_json)
+        again = partial(self._try_again, steps, request, request_json, folder)
         with study_context(request.study_instance_uid):
             try:
                 try:
                     outcome = self._compared(steps, request, folder) or self._reported(steps, request, folder)
                 except RefusedError as error:
                     outcome = self._refused(steps, request, folder, error)
+            except InputsChanged as error:
+                # of two receivers the slower may order what it saw after the other has ordered what is there since
+                now = steps.step("now", known_request, self._config, request, steps.workflow_id)
+                outcome = self._reselected(steps, now, folder, str(error)) if now else again(error)
             except RetryableError as error:
-                outcome = self._try_again(steps, request, request_json, folder, error)
+                outcome = again(error)
             except DefectError as error:
                 outcome = self._failed(steps, request, error)
             return outcome.as_output()
@@ -109,26 +128,16 @@ class Pipeline:
         if not request.is_undecided:
             return None
         steps.publish(StudyState.COMPARING)
-        decided = ProcessingRequest.from_json(steps.step("compare", self.compare, request))
-        following_id = self._start_following(steps, decided, folder)
+        decided = steps.step("compare", self.compare, request)
+        following_id = start_following(steps, self._config, decided, Path(folder).parent)
         log.info("study_compared", follows=str(following_id))
         return StudyOutcome(StudyState.COMPARED, follows=following_id)
 
-    def _reselected(self, steps: Steps, request: ProcessingRequest, folder: str, reason: str) -> StudyOutcome:
-        """Start the workflow of the selection without the series whose pixels cannot become a volume."""
-        decided = ProcessingRequest.from_json(steps.step("reselect", self.reselect, request))
-        following_id = self._start_following(steps, decided, folder)
+    def _reselected(self, steps: Steps, decided: str, folder: str, reason: str) -> StudyOutcome:
+        """Start the workflow of another selection, or of another state of the study, if it is not started already."""
+        following_id = start_following(steps, self._config, decided, Path(folder).parent)
         log.warning("study_reselected", reason=reason, follows=str(following_id))
         return StudyOutcome(StudyState.RESELECTED, reason, follows=following_id)
-
-    def _start_following(self, steps: Steps, decided: ProcessingRequest, folder: str) -> WorkflowId:
-        """Start the workflow that processes ``decided``, unless it exists already; returns its id."""
-        given = (self._config, decided, steps.workflow_id, str(Path(folder).parent))
-        following = recorded_step(steps, "succeed", FollowingWorkflow, following_workflow, *given)
-        following_id = WorkflowId.parse(following.workflow_id)
-        if following.request is not None:
-            steps.start(STUDY_QUEUE, following_id, following.request, following.folder)
-        return following_id
 
     def _reported(self, steps: Steps, request: ProcessingRequest, folder: str) -> StudyOutcome:
         if request.selection is None:
@@ -136,7 +145,12 @@ class Pipeline:
         steps.publish(StudyState.SELECTED)
         segmented = recorded_step(steps, "segment", SEGMENTED, self.segment, request, folder)
         if isinstance(segmented, UnusableSeries):
-            return self._reselected(steps, request, folder, segmented.unusable_reason)
+            decided = steps.step("reselect", self.reselect, request)
+            return self._reselected(steps, decided, folder, segmented.unusable_reason)
+        if isinstance(segmented, AnotherMethod):
+            if not steps.workflow_id:  # without an engine there is no other workflow: this one goes on with it
+                return self._reported(steps, ProcessingRequest.from_json(segmented.another_request), folder)
+            return self._reselected(steps, segmented.another_request, folder, segmented.another_reason)
         steps.publish(StudyState.SEGMENTED)
         results = recorded_step(steps, "report", ReportedResults, self.report, request, folder, segmented)
         steps.publish(StudyState.REPORTED)
@@ -170,7 +184,8 @@ class Pipeline:
             return replace(outcome, reason=f"{error}; not tried again, for a later order of the study exists")
         if attempt >= section.attempts:
             return self._failed(steps, request, error, attempt)
-        pause = section.attempt_pause_seconds * 2 ** (attempt - 1)
+        # without a longest pause, a dozen attempts would take days, and a hundred would never be made
+        pause = min(section.attempt_pause_seconds * 2 ** (attempt - 1), section.longest_attempt_pause_seconds)
         following = WorkflowId(request.workflow_id, attempt + 1)
         steps.start(STUDY_QUEUE, following, request_json, folder, delay_seconds=pause)
         log.warning("study_tried_again_later", reason=str(error), attempts=attempt, pause_seconds=pause)
@@ -208,8 +223,8 @@ class Pipeline:
         """
         return guarded(decided_request, self._config, request, self._reader.why_unusable)
 
-    def segment(self, request: ProcessingRequest, folder: str) -> Segmentation | ResultsExist | UnusableSeries:
-        """Volumes, grid, brain mask, cascade; writes the regions on the T1c grid. Existing results are kept."""
+    def segment(self, request: ProcessingRequest, folder: str) -> Segmented:
+        """Volumes, grid, brain mask, method; writes the regions on the T1c grid. Existing results are kept."""
         guarded(check_inputs, request)
         is_made = guarded(self._existing_results, request, folder) is not None
         return ResultsExist(is_made=True) if is_made else guarded(self._segment, request, folder)
@@ -217,13 +232,19 @@ class Pipeline:
     def _existing_results(self, request: ProcessingRequest, folder: str) -> dict[str, Any] | None:
         return None if self._force else existing_results(request, Path(folder))
 
-    def _segment(self, request: ProcessingRequest, folder: str) -> Segmentation | UnusableSeries:
+    def _segment(self, request: ProcessingRequest, folder: str) -> Segmented:
         # torch is imported here, not above: the receiver never needs it
+        from node.methods.card import read_card
         from node.segmentation.method import segment_exam
         from node.segmentation.regions_file import write_regions
+        from node.segmentation.surgery import SurgeryTold
 
         assert request.selection is not None
-        known = earlier_segmentation(request, Path(folder))
+        card = read_card(request.model, self._config.models_folder)
+        is_refused = self._config.clinical.postoperative == "refuse"
+        another = partial(another_request, self._config, request, self._reader.why_unusable)
+        told = SurgeryTold(surgery_told(request.selection), is_refused, card.states, another)
+        known = None if told.is_refused else earlier_segmentation(request, Path(folder), told.evidence)
         if known is not None:
             return known
         begun = time.monotonic()
@@ -232,15 +253,19 @@ class Pipeline:
             if reason is not None:
                 return UnusableSeries(f"{series.label}: {reason}")
         volumes = self._reader.take(request.selection)
-        cascade = self._loaded_cascade(request.model)
+        method = self._method.of(card)
         seed = int((request.images or request.regions_of or request.workflow_id)[:8], 16)
-        exam = segment_exam(volumes, cascade, seed, self._device, self._progress)
+        try:
+            exam = segment_exam(volumes, method, seed, self._method.device, self._progress, told)
+        except AnotherMethodFits as found:
+            return AnotherMethod(found.request, str(found))
         write_regions(exam, Path(folder))
         return Segmentation(
             brain_ml=round(exam.facts.brain_ml, 1),
             agreement={region: rounded(asdict(each)) for region, each in exam.facts.agreement.items()},
             cautions=[*request.selection.cautions, *exam.facts.cautions],
             seconds=round(time.monotonic() - begun, 2),
+            surgery=exam.facts.state.as_dict(),
         )
 
     def report(
@@ -272,25 +297,3 @@ class Pipeline:
 
             self._exam_reader = ExamReader()
         return self._exam_reader
-
-    def _loaded_cascade(self, model: str) -> Cascade:
-        if self._cascade is None or self._model != model:
-            from node.segmentation.cascade import Cascade
-            from node.segmentation.device import prepare_device
-            from node.segmentation.packs import load_networks
-
-            section = self._config.segmentation
-            self._device = prepare_device(section.device, section.threads)
-            networks = load_networks(
-                cascade_card(model),
-                self._config.models_folder,
-                self._device,
-                self._config.memory_bytes,
-                section.precision,
-            )
-            self._cascade, self._model = Cascade(networks, section.mode, self._cascade_progress), model
-        return self._cascade
-
-    def _cascade_progress(self, view: str, fraction: float) -> None:
-        if self._progress:
-            self._progress(f"segmenting: {view}", 0.32 + 0.64 * fraction)

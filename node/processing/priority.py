@@ -26,7 +26,7 @@ from node.series.values import DICOM_UNREADABLE, text
 from node.series.vocabulary import tokens
 from node.workflow.client import WorkflowClient
 from node.workflow.engine import ACTIVE
-from node.workflow.queue_priority import BY_HAND, priority_of_level
+from node.workflow.priority_levels import BY_HAND, priority_of_level
 from node.workflow.states import NORMAL_PRIORITY
 from node.workflow.workflow_record import WorkflowRecord
 

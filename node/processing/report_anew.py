@@ -23,9 +23,10 @@ from node.dicom.character_sets import use_own_table
 from node.dicom.identity import differing_identity
 from node.dicom.patient_match import differing_attributes, identity_of_patient
 from node.errors import InstanceRefused
+from node.processing.deleted_results import is_of_another_source, source_digest
 from node.processing.request import ProcessingRequest
-from node.processing.request_sequence import IMAGES, TOLD, digest_of, told_digest, told_of
-from node.scp.aside import content_digest
+from node.processing.request_records import digest_of
+from node.processing.request_sequence import IMAGES, TOLD, told_digest, told_of
 from node.series.values import DICOM_UNREADABLE
 from node.study import Contrast
 from node.workflow.workflow_record import WorkflowRecord
@@ -65,31 +66,41 @@ def with_own_identity(request: ProcessingRequest, work_folder: Path) -> Processi
     """``request`` under an id of its own if the results of its id name another patient, or another order, than it does.
 
     A study may come back corrected after retention deleted its inputs: nothing in the spool tells it then, but the
-    results do. Their regions are not used again, because nobody compared the images.
+    results do. Their regions are not used again, because nobody compared the images. Of deleted results only their
+    source is known: any difference gives the request an id of its own.
 
     Raises:
         OSError: a file cannot be read now.
     """
     if request.selection is None:
         return request
-    report, source = work_folder / request.workflow_id / "sr.dcm", request.selection.chosen[Contrast.T1C].instances[0]
-    try:
-        headers = [_header(path) for path in (report, source.path)]
-    except FileNotFoundError:
+    source = request.selection.chosen[Contrast.T1C].instances[0].path
+    if not _is_other(request, source, work_folder):
         return request
+    own = uids.digest((request.workflow_id, "identity", source_digest(request.selection)))[:32]
+    return replace(request, workflow_id=own)
+
+
+def _is_other(request: ProcessingRequest, source: Path, work_folder: Path) -> bool:
+    """True if the results of the request's id, deleted or not, have another identity than ``source`` has."""
+    assert request.selection is not None
+    report = work_folder / request.workflow_id / "sr.dcm"
+    try:
+        if not report.exists():
+            return is_of_another_source(request.selection, work_folder, request.workflow_id)
+        headers = [_header(path) for path in (report, source)]
+    except FileNotFoundError:  # deleted meanwhile
+        return False
     except DICOM_UNREADABLE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        return request
+        return False
     result, header = headers
     try:
         is_other_order = differing_identity(result, header, ("AccessionNumber",)) != ""  # cleans both, in place
     except InstanceRefused:
-        return request
-    if not differing_attributes(map(identity_of_patient, headers)) and not is_other_order:
-        return request
-    own = uids.digest((request.workflow_id, "identity", content_digest(source.path)))[:32]
-    return replace(request, workflow_id=own)
+        return False
+    return bool(differing_attributes(map(identity_of_patient, headers))) or is_other_order
 
 
 def _header(path: Path) -> pydicom.Dataset:

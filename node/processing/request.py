@@ -15,11 +15,11 @@ from node.config import Config
 from node.dicom import uids
 from node.errors import RefusedError, SelectionRefused, SelectionUndecided, UnreadableRecordError
 from node.processing.input_state import InputState, chosen_versions, read_state, without_withdrawn
+from node.processing.method_choice import chosen_method, pack_identity
 from node.series.by_images import Compare
 from node.series.headers import read_study
-from node.series.select import Choice, select
+from node.series.select import Choice
 from node.series.subject import with_subject
-from node.series.vocabulary import load_vocabulary
 from node.study import Contrast, Selection, Series, Study
 from node.workflow.serialization import why_invalid
 
@@ -105,12 +105,14 @@ class RequestOptions:
         series: Series Instance UIDs to be considered; None: all.
         use: contrast to the series (UID or number) that is taken for it, whatever its description says.
         keeps_expired: as `ProcessingRequest.keeps_expired`.
+        surgery_seen: what the images show of surgery, one sentence each.
     """
 
     study_instance_uid: str = ""
     series: frozenset[str] | None = None
     use: Mapping[Contrast, str] = field(default_factory=dict)
     keeps_expired: bool = False
+    surgery_seen: tuple[str, ...] = ()
 
 
 def build_request(
@@ -134,7 +136,7 @@ def build_request(
     known = state.lines
     state = state.without_expired() if options.keeps_expired else state
     draft = ProcessingRequest(
-        "", options.study_instance_uid, None, None, datetime.now(UTC).astimezone(), config.segmentation.model,
+        "", options.study_instance_uid, None, None, datetime.now(UTC).astimezone(), config.segmentation.models[0],
         study_folder, use=dict(options.use), revision=state.revision, keeps_expired=options.keeps_expired,
     )  # fmt: skip
     try:
@@ -143,7 +145,7 @@ def build_request(
         files = (path for path in study_folder.rglob("*") if path.is_file())
         every = sorted(f"{path.relative_to(study_folder)} {path.stat().st_size}" for path in files)
         digest = uids.digest(("unreadable", options.study_instance_uid, *every, *state.changes))
-        draft = replace(draft, workflow_id=digest[:32], use={}, refusal=str(error))
+        draft = replace(draft, workflow_id=digest[:32], refusal=str(error))
         return replace(draft, instances=_digest_of_instances((*every, *known)))
     every = sorted(instance.sop_instance_uid for series in study.series for instance in series.instances)
     names = [name for name, _ in study.unreadable]
@@ -172,7 +174,10 @@ def _named(request: ProcessingRequest, config: Config, state: InputState) -> Pro
         if contrast in request.selection.chosen
         for instance in request.selection.chosen[contrast].instances
     ]
-    settings = (request.model, config.segmentation.mode, config.segmentation.precision, METHOD_VERSION)
+    pack = pack_identity(request.model, config.models_folder)
+    settings = [pack, config.segmentation.mode, config.segmentation.precision, METHOD_VERSION]
+    if config.clinical.postoperative == "refuse":  # else as before this setting existed
+        settings.append("post-operative exams are refused")
     digest = uids.digest((*inputs, *settings))[:32]
     found = chosen_versions(request.selection, state)
     if not found.digest:
@@ -209,47 +214,16 @@ def _usable_selection(
     compare: Compare | None,
     why_unusable: WhyUnusable | None,
 ) -> tuple[Selection, str]:
-    """`_selected`, again without the series that ``why_unusable`` refuses, until it refuses none."""
+    """`chosen_method`, again without the series that ``why_unusable`` refuses, until it refuses none."""
     unusable: dict[tuple[str, str], str] = {}
     while True:
-        selection, model = _selected(study, config, options, compare, unusable)
+        choice = Choice(use=options.use, shortfall=config.series.shortfall, unusable=unusable)
+        selection, model = chosen_method(study, config, choice, compare, options.surgery_seen)
         reasons = {series.key: why_unusable(series) for series in selection.chosen.values()} if why_unusable else {}
         refused = {key: reason for key, reason in reasons.items() if reason is not None}
         if not refused:
             return with_subject(selection), model
         unusable |= refused
-
-
-def _selected(
-    study: Study,
-    config: Config,
-    options: RequestOptions,
-    compare: Compare | None,
-    unusable: Mapping[tuple[str, str], str],
-) -> tuple[Selection, str]:
-    """The selection and the model pack for it: the one for all four contrasts, else the one that needs T1c only."""
-    section, vocabulary = config.series, load_vocabulary(dict(config.series.rules))
-    choice = Choice(use=options.use, shortfall=section.shortfall, unusable=unusable)
-    try:
-        return select(study, vocabulary, choice, compare), config.segmentation.model
-    except SelectionUndecided as error:
-        if section.compare_images:
-            raise
-        raise SelectionRefused(str(error), error.considered) from None
-    except SelectionRefused as error:
-        if not config.segmentation.t1c_only_model:
-            raise
-        try:
-            found = select(study, vocabulary, replace(choice, needed=(Contrast.T1C,)), compare)
-        except SelectionUndecided:
-            if section.compare_images:
-                raise
-            raise error from None
-        except SelectionRefused:
-            raise error from None
-        caution = f"the T1c-only model was used, for the four contrasts are not all there: {error}"
-        only = {Contrast.T1C: found.chosen[Contrast.T1C]}
-        return replace(found, chosen=only, cautions=(caution, *found.cautions)), config.segmentation.t1c_only_model
 
 
 def with_first_creation_time(request: ProcessingRequest, folder: Path) -> ProcessingRequest:

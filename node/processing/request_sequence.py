@@ -8,6 +8,7 @@ from pathlib import Path
 
 from node.dicom import uids
 from node.processing.request import ProcessingRequest, with_first_creation_time
+from node.processing.request_records import JUDGED, REVISION, digest_of, judged_in, successor_id
 from node.series.explain import short_lines
 from node.workflow.client import WorkflowClient
 from node.workflow.engine import ACTIVE
@@ -15,13 +16,11 @@ from node.workflow.states import DeliveryState, StudyState
 from node.workflow.workflow_id import WorkflowId
 from node.workflow.workflow_record import WorkflowRecord
 
-_COMPARING, _JUDGED = "comparing", "judged-"
+_COMPARING = "comparing"
 TOLD = "told"
 """Attribute of a workflow: the digest of what its report says of the selection."""
-IMAGES, REVISION = "images", "revision"
-"""Attributes of a workflow: `ProcessingRequest.images` and `revision`; absent where these are empty."""
-INPUTS_DELETED = "inputs-deleted"
-"""Attribute of a workflow whose study's inputs retention deleted; empty, once the study was judged again."""
+IMAGES = "images"
+"""Attribute of a workflow: `ProcessingRequest.images`; absent where it is empty."""
 _WAITING = ("ENQUEUED", "DELAYED")
 _AT_THE_DESTINATION = (DeliveryState.DELIVERED, DeliveryState.COMMITTING)
 
@@ -37,7 +36,7 @@ def request_attributes(request: ProcessingRequest) -> dict[str, str]:
 
 def judged_attribute(request: ProcessingRequest) -> dict[str, str]:
     """The attribute of a workflow by which the request's instances are known to have been judged."""
-    return {f"{_JUDGED}{request.instances}": "yes"}
+    return {f"{JUDGED}{request.instances}": "yes"}
 
 
 def told_of(request: ProcessingRequest) -> str:
@@ -61,45 +60,48 @@ def workflows_of_study(client: WorkflowClient, study_instance_uid: str) -> list[
     return client.workflows("process", attributes={"study_instance_uid": study_instance_uid})
 
 
-def judged(records: Iterable[WorkflowRecord]) -> frozenset[str]:
-    """The digests ``ProcessingRequest.instances`` that were enqueued, or that left the selection unchanged.
-
-    Only those since the latest correction or withdrawal: instances that are input again would look as if they had never
-    been withdrawn. None, once retention has deleted the study's inputs: file names cannot tell whether it comes back
-    corrected.
-    """
-    return _judged_in([each.attributes for each in records])
-
-
-def _judged_in(every: Sequence[Mapping[str, str]]) -> frozenset[str]:
-    """The same, from the attributes of a study's workflows, oldest first."""
-    if not every or any(attributes.get(INPUTS_DELETED) for attributes in every):
-        return frozenset()
-    revision = every[-1].get(REVISION, "")
-    latest = (attributes for attributes in every if attributes.get(REVISION, "") == revision)
-    return frozenset(
-        key.removeprefix(_JUDGED) for attributes in latest for key in attributes if key.startswith(_JUDGED)
-    )
-
-
 def is_led_back(request: ProcessingRequest, records: Sequence[WorkflowRecord]) -> bool:
     """True if corrections, withdrawals or decisions since led back to a request that a later one took the place of."""
-    if not records or records[-1].attributes.get(REVISION, "") == request.revision:
+    in_place = _not_led_on(records)
+    if not in_place or in_place[-1].attributes.get(REVISION, "") == request.revision:
         return False
-    known = [digest_of(each) for each in records]
+    known = [digest_of(each) for each in in_place]
     return request.workflow_id in known and known[-1] != request.workflow_id
+
+
+def _not_led_on(records: Sequence[WorkflowRecord]) -> list[WorkflowRecord]:
+    """The records without those that led to another one of them."""
+    ids = {each.workflow_id for each in records}
+    return [each for each in records if successor_id(each) not in ids]
 
 
 def request_once_more(request: ProcessingRequest, records: Sequence[WorkflowRecord]) -> tuple[ProcessingRequest, int]:
     """A request that `is_led_back`, as it is to be enqueued, and the number of its attempt.
 
-    If it was reported, another report took the place of its own: it gets an id, and so UIDs, of its own.
+    If it was reported and another result took the place of its own, it gets an id, and so UIDs, of its own. If nothing
+    was told since, its results are delivered once more as they are: an order that comes too late tells nothing.
     """
     known = [each for each in records if digest_of(each) == request.workflow_id]
-    if latest_report(known) is None and not any(each.engine_status in ACTIVE for each in known):
+    is_begun = latest_report(known) is not None or any(each.engine_status in ACTIVE for each in known)
+    after = records[records.index(known[-1]) + 1 :]
+    if not is_begun or not any(_may_tell(each, request) for each in after):
         return request, 1 + max(WorkflowId.parse(each.workflow_id).attempt for each in known)
-    own = uids.digest((request.workflow_id, "once more", digest_of(records[-1])))[:32]
+    own = uids.digest((request.workflow_id, "once more", records[-1].workflow_id))[:32]  # each time another
     return replace(request, workflow_id=own, regions_of=request.regions_of or request.workflow_id), 1
+
+
+def _may_tell(record: WorkflowRecord, request: ProcessingRequest) -> bool:
+    """True if the workflow told a result of its own, or may still do so although ``request`` is what there is now."""
+    if record.engine_status == "CANCELLED" or successor_id(record):
+        return False
+    has_selection = TOLD in record.attributes
+    if has_selection and record.attributes.get(REVISION, "") != request.revision:
+        # its inputs changed since it was ordered, which ends it without a result
+        return isinstance(record.output, dict) and record.output.get("state") in (
+            StudyState.REPORTED,
+            StudyState.REFUSED,
+        )
+    return True
 
 
 def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
@@ -112,29 +114,7 @@ def judged_by_study(client: WorkflowClient) -> dict[str, frozenset[str]]:
     for attributes in client.attributes("process"):
         # a workflow whose record names no study is none of a study in the spool
         by_study.setdefault(attributes.get("study_instance_uid", ""), []).append(attributes)
-    return {uid: _judged_in(every) for uid, every in by_study.items()}
-
-
-def study_of(record: WorkflowRecord) -> str:
-    """The Study Instance UID of the record's study; a sentence if the record does not tell it."""
-    return record.attributes.get("study_instance_uid") or unknown_study(record.workflow_id)
-
-
-def unknown_study(workflow_id: str) -> str:
-    """What stands in the place of a Study Instance UID that the workflow's record does not tell."""
-    return f"unknown study of workflow {workflow_id}"
-
-
-def successor_id(record: WorkflowRecord) -> str | None:
-    """The id of the workflow that goes on with the selection to which ``record`` led; None if it led to none."""
-    output = record.output if isinstance(record.output, dict) else {}
-    is_led_on = output.get("state") in (StudyState.COMPARED, StudyState.RESELECTED) and output.get("follows")
-    return str(output["follows"]) if is_led_on else None
-
-
-def digest_of(record: WorkflowRecord) -> str:
-    """The digest of the request that ``record`` processes."""
-    return WorkflowId.parse(record.workflow_id).digest
+    return {uid: judged_in(every) for uid, every in by_study.items()}
 
 
 def latest_report(records: Sequence[WorkflowRecord]) -> WorkflowRecord | None:

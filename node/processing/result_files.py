@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +20,10 @@ import pydicom
 
 from node import __version__
 from node.config import Config
+from node.dicom.aside_file import written_aside
 from node.dicom.identity import checked_identities
 from node.dicom.uids import derived_uid
+from node.processing.deleted_results import SOURCE, source_digest
 from node.processing.input_check import any_header, check_inputs
 from node.processing.request import ProcessingRequest
 from node.processing.step_records import Segmentation
@@ -45,7 +48,8 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, segm
     begun = time.monotonic()
     replaced = _replaced(folder.parent, request)
     doubts = [*_replacement(request, replaced), *segmented.cautions]
-    volumes, cautions = _write_objects(config, request, doubts, folder)
+    source = source_digest(request.selection)  # read before the inputs are checked
+    volumes, cautions = _write_objects(config, request, replace(segmented, cautions=doubts), folder)
     result = {
         "state": "reported",
         "study_instance_uid": request.study_instance_uid,
@@ -53,11 +57,13 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, segm
         "created": request.created.isoformat(),
         "files": list(RESULT_FILES),
         "sha256": {name: _sha256(folder / name) for name in RESULT_FILES},
+        SOURCE: source,
         "replaces": replaced["workflow_id"] if replaced else None,
         "volumes_ml": volumes,
         "brain_ml": segmented.brain_ml,
         "agreement": segmented.agreement,
         "cautions": cautions,
+        "surgery": segmented.surgery,
         "selection": selection_as_dict(request.selection),
         "seconds": {"segment": segmented.seconds, "report": round(time.monotonic() - begun, 2)},
         "versions": _versions(config, request),
@@ -66,8 +72,10 @@ def write_results(config: Config, request: ProcessingRequest, folder: Path, segm
     return result
 
 
-def earlier_segmentation(request: ProcessingRequest, folder: Path) -> Segmentation | None:
+def earlier_segmentation(request: ProcessingRequest, folder: Path, told: Sequence[str] = ()) -> Segmentation | None:
     """The regions of the earlier request ``regions_of``, copied into ``folder``; None if its results are gone.
+
+    None also if the headers have since ``told`` of surgery: regions of an exam after surgery are made otherwise.
 
     Raises:
         OSError: a file cannot be copied.
@@ -78,6 +86,9 @@ def earlier_segmentation(request: ProcessingRequest, folder: Path) -> Segmentati
     try:
         result: dict[str, Any] = json.loads((source / "result.json").read_text("utf-8"))
     except FileNotFoundError:
+        return None
+    surgery: dict[str, Any] = result.get("surgery", {})
+    if any(each not in surgery.get("evidence", ()) for each in told):
         return None
     if result["state"] != "reported" or not all((source / name).is_file() for name in _REGION_FILES):
         return None
@@ -93,6 +104,7 @@ def earlier_segmentation(request: ProcessingRequest, folder: Path) -> Segmentati
         agreement=result["agreement"],
         cautions=[*request.selection.cautions, *(each for each in cautions if each not in of_selection)],
         seconds=result["seconds"]["segment"],
+        surgery=surgery,
     )
 
 
@@ -129,11 +141,12 @@ def _sha256(file: Path) -> str:
 
 
 def _write_objects(
-    config: Config, request: ProcessingRequest, doubts: list[str], folder: Path
+    config: Config, request: ProcessingRequest, segmented: Segmentation, folder: Path
 ) -> tuple[dict[str, float], list[str]]:
     """Write ``seg.dcm`` and ``sr.dcm``, each read back and compared before it is renamed.
 
-    Returns volumes in ml, and the cautions: ``doubts``, and what was changed in values that are copied from the source.
+    Returns volumes in ml, and the cautions: the segmentation's, and what was changed in values that are copied from the
+    source.
     """
     from node.segmentation.regions_file import read_masks
     from node.segmentation.seg_writer import verify_seg, write_seg
@@ -147,20 +160,22 @@ def _write_objects(
     files = dict.fromkeys(path for path, _ in source.sources)
     checked = checked_identities(pydicom.dcmread(path, stop_before_pixels=True) for path in files)
     seg = write_seg(source, masks, identity)
-    aside = folder / "seg.part"
-    _write_dataset(seg, aside)
-    verify_seg(aside, source, masks)
+    doubts = segmented.cautions
     header, cautions = checked.header, [*doubts, *(text for text in checked.cautions if text not in doubts)]
     content = ReportContent(request.selection, header, tuple(cautions), short_lines(request.selection))
+    told = segmented.surgery
+    content = replace(content, state_line=told.get("sentence", ""), is_postoperative=bool(told.get("evidence")))
     replaced = _replaced(folder.parent, request)
     if replaced is not None and _is_same_choice(request, replaced):
         content = replace(content, predecessor=replaced["workflow_id"])
     report = write_report(seg, content, identity)
-    _write_dataset(report, folder / "sr.part")
-    verify_report(folder / "sr.part", seg, header)
-    check_inputs(request)  # as late as possible: what was read may have been corrected while it was read
-    aside.replace(folder / "seg.dcm")
-    (folder / "sr.part").replace(folder / "sr.dcm")
+    # both are right before one is replaced; the SEG, to which the report refers, is replaced first
+    with written_aside(folder / "sr.dcm") as sr_file, written_aside(folder / "seg.dcm") as seg_file:
+        _write_dataset(seg, seg_file)
+        verify_seg(seg_file, source, masks)
+        _write_dataset(report, sr_file)
+        verify_report(sr_file, seg, header)
+        check_inputs(request)  # as late as possible: what was read may have been corrected while it was read
     return {each.concept.region: round(each.volume_ml, 3) for each in measure(seg)}, cautions
 
 
@@ -190,10 +205,9 @@ def _write_refusal(config: Config, request: ProcessingRequest, folder: Path, rea
         return []
     folder.mkdir(parents=True, exist_ok=True)
     identity = _identity(config, request, Software("glionode", __version__, "Selection of series"))
-    aside = folder / "refusal.part"
-    _write_dataset(write_refusal(header, request.study_instance_uid, reason, identity), aside)
-    verify_refusal(aside, header, reason)
-    aside.replace(folder / REFUSAL_FILE)
+    with written_aside(folder / REFUSAL_FILE) as aside:
+        _write_dataset(write_refusal(header, request.study_instance_uid, reason, identity), aside)
+        verify_refusal(aside, header, reason)
     return [REFUSAL_FILE]
 
 
@@ -229,10 +243,13 @@ def _is_same_choice(request: ProcessingRequest, earlier: dict[str, Any]) -> bool
 
 
 def _method(config: Config, request: ProcessingRequest) -> Software:
-    from node.segmentation.packs import read_card
+    from node.methods.card import read_card, subset_name
 
-    section = config.segmentation
-    return read_card(request.model).software(mode=section.mode, precision=section.precision)
+    section, card = config.segmentation, read_card(request.model, config.models_folder)
+    if card.kind == "cascade":
+        return card.software(mode=section.mode, precision=section.precision)
+    contrasts = subset_name(request.selection.chosen if request.selection else ())
+    return card.software(contrasts=contrasts)
 
 
 def _identity(config: Config, request: ProcessingRequest, software: Software) -> ResultIdentity:
@@ -269,9 +286,7 @@ def _write_dataset(dataset: pydicom.Dataset, file: Path) -> None:
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(file.name + ".part")
-    with aside.open("w", encoding="utf-8") as stream:
+    with written_aside(file) as aside, aside.open("w", encoding="utf-8") as stream:
         stream.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
-    aside.replace(file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field
@@ -34,12 +34,14 @@ class Segmentation:
         brain_ml: volume of the brain mask.
         agreement: region name to the agreement of the network's views, by measure.
         seconds: wall time of the step.
+        surgery: before or after surgery, as ``result.json`` tells it; empty in records of earlier versions.
     """
 
     brain_ml: float
     agreement: dict[str, dict[str, float]]
     cautions: list[str]
     seconds: float
+    surgery: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,21 @@ class UnusableSeries:
     unusable_reason: str
 
 
-SEGMENTED: Any = Segmentation | ResultsExist | UnusableSeries
+@dataclass(frozen=True, slots=True)
+class AnotherMethod:
+    """The step ``segment`` did nothing: its images show surgery, and another listed method was made for such exams.
+
+    Attributes:
+        another_request: the processing request for that method, as JSON.
+        another_reason: what the images show.
+    """
+
+    another_request: str
+    another_reason: str
+
+
+Segmented = Segmentation | ResultsExist | UnusableSeries | AnotherMethod
+SEGMENTED: Any = Segmented
 """What the step ``segment`` returns."""
 
 

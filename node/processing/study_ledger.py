@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
 from node.config import Config
 from node.errors import EngineError
 from node.scp.removal import studies_held
-from node.workflow.client import WorkflowClient
-from node.workflow.database_access import database_exists, database_name
+from node.workflow.database_access import database_exists, database_name, sqlite_file
+from node.workflow.sqlite_records import Records, SqliteRecords
+
+if TYPE_CHECKING:
+    from node.workflow.client import WorkflowClient
 
 
 @contextmanager
@@ -28,8 +32,27 @@ def open_ledger(config: Config) -> Iterator[WorkflowClient | None]:
         require_no_traces(config)
         yield None
         return
+    from node.workflow.client import WorkflowClient  # deferred, for `open_records` mostly does without
+
     with closing(WorkflowClient(config, creates=False)) as client:
         yield client
+
+
+@contextmanager
+def open_records(config: Config) -> Iterator[Records | None]:
+    """As `open_ledger`, for reading only: an SQLite database of this version is read without the engine.
+
+    Raises:
+        EngineError, OSError: as `open_ledger`.
+    """
+    file = sqlite_file(config)
+    records = SqliteRecords.opened(file) if file is not None and database_exists(config) else None
+    if records is None:
+        with open_ledger(config) as client:
+            yield client
+        return
+    with closing(records):
+        yield records
 
 
 def require_no_traces(config: Config) -> None:

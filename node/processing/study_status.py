@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, TypeVar
 
 from node.config import Config
 from node.errors import UnreadableRecordError
-from node.processing.attention import attention_of_studies, held_text, history_of_inputs
-from node.processing.request_sequence import digest_of, judged, study_of, successor_id
-from node.processing.study_ledger import open_ledger
+from node.processing.attention import attention_of_studies, held_text
+from node.processing.request_records import digest_of, judged, lost_text, study_of, successor_id
+from node.processing.study_ledger import open_records
 from node.processing.waiting import Waiting, waiting_places
-from node.scp.spool import Spool
-from node.workflow.client import WorkflowClient
-from node.workflow.engine import ACTIVE
-from node.workflow.states import CRASHED_TOO_OFTEN, DeliveryState, DeliveryStatus, PublishedState, StudyState
+from node.scp.removal import received_studies
+from node.workflow.sqlite_records import Records
+from node.workflow.states import (
+    ACTIVE_STATUSES,
+    CRASHED_TOO_OFTEN,
+    DeliveryState,
+    DeliveryStatus,
+    PublishedState,
+    StudyState,
+)
 from node.workflow.workflow_id import WorkflowId
 from node.workflow.workflow_record import WorkflowRecord
 
@@ -77,14 +81,14 @@ class StudyStatus:
         }
 
 
-def read_study_statuses(config: Config, client: WorkflowClient | None = None) -> list[StudyStatus]:
+def read_study_statuses(config: Config, client: Records | None = None) -> list[StudyStatus]:
     """Every study, oldest first. ``client``: used instead of opening the database again.
 
     Raises:
         EngineError: the database does not answer, or is missing although there are studies.
     """
     if client is None:
-        with open_ledger(config) as own:
+        with open_records(config) as own:
             return [] if own is None else read_study_statuses(config, own)
     requests, deliveries = client.workflows("process"), client.workflows("deliver")
     statuses = statuses_of(requests, deliveries)
@@ -133,11 +137,11 @@ def complete_statuses(
 
 def receiving_studies(config: Config, requested: Container[str]) -> list[StudyStatus]:
     """The studies in the spool that are not among those ``requested``."""
-    spool, statuses = Spool(config.spool_folder), []
-    for uid in spool.studies():
+    statuses = []
+    for uid in received_studies(config.spool_folder):
         if uid not in requested:
             try:
-                arrived = datetime.fromtimestamp(spool.study_folder(uid).stat().st_mtime, UTC)
+                arrived = datetime.fromtimestamp((config.spool_folder / uid).stat().st_mtime, UTC)
             except FileNotFoundError:  # retention deleted the study meanwhile
                 continue
             statuses.append(StudyStatus(uid, None, StudyState.RECEIVING, None, arrived, {}))
@@ -159,9 +163,9 @@ def _status(
     ids = {each.workflow_id for each in records}
     *earlier, record = [each for each in records if successor_id(each) not in ids] or records
     children = deliveries.get(WorkflowId.parse(record.workflow_id), {})
-    state, reason = _known(StudyState, _state(record), record)
+    state, reason = _known(StudyState, published_state(record), record)
     if record.engine_status == "DELAYED" and earlier:
-        state, reason = StudyState.WAITING, _state(earlier[-1]).reason
+        state, reason = StudyState.WAITING, published_state(earlier[-1]).reason
     statuses = {name: _delivery_status(child) for name, child in children.items()}
     if state == StudyState.REPORTED and statuses:
         state, reason = _after_deliveries(list(statuses.values()))
@@ -176,7 +180,7 @@ def _status(
         kind=_kind(record),
         folder=digest_of(record),
         judged=judged(records),
-        attention=held_text(records[-1].attributes),
+        attention=(*held_text(records[-1].attributes), *lost_text(records[-1].attributes)),
     )
 
 
@@ -204,7 +208,7 @@ def _after_deliveries(statuses: list[DeliveryStatus]) -> tuple[StudyState, str |
 
 
 def _delivery_status(record: WorkflowRecord) -> DeliveryStatus:
-    state, reason = _known(DeliveryState, _state(record), record)
+    state, reason = _known(DeliveryState, published_state(record), record)
     if state == DeliveryState.COMMITTED and reason is not None:
         # glionode 0.1.0 ended so a delivery whose instances a query found; what is reported committed has no remark
         state = DeliveryState.PRESENT
@@ -219,7 +223,7 @@ def _known(states: type[S], published: PublishedState, record: WorkflowRecord) -
     return states("failed"), f"engine.database: {text}"
 
 
-def _state(record: WorkflowRecord) -> PublishedState:
+def published_state(record: WorkflowRecord) -> PublishedState:
     """The state and reason that a running workflow published last, or with which a workflow ended."""
     if record.unreadable is not None:
         return PublishedState(StudyState.FAILED, record.unreadable)
@@ -229,50 +233,10 @@ def _state(record: WorkflowRecord) -> PublishedState:
         except ValueError:
             text = f"engine.database: workflow {record.workflow_id}: workflow_output.output holds no state"
             return PublishedState(StudyState.FAILED, text)
-    if record.engine_status in ACTIVE:
+    if record.engine_status in ACTIVE_STATUSES:
         return record.state or PublishedState(StudyState.STABLE)
     if record.engine_status == "CANCELLED":
         return PublishedState(StudyState.CANCELLED)
     if record.engine_status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
         return PublishedState(StudyState.FAILED, CRASHED_TOO_OFTEN)
     return PublishedState(StudyState.FAILED, record.error or record.engine_status)
-
-
-def read_history(config: Config, client: WorkflowClient, study_instance_uid: str) -> list[tuple[datetime, str]]:
-    """All recorded events of a study, oldest first: time and description."""
-    history: list[tuple[datetime, str]] = []
-    arrived = sorted(_arrivals(Spool(config.spool_folder).study_folder(study_instance_uid)))
-    if arrived:
-        history.append((datetime.fromtimestamp(arrived[0], UTC), "first instance received"))
-        history.append((datetime.fromtimestamp(arrived[-1], UTC), f"last of {len(arrived)} instances received"))
-    history += history_of_inputs(config.spool_folder, study_instance_uid)
-    attributes = {"study_instance_uid": study_instance_uid}
-    for name in ("process", "deliver", "notice"):
-        for record in client.workflows(name, attributes=attributes):
-            history += [(moment, f"{name} {record.workflow_id}: {event}") for moment, event in _events(client, record)]
-    # compared in whole seconds, as the database keeps them: in one second, instances were received before the workflow
-    # was enqueued
-    return sorted(history, key=lambda entry: entry[0].replace(microsecond=0))
-
-
-def _events(client: WorkflowClient, record: WorkflowRecord) -> Iterator[tuple[datetime, str]]:
-    """The events of one workflow: enqueued, each finished step (without the engine's own steps), and its end."""
-    yield record.created, "ordered"
-    for step, moment in client.steps(record.workflow_id):
-        if not step.startswith("DBOS."):
-            yield moment, step
-    if record.engine_status not in ACTIVE:
-        state, following = _state(record), successor_id(record)
-        reason = f"{following} goes on" if following else state.reason
-        yield record.updated, state.state + (f": {reason}" if reason else "")
-
-
-def _arrivals(study_folder: Path) -> Iterator[float]:
-    """The time when each instance of the study was stored. Retention may delete instances and the folder meanwhile."""
-    for folder, _, names in os.walk(study_folder):  # os.walk skips folders that no longer exist
-        for name in names:
-            if name.endswith(".dcm"):
-                try:
-                    yield (Path(folder) / name).stat().st_mtime
-                except FileNotFoundError:
-                    continue

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from node.workflow.client import WorkflowClient
-from node.workflow.queue_priority import level_of_priority
+from node.workflow.priority_levels import level_of_priority
+from node.workflow.sqlite_records import Records
 from node.workflow.states import StudyState
 from node.workflow.workflow_record import WorkflowRecord
 
@@ -47,7 +47,7 @@ def _rounded(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"
 
 
-def waiting_places(client: WorkflowClient, records: Sequence[WorkflowRecord]) -> dict[str, Waiting]:
+def waiting_places(client: Records, records: Sequence[WorkflowRecord]) -> dict[str, Waiting]:
     """The place of every waiting workflow of ``records``, which are all workflows ``process``, by its id.
 
     The estimate takes the workflows ahead to last as long as the recent ones did (the median of their steps ``segment``
@@ -70,7 +70,7 @@ def waiting_places(client: WorkflowClient, records: Sequence[WorkflowRecord]) ->
     return found
 
 
-def _usual_seconds(client: WorkflowClient, records: Sequence[WorkflowRecord]) -> float | None:
+def _usual_seconds(client: Records, records: Sequence[WorkflowRecord]) -> float | None:
     """The median time of the latest workflows that were reported; None: there is none."""
     reported = [
         each

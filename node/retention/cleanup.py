@@ -20,7 +20,8 @@ import structlog
 from node.config import Config
 from node.dicom.commitment import Commitments
 from node.dicom.uids import is_valid_uid
-from node.processing.request_sequence import INPUTS_DELETED, study_of
+from node.processing.deleted_results import note_deletion
+from node.processing.request_records import INPUTS_DELETED, study_of
 from node.processing.study_ledger import open_ledger
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.retention.database_cleanup import delete_study_records
@@ -129,6 +130,7 @@ def clean_results(config: Config, snapshot: RetentionSnapshot, gone: Collection[
                     continue
                 if since[0] in gone or not is_held(config.spool_folder, since[0]):
                     if not dry_run:
+                        note_deletion(folder)
                         remove_folder(folder)
                     deleted.append(folder.name)
             except (OSError, ValueError) as error:  # an error of the disk, or an invalid result.json

@@ -1,6 +1,7 @@
 """Deletes the database records of studies whose inputs and results are deleted, so that the database stays bounded.
 
-If such a study is sent again, the node processes it again, and its results get the same UIDs as before.
+If such a study is sent again, the node processes it again. Its results get the same UIDs as before if they are made of
+the same instances; of corrected ones, they get UIDs of their own (`node.processing.deleted_results`).
 """
 
 from __future__ import annotations

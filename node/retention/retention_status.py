@@ -14,10 +14,11 @@ from typing import Any
 from node.config import Config
 from node.config_sections import DestinationSection
 from node.errors import StorageError
+from node.processing.report_anew import with_own_identity
 from node.processing.request import RequestOptions, build_request
 from node.processing.study_status import StudyStatus
+from node.scp.aside import WITHDRAWN
 from node.scp.removal import Contents, contents, studies_held
-from node.scp.withdrawals import WITHDRAWN
 from node.workflow.states import DeliveryState, DeliveryStatus, StudyState
 
 _WITH_RESULTS = (StudyState.REPORTED, StudyState.DELIVERED, StudyState.PRESENT, StudyState.COMMITTED)
@@ -175,6 +176,7 @@ def _why_late(config: Config, line: StudyStatus, there: Contents) -> str | None:
         request = build_request(
             config.spool_folder / line.study_instance_uid, config, RequestOptions(line.study_instance_uid)
         )
+        request = with_own_identity(request, config.work_folder)
     except (OSError, StorageError):  # moved in the meantime
         return late
     return None if request.workflow_id == line.folder or request.instances in line.judged else late

@@ -24,6 +24,9 @@ CONFLICTS, SUPERSEDED, DISMISSED = ".conflicts", ".superseded", ".dismissed"
 ASIDE = (CONFLICTS, SUPERSEDED, DISMISSED)
 """The folders of versions that are not in use."""
 
+WITHDRAWN = ".withdrawn"
+"""The folder of what is no longer input (`withdrawals`)."""
+
 _DIGITS = 16
 _IMAGE = "image"
 

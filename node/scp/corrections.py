@@ -8,6 +8,9 @@ Old bytes never come back by themselves, nor the same image and identity encoded
 correction has superseded may be sent again by whoever still holds it, a scanner or a second archive, say; the identity
 would swing back and forth with the order of sending. It becomes a conflict once, because the correction itself may have
 been the error; after the administrator's decision it is acknowledged and kept, but no longer told.
+
+The same holds for a version that arrives after its own correction, if the headers tell that it is older
+(`node.dicom.original_attributes`). Where they do not, the version that arrives last is the correction.
 """
 
 from __future__ import annotations
@@ -59,12 +62,16 @@ class StoreOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenConflict:
-    """A version that waits for a decision. ``differs``: keywords, never values; ``is_returned``: it was superseded."""
+    """A version that waits for a decision. ``differs``: keywords, never values; ``is_returned``: it was superseded.
+
+    ``is_older``: the header of the one in use shows that it is the correction of this one.
+    """
 
     version: Version
     arrived: datetime
     differs: tuple[str, ...]
     is_returned: bool
+    is_older: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +140,8 @@ class Corrections:
         if any(path.exists() for path in known):
             return StoreOutcome.CONFLICT, None
         found = compare(in_use, arrived)
-        if found.likeness is Likeness.CORRECTED and self._is_like_superseded(arrived, digest, in_use):
+        is_older = found.newer == in_use or self._is_like_superseded(arrived, digest, in_use)
+        if found.likeness is Likeness.CORRECTED and is_older:
             return StoreOutcome.CONFLICT, found
         outcomes = {
             Likeness.SAME: StoreOutcome.DISMISSED,
@@ -182,9 +190,9 @@ class Corrections:
         found = []
         for version in versions(self._conflicts, study_instance_uid):
             with suppress(FileNotFoundError):  # decided or deleted meanwhile
-                differs = self._differs(version)
-                arrived = _arrived(version.path)
-                found.append(OpenConflict(version, arrived, differs, self._was_in_use(version)))
+                differs, newer = self._compared(version)
+                is_older, was_in_use = newer == self.in_use(version), self._was_in_use(version)
+                found.append(OpenConflict(version, _arrived(version.path), differs, was_in_use, is_older))
         return found
 
     def corrections(self, study_instance_uid: str | None = None) -> list[Correction]:
@@ -198,13 +206,14 @@ class Corrections:
             with suppress(FileNotFoundError):
                 in_use = self.in_use(version)
                 replaced = _arrived(in_use) if in_use.exists() else None
-                found.append(Correction(version, _arrived(version.path), self._differs(version), replaced))
+                found.append(Correction(version, _arrived(version.path), self._compared(version)[0], replaced))
         return sorted(found, key=lambda each: each.arrived)
 
-    def _differs(self, version: Version) -> tuple[str, ...]:
-        """By what the version differs from the one in use; empty if none is in use any more."""
+    def _compared(self, version: Version) -> tuple[tuple[str, ...], Path | None]:
+        """By what the version differs from the one in use, and which is newer; empty if none is in use any more."""
         in_use = self.in_use(version)
-        return compare(in_use, version.path).differs if in_use.exists() else ()
+        found = compare(in_use, version.path) if in_use.exists() else None
+        return ((), None) if found is None else (found.differs, found.newer)
 
     def _was_in_use(self, version: Version) -> bool:
         in_use = self.in_use(version)

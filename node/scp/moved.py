@@ -1,7 +1,10 @@
 """Instances that arrived again in another study: an archive that merges studies keeps their UIDs, but not the study's.
 
 Such an instance is looked for among the studies that hold a series of the same UID, since a merge moves whole series
-and keeps their UIDs, too. Of two places of one image the later one counts; in the other it is withdrawn.
+and keeps their UIDs, too. Of two places of one image the later one counts; in the other it is withdrawn. Later is where
+it arrived last: an image that moved away and is sent to its first study again has moved back, even if its file there is
+as old as ever. The order of arrival does not count where a header tells which of the two corrects the other, for that
+one may arrive first; but it does once the image was sent back.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import structlog
 
 from node.dicom.same_image import Likeness, compare
 from node.dicom.uids import is_usable_uid
-from node.scp.withdrawals import Withdrawals, withdrawals_of
+from node.scp.withdrawals import Withdrawals, returns_of, withdrawals_of
 
 log = structlog.get_logger()
 
@@ -62,15 +65,20 @@ class MovedInstances:
         """Withdraw instances of a series that two studies hold; returns the studies that lost some."""
         lost: dict[str, dict[str, str]] = {}
         gone = {uid: withdrawals_of(self._spool, uid) for uid in (one, other)}
+        back = {uid: returns_of(self._spool, uid) for uid in (one, other)}
         for path in sorted((self._spool / one / series).glob("*.dcm")):
             there = self._spool / other / series / path.name
             if path.stem in gone[one] or path.stem in gone[other] or not there.exists():
                 continue
+            places = ((one, path), (other, there))
             found = compare(there, path)
             if found.likeness is Likeness.OTHER:
                 log.warning("uid_of_two_images", sop_instance_uid=path.stem, differs=list(found.differs))
             else:
-                older = other if there.stat().st_mtime_ns <= path.stat().st_mtime_ns else one
+                arrived = {uid: max(file.stat().st_mtime_ns, back[uid].get(path.stem, 0)) for uid, file in places}
+                older = other if arrived[other] <= arrived[one] else one
+                if found.newer and not any(path.stem in each for each in back.values()):  # else the sender decided
+                    older = other if found.newer == path else one
                 lost.setdefault(older, {})[path.stem] = series
         for study, instances in lost.items():
             self._withdrawals.move(study, instances, to=one if study == other else other)

@@ -42,6 +42,12 @@ class Contents:
     changed: datetime | None
 
 
+def received_studies(spool_folder: Path) -> list[str]:
+    """Study Instance UIDs of the received studies, sorted."""
+    entries = spool_folder.iterdir() if spool_folder.is_dir() else iter(())
+    return sorted(entry.name for entry in entries if entry.is_dir() and is_usable_uid(entry.name))
+
+
 def studies_held(spool_folder: Path) -> list[str]:
     """Study Instance UIDs with a folder in the spool, among versions not in use, or in its deletions; sorted."""
     folders = (spool_folder, *(spool_folder / name for name in (*ASIDE, DELETING)))

@@ -29,6 +29,7 @@ from node.scp.durable import DurableNames
 from node.scp.incoming import IncomingFile
 from node.scp.incoming_place import IncomingPlace
 from node.scp.rejection_note import RejectionNote
+from node.scp.removal import received_studies
 from node.scp.withdrawals import Withdrawals
 
 __all__ = ["Spool", "StoreOutcome"]
@@ -164,8 +165,7 @@ class Spool:
 
     def studies(self) -> list[str]:
         """Study Instance UIDs of the received studies, sorted."""
-        entries = self.folder.iterdir() if self.folder.is_dir() else iter(())
-        return sorted(entry.name for entry in entries if entry.is_dir() and is_usable_uid(entry.name))
+        return received_studies(self.folder)
 
     def study_folder(self, study_instance_uid: str) -> Path:
         """The folder of the study, whether or not an instance of it was received.

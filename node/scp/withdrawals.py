@@ -4,6 +4,7 @@
 
     <spool>/.withdrawn/<study>/<note>.<digest>.dcm           a Key Object Selection of the study, kept as received
     <spool>/.withdrawn/<study>/<reason>.json                 instances of the study that are withdrawn, and why
+    <spool>/.withdrawn/<study>/moved-<sop>-<n>.json          the same of one that moved; the first without <n>
     <spool>/.withdrawn/<study>/restored/<reason>/<sop>       one of them that is input again
 
 A withdrawn instance keeps its place in the spool, but no request uses it. What an instance that arrives after the note
@@ -13,10 +14,14 @@ is, depends on the note:
 - *wrong worklist entry*: it stays withdrawn, unless it is a correction of the instance in use: the same image under
   another identity, which is what such a note announces.
 - *retention expired*: it is input again. Nothing is wrong with it; its archive only deleted it.
+
+An instance that moved to another study is input again once it is sent to this one again; the other study then loses it
+(`node.scp.moved`). It may move to and fro any number of times.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -27,7 +32,7 @@ from pathlib import Path
 
 import structlog
 
-from node.scp.aside import SUPERSEDED, versions
+from node.scp.aside import SUPERSEDED, WITHDRAWN, versions
 from node.scp.corrections import StoreOutcome
 from node.scp.disk import sync_folder
 from node.scp.durable import DurableNames
@@ -35,7 +40,6 @@ from node.scp.rejection_note import EXPIRED, REJECTIONS, WRONG_WORKLIST_ENTRY, R
 
 log = structlog.get_logger()
 
-WITHDRAWN = ".withdrawn"
 MOVED = "moved"
 """The reason of an instance that arrived again in another study."""
 
@@ -77,7 +81,7 @@ def withdrawals_of(
     folder = spool_folder / WITHDRAWN / study_instance_uid
     found: list[Withdrawal] = []
     for file in sorted(folder.glob("*.json")):
-        if sop_instance_uid and file.stem.startswith(f"{MOVED}-") and file.stem != f"{MOVED}-{sop_instance_uid}":
+        if sop_instance_uid and _moved_instance(file) not in (None, sop_instance_uid):
             continue
         record = json.loads(file.read_text("utf-8"))
         since = datetime.fromtimestamp(file.stat().st_mtime, UTC)
@@ -89,6 +93,24 @@ def withdrawals_of(
         ]
     found.sort(key=lambda each: _WEAKEST_FIRST.index(each.reason))
     return {each.sop_instance_uid: each for each in found}
+
+
+def returns_of(spool_folder: Path, study_instance_uid: str) -> dict[str, int]:
+    """SOP Instance UID to when each instance that had moved away was last sent to the study again, in nanoseconds.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found: dict[str, int] = {}
+    for mark in (spool_folder / WITHDRAWN / study_instance_uid / _RESTORED).glob(f"{MOVED}-*/*"):
+        found[mark.name] = max(found.get(mark.name, 0), mark.stat().st_mtime_ns)
+    return found
+
+
+def _moved_instance(record: Path) -> str | None:
+    """The SOP Instance UID of the record of an instance that moved; None: it is the record of a note."""
+    reason, _, rest = record.stem.partition("-")
+    return rest.partition("-")[0] if reason == MOVED else None
 
 
 def remove_withdrawals(spool_folder: Path, study_instance_uid: str) -> None:
@@ -133,7 +155,13 @@ class Withdrawals:
             OSError: the disk refuses.
         """
         for sop, series in instances.items():
-            self._record(study_instance_uid, f"{MOVED}-{sop}", MOVED, to, {sop: series})
+            self._record(study_instance_uid, self._key_of_move(study_instance_uid, sop), MOVED, to, {sop: series})
+
+    def _key_of_move(self, study: str, sop: str) -> str:
+        """The first name whose record is not undone: none may be written twice, or a restart could not tell them."""
+        folder = self._folder / study / _RESTORED
+        names = (f"{MOVED}-{sop}" + (f"-{number}" if number > 1 else "") for number in itertools.count(1))
+        return next(name for name in names if not (folder / name / sop).exists())
 
     def _record(self, study: str, key: str, reason: str, source: str, instances: dict[str, str]) -> None:
         final = self._folder / study / f"{key}.json"
@@ -162,7 +190,8 @@ class Withdrawals:
             return
         of_instance = (self._spool, study_instance_uid, sop_instance_uid)
         while (found := withdrawals_of(*of_instance).get(sop_instance_uid)) is not None:
-            if found.reason != EXPIRED and not self._is_corrected(study_instance_uid, found, outcome):
+            is_back = found.reason == MOVED and outcome is not StoreOutcome.CONFLICT
+            if found.reason != EXPIRED and not is_back and not self._is_corrected(study_instance_uid, found, outcome):
                 return
             self._restore(study_instance_uid, found)
             log.warning("instance_restored", study_instance_uid=study_instance_uid, sop_instance_uid=sop_instance_uid)
@@ -185,7 +214,8 @@ class Withdrawals:
 
     def _restore(self, study_instance_uid: str, withdrawal: Withdrawal) -> None:
         folder = self._folder / study_instance_uid
-        for file in folder.glob(f"{withdrawal.source}.*.json"):
+        is_moved, sop = withdrawal.reason == MOVED, withdrawal.sop_instance_uid
+        for file in folder.glob(f"{MOVED}-{sop}*.json" if is_moved else f"{withdrawal.source}.*.json"):
             record = json.loads(file.read_text("utf-8"))
             if record["reason"] == withdrawal.reason and withdrawal.sop_instance_uid in record["instances"]:
                 mark = self._folder / f"part.{uuid.uuid4().hex}"

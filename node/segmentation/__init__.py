@@ -1,1 +1,1 @@
-"""Segmentation: DICOM series to volumes on one common grid, the cascade of networks, and its regions as a DICOM SEG."""
+"""Segmentation: DICOM series to volumes on one common grid, a method, and its regions as a DICOM SEG."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from node.segmentation.surgery import ExamState
+
 if TYPE_CHECKING:
-    from node.segmentation.agreement import Agreement
+    from node.methods.agreement import Agreement
     from node.segmentation.volume import SourceVolume
-
-REGIONS = ("whole_tumour", "tumour_core", "enhancing_tumour")
-
-OEDEMA, CORE, ENHANCING = 2, 1, 4
-"""BraTS labels of the label map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +24,13 @@ class ExamFacts:
         brain_ml: volume of the brain mask.
         agreement: per region, how well the three views agree.
         cautions: cautions about the result, in sentences for its reader.
+        state: before or after surgery, with the evidence.
     """
 
     brain_ml: float
     agreement: dict[str, Agreement]
     cautions: tuple[str, ...]
+    state: ExamState = field(default_factory=ExamState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,8 @@ class ExamSegmentation:
 
     Attributes:
         source: the T1c series as an image; its grid is that of all arrays here.
-        masks_zyx: region name to mask, ``[z, y, x]``, nested.
-        spread_zyx: disagreement of the views, voxel by voxel (see ``cascade.CascadeResult``), on the source grid.
+        masks_zyx: name of each region that the method gives to its mask, ``[z, y, x]``, nested.
+        spread_zyx: disagreement of the views, voxel by voxel (see ``contract.MethodResult``), on the source grid.
         facts: measurements and cautions.
     """
 

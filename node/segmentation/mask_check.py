@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from node.segmentation.local_contrast import STEP, CoarseExam
+from node.study import Contrast
 
 LARGEST_USUAL_ML = 2000.0
 """Masks of 27 honest exams hold 1,160 to 1,755 mL; those of raw exams, grown by 8 mm, 1,710 to 2,290 mL."""
@@ -29,7 +30,8 @@ def mask_findings(exam: CoarseExam) -> Iterator[str]:
     volume_ml = float(exam.brain.sum()) * STEP**3 / 1000
     if volume_ml < LEAST_USUAL_ML:
         yield f"the brain found has {volume_ml:.0f} mL, less than an adult's: a child, an animal, or part of a brain"
-    share = void_share(exam)
+    # fluid is bright in T2 alone: without it, ventricles are dark in every contrast, as bone is
+    share = void_share(exam) if Contrast.T2 in exam.signal else 0.0
     if volume_ml > LARGEST_USUAL_ML or share > LARGEST_VOID_SHARE:
         yield f"the brain mask may hold skull: {volume_ml:.0f} mL, {share:.1%} of it without signal; check the outline"
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from node.errors import GeometryRefused
+from node.methods.contract import REGIONS, Method, MethodResult
 from node.segmentation import grid as grids
 from node.segmentation.align import align_rigid
 from node.segmentation.brain import brain_mask
-from node.segmentation.cascade import Cascade, CascadeResult
-from node.segmentation.exam import REGIONS, ExamFacts, ExamSegmentation
+from node.segmentation.exam import ExamFacts, ExamSegmentation
+from node.segmentation.lesions import lesion_cautions
 from node.segmentation.plausibility import check_plausible
+from node.segmentation.surgery import ExamState, SurgeryTold, exam_state, resection_cavity
 from node.segmentation.volume import SourceVolume
 from node.study import Contrast
 
@@ -32,34 +34,37 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """The exam on the common grid: skull-stripped volumes as the cascade needs them."""
+    """The exam on the common grid: skull-stripped volumes as a method needs them."""
 
     grid: sitk.Image
     volumes_zyx: dict[Contrast, NDArray[np.float32]]
     brain_zyx: NDArray[np.bool_]
     cautions: tuple[str, ...]
+    state: ExamState = field(default_factory=ExamState)
 
 
 def segment_exam(
     volumes: Mapping[Contrast, SourceVolume],
-    cascade: Cascade,
+    method: Method,
     seed: int,
     device: str = "cpu",
     progress: Progress | None = None,
+    told: SurgeryTold | None = None,
 ) -> ExamSegmentation:
-    """Segment one exam: register on one 1 mm grid, mask the brain, run the cascade, map to the T1c grid.
+    """Segment one exam: register on one 1 mm grid, mask the brain, run the method, map to the T1c grid.
 
     Args:
         volumes: the exam's series as `exam_reader.ExamReader` reads them.
-        seed: seed of the cascade's noise (see ``cascade.Cascade.run``).
+        seed: seed of the method (see ``contract.Method.run``).
         progress: called with the current step and the fraction done.
+        told: what the headers say of surgery; None: nothing.
 
     Raises:
         RefusedError: geometry or content of a series do not allow a segmentation; the text names series and reason.
     """
     report = progress or (lambda _text, _fraction: None)
-    prepared = _prepare(volumes, device, report)
-    result = cascade.run(prepared.volumes_zyx, seed)
+    prepared = _prepare(volumes, device, report, told or SurgeryTold())
+    result, state = _without_cavity(method.run(prepared.volumes_zyx, seed), prepared)
     report("back to the source grid", 0.97)
     source = volumes[Contrast.T1C]
     return ExamSegmentation(
@@ -69,12 +74,23 @@ def segment_exam(
         facts=ExamFacts(
             brain_ml=float(prepared.brain_zyx.sum()) * _VOXEL_ML,
             agreement=dict(result.agreement),
-            cautions=(*prepared.cautions, *_method_cautions(result)),
+            cautions=(*prepared.cautions, *state.cautions(), *_method_cautions(result)),
+            state=state,
         ),
     )
 
 
-def _method_cautions(result: CascadeResult) -> list[str]:
+def _without_cavity(result: MethodResult, prepared: _Prepared) -> tuple[MethodResult, ExamState]:
+    """The result of an exam after surgery with the resection cavity in no region; that of any other exam unchanged."""
+    state = prepared.state
+    cavity = resection_cavity(prepared.volumes_zyx, result.label_zyx) if state.is_postoperative else None
+    if cavity is None:
+        return result, state
+    label = np.where(cavity, np.uint8(0), result.label_zyx)
+    return replace(result, label_zyx=label), replace(state, cavity_ml=float(cavity.sum()) * _VOXEL_ML)
+
+
+def _method_cautions(result: MethodResult) -> list[str]:
     """Cautions from the uncertainty of the method itself, in sentences."""
     cautions = [
         f"{region.replace('_', ' ')}: the three views agree poorly (Dice {agreement.view_dice:.2f}); check the outline"
@@ -86,10 +102,10 @@ def _method_cautions(result: CascadeResult) -> list[str]:
         cautions.append(
             f"{dropped_ml:.2f} mL of possible enhancement was too little or too doubtful to report; please look"
         )
-    return cautions
+    return [*cautions, *lesion_cautions(result.label_zyx)]
 
 
-def _prepare(volumes: Mapping[Contrast, SourceVolume], device: str, report: Progress) -> _Prepared:
+def _prepare(volumes: Mapping[Contrast, SourceVolume], device: str, report: Progress, told: SurgeryTold) -> _Prepared:
     reference = volumes[Contrast.T1C].image
     grid = grids.common_grid(reference)
     fixed = grids.to_grid(reference, grid)
@@ -103,14 +119,14 @@ def _prepare(volumes: Mapping[Contrast, SourceVolume], device: str, report: Prog
         seen[contrast] = grids.field_of_view(image, grid, transform)
     report("brain mask", 0.26)
     brain = brain_mask(fixed, volumes[Contrast.T1C].series.label, device)
+    state = exam_state(told, sitk.GetArrayViewFromImage(fixed), brain)
     cautions = tuple(_coverage(volumes, seen, brain))
-    if len(images) == len(Contrast):  # each check compares every contrast with all others
-        report("checking what the images show", 0.30)
-        names = {contrast: volume.series.label for contrast, volume in volumes.items()}
-        aligned = {contrast: sitk.GetArrayFromImage(image) for contrast, image in images.items()}
-        cautions = (*cautions, *check_plausible(aligned, brain, seen, names))
+    report("checking what the images show", 0.30)
+    names = {contrast: volume.series.label for contrast, volume in volumes.items()}
+    aligned = {contrast: sitk.GetArrayFromImage(image) for contrast, image in images.items()}
+    cautions = (*cautions, *check_plausible(aligned, brain, seen, names))
     arrays = {contrast: _stripped(image, brain & seen[contrast]) for contrast, image in images.items()}
-    return _Prepared(grid, arrays, brain, cautions)
+    return _Prepared(grid, arrays, brain, cautions, state)
 
 
 def _coverage(
@@ -137,7 +153,7 @@ def _stripped(image: sitk.Image, brain: NDArray[np.bool_]) -> NDArray[np.float32
     return stripped
 
 
-def _decided(result: CascadeResult, region: str) -> NDArray[np.float32]:
+def _decided(result: MethodResult, region: str) -> NDArray[np.float32]:
     """Probability of ``region``, adjusted so that a threshold of 0.5 gives the final label map.
 
     The label map differs from the thresholded probability where morphological rules changed it.
@@ -147,7 +163,7 @@ def _decided(result: CascadeResult, region: str) -> NDArray[np.float32]:
     return np.where(mask, above, below)
 
 
-def _on_source(result: CascadeResult, prepared: _Prepared, source: SourceVolume) -> dict[str, NDArray[np.bool_]]:
+def _on_source(result: MethodResult, prepared: _Prepared, source: SourceVolume) -> dict[str, NDArray[np.bool_]]:
     """Resample probabilities, not labels, to the source grid, then threshold them.
 
     An outer region is made at least as probable as the regions inside it. So the regions stay nested at every point
@@ -155,7 +171,8 @@ def _on_source(result: CascadeResult, prepared: _Prepared, source: SourceVolume)
     """
     masks: dict[str, NDArray[np.bool_]] = {}
     inner = np.zeros(result.label_zyx.shape, np.float32)
-    for region in reversed(REGIONS):
+    given = [region for region in REGIONS if region in result.probability_zyx]
+    for region in reversed(given):
         inner = np.maximum(_decided(result, region), inner)
         masks[region] = grids.to_source(inner, prepared.grid, source.image) > 0.5
-    return {region: masks[region] for region in REGIONS}
+    return {region: masks[region] for region in given}

@@ -18,8 +18,14 @@ from numpy.typing import NDArray
 from node.errors import ContentRefused, InstanceRefused
 from node.study import Contrast
 
-SUFFIXES = {Contrast.FLAIR: "flair", Contrast.T1: "t1", Contrast.T1C: "t1ce", Contrast.T2: "t2"}
-TRUTH_SUFFIX = "seg"
+SUFFIXES = {
+    Contrast.FLAIR: ("_flair", "-t2f"),
+    Contrast.T1: ("_t1", "-t1n"),
+    Contrast.T1C: ("_t1ce", "-t1c"),
+    Contrast.T2: ("_t2", "-t2w"),
+}
+"""Endings of file names in the BraTS challenges: to 2022, and since 2023."""
+
 _LPS = axcodes2ornt(("L", "P", "S"))
 
 
@@ -37,10 +43,17 @@ class NiftiCase:
     header_image: Any
 
 
-def _find(folder: Path, suffix: str) -> Path:
-    found = sorted(folder.glob(f"*_{suffix}.nii.gz")) + sorted(folder.glob(f"*_{suffix}.nii"))
+def find_file(folder: Path, *suffixes: str) -> Path:
+    """The one NIfTI file of ``folder`` whose name ends with one of ``suffixes``.
+
+    Raises:
+        InstanceRefused: there is none, or there are several.
+    """
+    endings = [f"*{suffix}.nii{packed}" for suffix in suffixes for packed in (".gz", "")]
+    found = [file for ending in endings for file in folder.glob(ending)]
     if len(found) != 1:
-        raise InstanceRefused(f"{folder.name}: {len(found)} files called *_{suffix}.nii.gz, one is needed")
+        named = " or ".join(f"*{suffix}.nii.gz" for suffix in suffixes)
+        raise InstanceRefused(f"{folder.name}: {len(found)} files called {named}, one is needed")
     return found[0]
 
 
@@ -61,8 +74,18 @@ def _lps_zyx(image: Any) -> NDArray[np.float32]:
     return np.ascontiguousarray(turned.get_fdata(dtype=np.float32).transpose(2, 1, 0))
 
 
+def read_lps(file: Path) -> NDArray[np.float32]:
+    """The volume of a NIfTI file, ``[z, y, x]``, axes turned to LPS.
+
+    Raises:
+        InstanceRefused: the file cannot be read as NIfTI.
+        ContentRefused: it is no volume.
+    """
+    return _lps_zyx(_load(file))
+
+
 def read_case(folder: Path) -> NiftiCase:
-    """Read ``*_flair``, ``*_t1``, ``*_t1ce`` and ``*_t2`` ``.nii.gz`` (or ``.nii``) of ``folder``.
+    """Read the four contrasts of ``folder``, ``.nii.gz`` or ``.nii``, named as `SUFFIXES` says.
 
     Raises:
         InstanceRefused: a file is missing or unreadable.
@@ -70,18 +93,13 @@ def read_case(folder: Path) -> NiftiCase:
     """
     if not folder.is_dir():
         raise InstanceRefused(f"{folder}: no such folder")
-    images = {contrast: _load(_find(folder, suffix)) for contrast, suffix in SUFFIXES.items()}
+    images = {contrast: _load(find_file(folder, *endings)) for contrast, endings in SUFFIXES.items()}
     first = images[Contrast.FLAIR]
     for contrast, image in images.items():
         if image.shape != first.shape or not np.allclose(image.affine, first.affine, atol=1e-3):
             raise ContentRefused(f"{folder.name}: {contrast} and FLAIR are not on one grid")
     volumes = {contrast: _lps_zyx(image) for contrast, image in images.items()}
     return NiftiCase(folder.name, volumes, first)
-
-
-def read_truth(folder: Path) -> NDArray[np.uint8]:
-    """The expert's label map (``*_seg``) of a case, ``[z, y, x]``, axes turned to LPS."""
-    return _lps_zyx(_load(_find(folder, TRUTH_SUFFIX))).astype(np.uint8)
 
 
 def write_label_map(label_zyx: NDArray[np.uint8], case: NiftiCase, file: Path) -> None:

@@ -8,7 +8,7 @@ Each check has two limits: beyond the outer one the study is refused, beyond the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ def check_plausible(
     """The cautions of all checks on an exam whose contrasts lie on one grid.
 
     Args:
-        volumes_zyx: the four contrasts on one LPS grid of 1 mm, registered, not skull-stripped.
+        volumes_zyx: the contrasts at hand on one LPS grid of 1 mm, registered, not skull-stripped.
         brain_zyx: the brain mask on that grid.
         seen_zyx: the field of view of each contrast on that grid.
         names: how each contrast's series is named to a human.
@@ -76,8 +76,15 @@ def check_plausible(
 
 
 def findings(exam: CoarseExam) -> list[Finding]:
-    """What the checks find. A series that is not of this head, or mirrored, makes all further comparison void."""
+    """What the checks find. A series that is not of this head, or mirrored, makes all further comparison void.
+
+    The limits were measured on exams with all four contrasts. With fewer, what the contrasts have in common gives
+    cautions and refuses nothing, and nothing is said of exchanged names.
+    """
     similarity = similarities(exam)
+    if len(exam.local) < len(Contrast):
+        doubts = [replace(each, is_refusal=False) for each in _of_head(exam, similarity)]
+        return [*doubts, *(Finding(False, text) for text in mask_findings(exam))]
     found = _of_head(exam, similarity) or list(_of_names(exam, similarity))
     return [*found, *(Finding(False, text) for text in mask_findings(exam))]
 

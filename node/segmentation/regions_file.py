@@ -10,7 +10,9 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from node.segmentation.exam import CORE, ENHANCING, OEDEMA, REGIONS, ExamSegmentation
+from node.dicom.aside_file import written_aside
+from node.methods.contract import CORE, ENHANCING, OEDEMA, REGIONS
+from node.segmentation.exam import ExamSegmentation
 
 REGIONS_FILE, LABEL_MAP_FILE, SPREAD_FILE = "regions.npz", "label_map.nii.gz", "disagreement.nii.gz"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -18,17 +20,15 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 def write_regions(exam: ExamSegmentation, folder: Path) -> None:
     """Write ``regions.npz`` (bit-packed masks), ``label_map.nii.gz`` (BraTS labels) and ``disagreement.nii.gz``
-    (standard deviation of the views' probabilities), each to a temporary file that is renamed.
+    (standard deviation of the views' probabilities), each to a file aside that is renamed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shape = exam.masks_zyx[REGIONS[0]].shape
-    packed = {region: np.packbits(exam.masks_zyx[region]) for region in REGIONS}
-    temporary = folder / f".part.{REGIONS_FILE}"
-    with temporary.open("wb") as stream:
+    shape = exam.spread_zyx.shape
+    packed = {region: np.packbits(mask) for region, mask in exam.masks_zyx.items()}
+    with written_aside(folder / REGIONS_FILE) as aside, aside.open("wb") as stream:
         np.savez(stream, allow_pickle=False, shape=np.array(shape), **packed)
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(folder / REGIONS_FILE)
     _write_nifti(label_map(exam), exam, folder / LABEL_MAP_FILE)
     _write_nifti(exam.spread_zyx, exam, folder / SPREAD_FILE)
 
@@ -36,16 +36,16 @@ def write_regions(exam: ExamSegmentation, folder: Path) -> None:
 def _write_nifti(array_zyx: NDArray[Any], exam: ExamSegmentation, file: Path) -> None:
     nifti = nibabel.Nifti1Image(array_zyx.transpose(2, 1, 0), _LPS_TO_RAS @ exam.source.affine_lps)
     nifti.header.set_xyzt_units("mm")
-    temporary = file.with_name(f".part.{file.name}")
-    nibabel.save(nifti, temporary)
-    temporary.replace(file)
+    with written_aside(file) as aside:
+        nibabel.save(nifti, aside)
 
 
 def label_map(exam: ExamSegmentation) -> NDArray[np.uint8]:
     """``[z, y, x]`` on the source grid: 1 necrotic and non-enhancing core, 2 oedema, 4 enhancing tumour."""
-    label = np.zeros(exam.masks_zyx[REGIONS[0]].shape, np.uint8)
+    label = np.zeros(exam.spread_zyx.shape, np.uint8)
     for region, value in zip(REGIONS, (OEDEMA, CORE, ENHANCING), strict=True):
-        label[exam.masks_zyx[region]] = value
+        if region in exam.masks_zyx:
+            label[exam.masks_zyx[region]] = value
     return label
 
 
@@ -54,4 +54,5 @@ def read_masks(folder: Path) -> dict[str, NDArray[np.bool_]]:
     with np.load(folder / REGIONS_FILE, allow_pickle=False) as stored:
         shape = tuple(int(n) for n in stored["shape"])
         count = int(np.prod(shape))
-        return {region: np.unpackbits(stored[region], count=count).reshape(shape).astype(bool) for region in REGIONS}
+        given = [region for region in REGIONS if region in stored]
+        return {region: np.unpackbits(stored[region], count=count).reshape(shape).astype(bool) for region in given}

@@ -57,6 +57,8 @@ def similarities(exam: CoarseExam) -> dict[frozenset[Contrast], float]:
 
 def doubtful_fits(exam: CoarseExam, similarity: Similarities) -> Iterator[Fit]:
     """The fit of each contrast whose similarity with every other one is low, so that a mirror image is tried."""
+    if len(exam.local) < 2:
+        return
     for contrast in exam.local:
         best = max(value for pair, value in similarity.items() if contrast in pair)
         if best < TRIED_BELOW:

@@ -20,7 +20,15 @@ from node.errors import VerificationError
 from node.segmentation.seg_sources import image_references, restore_references, source_images
 from node.segmentation.volume import SourceVolume
 from node.series.stack import POSITION_TOLERANCE_MM
-from node.sr_writer.codes import ARTIFICIAL_INTELLIGENCE, BRAIN, MORPHOLOGICALLY_ABNORMAL, SEGMENTS, SegmentConcept
+from node.sr_writer.codes import (
+    ARTIFICIAL_INTELLIGENCE,
+    BRAIN,
+    MORPHOLOGICALLY_ABNORMAL,
+    SegmentConcept,
+    segment_number_of,
+    segments_in,
+    segments_of,
+)
 from node.study import ResultIdentity
 
 SERIES_NUMBER = 9801
@@ -31,7 +39,7 @@ _IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUI
 def write_seg(
     source: SourceVolume, masks_zyx: Mapping[str, NDArray[np.bool_]], identity: ResultIdentity
 ) -> pydicom.Dataset:
-    """Three nested BINARY segments on the grid of ``source`` (PS3.3 A.51).
+    """Nested BINARY segments, one for each region given, on the grid of ``source`` (PS3.3 A.51).
 
     Args:
         masks_zyx: region to mask, ``[z, y, x]`` of ``source.image``.
@@ -39,7 +47,8 @@ def write_seg(
     Returns:
         the SEG, in which each frame references its source instance. Equal inputs give an equal data set.
     """
-    stacked = np.stack([masks_zyx[concept.region] for concept in SEGMENTS], axis=-1).astype(np.uint8)
+    segments = segments_of(masks_zyx)
+    stacked = np.stack([masks_zyx[concept.region] for concept in segments], axis=-1).astype(np.uint8)
     datasets, order = source_images(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom repeats pydicom's warnings about values of the source
@@ -47,7 +56,7 @@ def write_seg(
             source_images=datasets,
             pixel_array=stacked[order],
             segmentation_type=SegmentationTypeValues.BINARY,
-            segment_descriptions=[_description(concept, source, identity) for concept in SEGMENTS],
+            segment_descriptions=[_description(concept, source, identity) for concept in segments],
             series_instance_uid=derived_uid(identity.workflow_id, "seg series"),
             series_number=SERIES_NUMBER,
             sop_instance_uid=derived_uid(identity.workflow_id, "seg"),
@@ -126,7 +135,9 @@ def verify_seg(file: Path, source: SourceVolume, masks_zyx: Mapping[str, NDArray
     for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         _check_reference(number + 1, group, source)
     masks = _masks(dataset, source)
-    for concept in SEGMENTS:
+    if masks.keys() != masks_zyx.keys():
+        raise VerificationError(f"SEG: holds {', '.join(masks)}, not {', '.join(masks_zyx)}")
+    for concept in segments_of(masks_zyx):
         differing = int((masks[concept.region] != masks_zyx[concept.region]).sum())
         if differing:
             raise VerificationError(f"SEG segment '{concept.label}': {differing} voxels are not as meant")
@@ -169,9 +180,10 @@ def _nearest_index(points: NDArray[np.float64], source: SourceVolume) -> NDArray
 
 
 def _masks(dataset: pydicom.Dataset, source: SourceVolume) -> dict[str, NDArray[np.bool_]]:
-    masks = {concept.region: np.zeros(source.image.GetSize()[::-1], bool) for concept in SEGMENTS}
+    segments = segments_in(dataset)
+    masks = {concept.region: np.zeros(source.image.GetSize()[::-1], bool) for concept in segments}
     points = _points_by_segment(dataset)
-    for concept in SEGMENTS:
+    for concept in segments:
         index_xyz = _nearest_index(points[concept.number], source)
         if len(np.unique(index_xyz, axis=0)) < len(index_xyz):
             raise VerificationError(f"SEG segment '{concept.label}': two frames lie on one plane")
@@ -183,9 +195,10 @@ def _points_by_segment(dataset: pydicom.Dataset) -> dict[int, NDArray[np.float64
     """Segment number to its voxels' centres, [n, 3], LPS in mm."""
     frames = np.asarray(unpack_bits(dataset.PixelData))[: dataset.NumberOfFrames * dataset.Rows * dataset.Columns]
     frames = frames.reshape(dataset.NumberOfFrames, dataset.Rows, dataset.Columns)
-    points: dict[int, list[NDArray[np.float64]]] = {concept.number: [np.empty((0, 3))] for concept in SEGMENTS}
+    numbers = [concept.number for concept in segments_in(dataset)]
+    points: dict[int, list[NDArray[np.float64]]] = {number: [np.empty((0, 3))] for number in numbers}
     for frame, group in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        number = segment_number_of(group, dataset)
         points[number].append(_points_of(frame, group, dataset.SharedFunctionalGroupsSequence[0]))
     return {number: np.concatenate(parts) for number, parts in points.items()}
 

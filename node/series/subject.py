@@ -40,12 +40,16 @@ _REASONS = (
     "ReasonForTheRequestedProcedure", "ReasonForVisit", "AdmittingDiagnosesDescription", "AdditionalPatientHistory",
     "ImageComments", "StudyComments", "PatientComments", "ReasonForStudy",
 )  # fmt: skip
+_CODES = (
+    "ProcedureCodeSequence", "RequestedProcedureCodeSequence", "ReasonForRequestedProcedureCodeSequence",
+    "AdmittingDiagnosesCodeSequence",
+)  # fmt: skip
 _OTHERS = (
     "PatientAge", "PatientBirthDate", "StudyDate", "AcquisitionDate", "PatientSpeciesDescription",
     "PatientSpeciesCodeSequence", "PatientBreedDescription", "ResponsiblePersonRole", "QualityControlImage",
     "PatientName", "PatientID",
 )  # fmt: skip
-_TAGS = [Tag(keyword) for keyword in (*_DESCRIPTIONS, *_REASONS, *_OTHERS)]
+_TAGS = [Tag(keyword) for keyword in (*_DESCRIPTIONS, *_REASONS, *_CODES, *_OTHERS)]
 _HUMAN_CODES = frozenset({"337915000", "L-85B00"})  # homo sapiens: SNOMED CT, and SNOMED RT as old objects have it
 _HUMAN_WORDS = frozenset({"homo", "human", "sapiens", "humain", "humano", "umano", "mensch", "person"})
 
@@ -72,6 +76,16 @@ def with_subject(selection: Selection) -> Selection:
         raise SelectionRefused("; ".join(refusals), Selection(selection.study_instance_uid, {}, verdicts))
     cautions = (each.text for each in found if each.text not in selection.cautions)
     return replace(selection, cautions=(*selection.cautions, *cautions))
+
+
+def surgery_told(selection: Selection) -> tuple[str, ...]:
+    """What the headers of the selection's series say of surgery that has taken place, one sentence each.
+
+    Raises:
+        InstanceRefused: an instance can no longer be read.
+    """
+    found = (each for series in selection.chosen.values() for each in _told_of_surgery(_header(series)))
+    return tuple(dict.fromkeys(found))
 
 
 def remarks(header: Dataset) -> Iterator[Remark]:
@@ -136,14 +150,22 @@ def _ages(header: Dataset) -> Iterator[tuple[str, float | None]]:
 
 
 def _of_surgery(header: Dataset) -> Iterator[Remark]:
+    for told in _told_of_surgery(header):
+        yield Remark(
+            False,
+            f"{told}: after surgery, a cavity, blood and scar may be taken for tumour, "
+            "for the method was made for exams before surgery",
+        )
+
+
+def _told_of_surgery(header: Dataset) -> Iterator[str]:
     for keyword in (*_DESCRIPTIONS, *_REASONS):
         word = surgery_word(_value(header, keyword))
         if word:
-            yield Remark(
-                False,
-                f"{_name(keyword)} says '{word}': after surgery, a cavity, blood and scar may be taken for tumour, "
-                "for the method was made for exams before surgery",
-            )
+            yield f"{_name(keyword)} says '{word}'"
+    for keyword in _CODES:
+        for word in filter(None, (surgery_word(_value(item, "CodeMeaning")) for item in _items(header, keyword))):
+            yield f"{_name(keyword)} says '{word}'"
 
 
 def _header(series: Series) -> Dataset:

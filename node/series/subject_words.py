@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from node.series.vocabulary import tokens
 
 _AFTER = frozenset(
     ["post", "pos", "after", "nach", "apres", "dopo", "despues", "depois", "efter", "etter", "na", "po", "status", "sp",
-     "zn", "zustand", "stp"]
+     "zn", "zustand", "stp", "tras", "esiti", "pregressa", "pregresso", "previous", "prior", "history", "после"]
 )  # fmt: skip
 _OPERATION = frozenset(
     ["op", "ops", "operation", "operative", "operativ", "operativo", "operatory", "operatoire", "operatorio",
      "operatoria", "operacion", "operazione", "operatie", "surgery", "surgical", "chirurgie", "cirugia", "cirurgia",
-     "resection", "resektion", "reseccion", "resezione", "resectie", "exerese", "craniotomy", "kraniotomie"]
+     "resection", "resektion", "reseccion", "resezione", "resectie", "exerese", "craniotomy", "kraniotomie",
+     "operaci", "operace", "operacji", "operacja", "resekci",
+     "resekce", "resekcji", "resekcja", "exstirpation", "tumorexstirpation", "операции", "резекции", "удаления"]
 )  # fmt: skip
 _DONE = (
     "postop", "posop", "intraop", "peroperat", "resected", "resecado", "resezier", "operiert", "operated", "opere",
     "craniotom", "kraniotom", "craniectom", "kraniektom", "lobectom", "lobektom", "debulk", "resektionshohle",
-    "resektionskontrolle", "resektionsrand",
+    "resektionskontrolle", "resektionsrand", "術後", "术后",
 )  # fmt: skip
 _ALONE = frozenset(["resection", "resektion", "reseccion", "resezione", "exerese"])
 """Words for an operation that may lie ahead; alone they count only beside one of `_REMAINS`."""
 
 _REMAINS = frozenset(["cavity", "hohle", "cavite", "cavidad", "control", "kontrolle", "controle", "bed", "margin"])
-_SHORT = {"s": "s/p", "sp": "s/p", "z": "z.n.", "zn": "z.n."}
+_SHORT = {"s": "s/p", "sp": "s/p", "z": "z.n.", "zn": "z.n.", "st": "st."}
 _AHEAD = frozenset(
-    ["pre", "preop", "prae", "praop", "praeop", "before", "vor", "avant", "antes", "prior", "for", "zur", "planned",
+    ["pre", "preop", "prae", "praop", "praeop", "before", "vor", "avant", "antes", "for", "zur", "planned",
      "planning", "planung", "geplante", "geplant", "plan", "no", "not", "without", "ohne", "kein", "keine", "sans",
      "sin", "sem", "senza", "candidate"]
 )  # fmt: skip
@@ -42,7 +46,7 @@ def surgery_word(description: str) -> str | None:
     """
     words = tokens(description)
     for index, word in enumerate(words):
-        if any(each in _AHEAD for each in words[max(index - _REACH, 0) : index]):
+        if _is_ahead(words[max(index - _REACH, 0) : index]) or words[index : index + 2] == ["prior", "to"]:
             continue
         done = next((stem for stem in _DONE if word.startswith(stem)), None)
         if done:
@@ -50,7 +54,7 @@ def surgery_word(description: str) -> str | None:
         behind = words[index + 1 : index + 2 + _REACH]
         if _is_after(words, index):
             operation = next((each for each in behind if each in _OPERATION or each.startswith(_DONE)), None)
-            if operation and not any(each in _AHEAD for each in behind[: behind.index(operation)]):
+            if operation and not _is_ahead(behind[: behind.index(operation)]):
                 known = next((stem for stem in _DONE if operation.startswith(stem)), operation)
                 return f"{_SHORT.get(word, word)} {known}"
         if word in _ALONE and any(each in _REMAINS for each in behind[:2]):
@@ -61,7 +65,12 @@ def surgery_word(description: str) -> str | None:
 def _is_after(words: list[str], index: int) -> bool:
     """True for "post", "nach", ..., and for "s/p" and "z.n.", whose letters are words of their own."""
     pair = words[index : index + 2]
-    return words[index] in _AFTER or pair in (["s", "p"], ["z", "n"])
+    return words[index] in _AFTER or pair in (["s", "p"], ["z", "n"], ["st", "n"], ["st", "p"])
+
+
+def _is_ahead(words: list[str]) -> bool:
+    """True if what follows ``words`` lies ahead or is denied; "prior to" is ahead, "prior" alone is past."""
+    return any(each in _AHEAD for each in words) or ("prior", "to") in pairwise(words)
 
 
 def phantom_word(description: str) -> str | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from node.dicom.aside_file import written_aside
 from node.errors import ConfigError, InstanceRefused
 from node.series.body_part import is_other_body_part
 from node.series.classify import is_unknown
@@ -145,13 +146,7 @@ def _write(file: Path, entries: Mapping[str, UnknownDescription]) -> None:
     values = {
         text: {key: each for key, each in asdict(one).items() if key != "description"} for text, one in entries.items()
     }
-    temporary = file.with_name(f"{file.name}.new")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(values, stream, ensure_ascii=False, indent=1, sort_keys=True)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with written_aside(file) as aside, aside.open("w", encoding="utf-8") as stream:
+        json.dump(values, stream, ensure_ascii=False, indent=1, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -5,8 +5,10 @@ Property types are from CID 7159 "Lesion Segmentation Type", the category from C
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
+from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 
@@ -52,6 +54,29 @@ SEGMENTS = (
 )  # fmt: skip
 """In drawing order: a viewer that cannot overlap segments still shows the inner ones on top of the outer ones."""
 
+
+def segments_of(regions: Collection[str]) -> tuple[SegmentConcept, ...]:
+    """The segments of a SEG that holds ``regions``, numbered from 1 in drawing order (PS3.3 C.8.20.2)."""
+    held = [concept for concept in SEGMENTS if concept.region in regions]
+    return tuple(replace(concept, number=number) for number, concept in enumerate(held, 1))
+
+
+def segments_in(seg: Dataset) -> tuple[SegmentConcept, ...]:
+    """The segments that a SEG of ours holds, by their labels, with the numbers that they have there."""
+    numbers = {str(item.SegmentLabel): int(item.SegmentNumber) for item in seg.SegmentSequence}
+    return tuple(replace(each, number=numbers[each.label]) for each in SEGMENTS if each.label in numbers)
+
+
+def segment_number_of(frame_group: Dataset, seg: Dataset) -> int:
+    """Segment Number of a frame, from its own functional groups or from those that all frames share.
+
+    The macro may be shared if all frames are of one segment (PS3.3 A.51.5, Table A.51-2).
+    """
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    holder = frame_group if "SegmentIdentificationSequence" in frame_group else shared
+    return int(holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+
+
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 REPORT_TITLE = Code("126001", "DCM", "Oncology Measurement Report")
 """Not 126000 "Imaging Measurement Report", which a common viewer opens as a blank viewport; both are in CID 7021."""
@@ -61,6 +86,9 @@ MR_PROCEDURE = Code("25056-3", "LN", "MRI unspecified body region")
 
 VOLUME = Code("118565006", "SCT", "Volume")
 MILLILITRE = Code("mL", "UCUM", "milliliter")
+POSTOPERATIVE = Code("262061000", "SCT", "Post-operative")
+"""From CID 6146 "Time Point Types"."""
+
 COMMENT = Code("121106", "DCM", "Comment")
 FINDING = Code("121071", "DCM", "Finding")
 REFUSAL_TITLE = Code("18748-4", "LN", "Diagnostic Imaging Report")

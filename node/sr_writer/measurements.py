@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels.utils import unpack_bits
 
-from node.sr_writer.codes import SEGMENTS, SegmentConcept
+from node.sr_writer.codes import SegmentConcept, segment_number_of, segments_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ def measure(seg: pydicom.Dataset) -> tuple[SegmentMeasurement, ...]:
     pixels_per_frame = seg.Rows * seg.Columns
     frames = np.asarray(unpack_bits(seg.PixelData))[: seg.NumberOfFrames * pixels_per_frame]
     counts = frames.reshape(seg.NumberOfFrames, pixels_per_frame).sum(axis=1, dtype=np.int64)
-    voxels = dict.fromkeys((concept.number for concept in SEGMENTS), 0)
+    segments = segments_in(seg)
+    voxels = dict.fromkeys((concept.number for concept in segments), 0)
     for count, group in zip(counts, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        voxels[int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)] += int(count)
-    return tuple(SegmentMeasurement(concept, voxels[concept.number] * voxel_ml) for concept in SEGMENTS)
+        voxels[segment_number_of(group, seg)] += int(count)
+    return tuple(SegmentMeasurement(concept, voxels[concept.number] * voxel_ml) for concept in segments)

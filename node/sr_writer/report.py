@@ -23,6 +23,7 @@ from node.sr_writer.codes import (
     MILLILITRE,
     MORPHOLOGICALLY_ABNORMAL,
     MR_PROCEDURE,
+    POSTOPERATIVE,
     REPORT_TITLE,
     VOLUME,
 )
@@ -43,6 +44,8 @@ class ReportContent:
         source: header of one instance of the SEG's source series (patient and study identity).
         cautions: doubts about the result, in sentences for its reader.
         series_lines: one line per series used, with its evidence; if empty, the report gives number and description.
+        state_line: whether the exam is before or after surgery, and why; empty: not judged.
+        is_postoperative: whether there is evidence for surgery; it is then coded in each group (TID 1502).
         predecessor: digest that names the report of the same series that this one replaces; empty: there is none.
     """
 
@@ -51,6 +54,8 @@ class ReportContent:
     cautions: tuple[str, ...]
     series_lines: tuple[str, ...] = ()
     predecessor: str = ""
+    state_line: str = ""
+    is_postoperative: bool = False
 
 
 def write_report(seg: pydicom.Dataset, content: ReportContent, identity: ResultIdentity) -> EnhancedSR:
@@ -148,7 +153,16 @@ def _group(
         finding_sites=[sr.FindingSite(_coded(BRAIN))],
         algorithm_id=algorithm,
         measurements=[sr.Measurement(_coded(VOLUME), round(measurement.volume_ml, 3), _coded(MILLILITRE))],
+        time_point_context=_time_point(content),
     )
+
+
+def _time_point(content: ReportContent) -> sr.TimePointContext | None:
+    """The exam as a time point after surgery, its type from CID 6146; None without evidence, for none is no proof."""
+    if not content.is_postoperative:
+        return None
+    date = str(content.source.get("StudyDate") or "")
+    return sr.TimePointContext(time_point=date or "date not stated", time_point_type=_coded(POSTOPERATIVE))
 
 
 def comment_lines(content: ReportContent, identity: ResultIdentity) -> Sequence[str]:
@@ -157,6 +171,7 @@ def comment_lines(content: ReportContent, identity: ResultIdentity) -> Sequence[
     lines = list(content.series_lines) or labels
     parameters = ", ".join(f"{key} {value}" for key, value in identity.software.parameters.items())
     lines.append(f"Method: {identity.software.name} {identity.software.version} ({parameters})")
+    lines += [f"Exam: {content.state_line}"] if content.state_line else []
     lines += [f"Caution: {text}" for text in content.cautions]
     return [*lines, "Automatic result for research; not a medical device. Check against the images."]
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from node.config import Config
 from node.errors import EngineError
 from node.workflow.database_access import database_errors, database_exists, database_name
-from node.workflow.marks import Marks, WorkflowMark
+from node.workflow.marks import Marks
 from node.workflow.queue_priority import change_waiting, step_seconds
 from node.workflow.record_format import require_current_records
-from node.workflow.serialization import engine_serializer
+from node.workflow.serialization import engine_serializer, read_attributes
+from node.workflow.sqlite_records import STUDY_ATTRIBUTE
 from node.workflow.states import NORMAL_PRIORITY
-from node.workflow.study_index import STUDY_ATTRIBUTE, StudyIndex
+from node.workflow.study_index import StudyIndex
 from node.workflow.tables import is_sqlite
-from node.workflow.workflow_record import WorkflowRecord, moment, record_of
+from node.workflow.workflow_record import WorkflowMark, WorkflowRecord, moment, record_of
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions, WorkflowStatus
@@ -45,6 +46,8 @@ class WorkflowClient:
             serializer = engine_serializer()
             logging.getLogger("dbos").setLevel(logging.CRITICAL)  # what it cannot read stands in the records
             self._client: DBOSClient = DBOSClient(system_database_url=config.database_url, serializer=serializer)
+            reader: Any = self._client._sys_db.engine.dialect  # the engine's client has no setting for this
+            reader._json_deserializer = read_attributes
             self._studies = StudyIndex(config) if is_sqlite(config) else None
             self._marks = Marks(config)
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import os
 import pwd
+import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import quote
-
-import sqlalchemy as sa
 
 from node.config import Config
 from node.errors import EngineError
-from node.workflow.tables import ENGINE_WORKFLOWS, is_sqlite, open_database
+from node.workflow.sqlite_records import connected
+
+_SQLITE = "sqlite:///"
+
+
+def sqlite_file(config: Config) -> Path | None:
+    """The file of an SQLite database; None: the database is in PostgreSQL."""
+    url = config.database_url
+    return Path(url.removeprefix(_SQLITE).partition("?")[0]) if url.startswith(_SQLITE) else None
 
 
 def database_exists(config: Config) -> bool:
@@ -27,16 +33,18 @@ def database_exists(config: Config) -> bool:
     Raises:
         EngineError: this cannot be found out, or the database cannot be used; the text names it, and what mends it.
     """
-    if is_sqlite(config):
-        return _sqlite_exists(Path(database_name(config)))
-    return _holds_tables(config, None)
+    file = sqlite_file(config)
+    return _postgresql_holds_tables(config) if file is None else _sqlite_exists(file)
 
 
 def database_name(config: Config) -> str:
     """The database's file, or the server's address and the name of the database there, without user or password."""
-    url = sa.make_url(config.database_url)
-    if is_sqlite(config):
-        return url.database or ""
+    file = sqlite_file(config)
+    if file is not None:
+        return str(file)
+    from sqlalchemy import make_url
+
+    url = make_url(config.database_url)
     return f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432}, database {url.database or ''}"
 
 
@@ -61,26 +69,29 @@ def _sqlite_exists(file: Path) -> bool:
         raise EngineError(f"engine.database: {file.parent}: {_user()} may not write there; {_cure(file.parent)}")
     if status.st_size == 0:
         return False
-    return _holds_tables(None, file)
+    return _sqlite_holds_tables(file)
 
 
-def _holds_tables(config: Config | None, file: Path | None) -> bool:
-    """True if the engine's tables are in the SQLite database ``file``, or in the PostgreSQL database of ``config``."""
-    if file is not None:
-        # mode=rw: a file that is deleted at this moment is not made anew
-        engine, schema = sa.create_engine(f"sqlite:///file:{quote(str(file.absolute()))}?mode=rw&uri=true"), None
-    else:
-        assert config is not None
-        engine, schema = open_database(config), ENGINE_WORKFLOWS.schema
+def _sqlite_holds_tables(file: Path) -> bool:
     try:
-        return sa.inspect(engine).has_table(ENGINE_WORKFLOWS.name, schema=schema)
+        with closing(connected(file)) as connection:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'workflow_status'")
+            return found.fetchone() is not None
+    except sqlite3.Error as error:
+        raise EngineError(f"engine.database: {file}: {error}; restore it from a backup") from None
+
+
+def _postgresql_holds_tables(config: Config) -> bool:
+    import sqlalchemy as sa
+
+    from node.workflow.tables import ENGINE_WORKFLOWS, open_database
+
+    engine = open_database(config)
+    try:
+        return sa.inspect(engine).has_table(ENGINE_WORKFLOWS.name, schema=ENGINE_WORKFLOWS.schema)
     except sa.exc.SQLAlchemyError as error:
-        if file is not None:
-            reason = f"{file}: {getattr(error, 'orig', None) or type(error).__name__}; restore it from a backup"
-        else:
-            assert config is not None
-            # not the server's own text, which may hold more of the URL
-            reason = f"{database_name(config)}: it does not answer, or refuses the user ({type(error).__name__})"
+        # not the server's own text, which may hold more of the URL
+        reason = f"{database_name(config)}: it does not answer, or refuses the user ({type(error).__name__})"
         raise EngineError(f"engine.database: {reason}") from None
     finally:
         engine.dispose()

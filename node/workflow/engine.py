@@ -24,10 +24,11 @@ from node.workflow.durable import DurableSteps, DurableWork
 from node.workflow.loop_watch import LoopWatch
 from node.workflow.migration import Migrated, migrate
 from node.workflow.record_format import remove_unreadable_schedules, require_current_records
-from node.workflow.serialization import engine_serializer
+from node.workflow.serialization import engine_serializer, read_attributes
+from node.workflow.states import ACTIVE_STATUSES
 from node.workflow.step_limits import limits_of
 from node.workflow.step_watch import StepWatch, watching_steps
-from node.workflow.tables import ACTIVE_STATUSES, ENGINE_APPLICATION, open_tables
+from node.workflow.tables import ENGINE_APPLICATION, open_tables
 from node.workflow.takeover import Heartbeat, watching_others
 from node.workflow.worker_files import WORKER_ROLE, alive_file, worker_lock
 
@@ -99,6 +100,7 @@ def running_worker(
                 "application_version": APPLICATION_VERSION,
                 "log_level": "CRITICAL",
                 "serializer": engine_serializer(),
+                "db_engine_kwargs": {"json_deserializer": read_attributes},
                 "notification_listener_polling_interval_sec": _POLLING_SECONDS,
             }
         )

@@ -14,7 +14,8 @@ from pathlib import Path
 import sqlalchemy as sa
 import structlog
 
-from node.workflow.tables import ACTIVE_STATUSES, ENGINE_WORKFLOWS, UNDER_WAY, WORKERS
+from node.workflow.states import ACTIVE_STATUSES
+from node.workflow.tables import ENGINE_WORKFLOWS, UNDER_WAY, WORKERS
 from node.workflow.worker_files import remove_files, workers_with_files
 from node.workflow.worker_watch import WorkerWatch
 

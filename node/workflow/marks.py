@@ -6,30 +6,18 @@ processed many studies read all marks, but only the records of those few studies
 
 from __future__ import annotations
 
-import json
-from typing import NamedTuple
-
 import sqlalchemy as sa
 
 from node.config import Config
-from node.workflow.study_index import STUDY_ATTRIBUTE
+from node.workflow.serialization import read_attributes
+from node.workflow.sqlite_records import (
+    ATTRIBUTES_ON_SQLITE,
+    OLDEST_FIRST_ON_SQLITE,
+    STUDY_ATTRIBUTE,
+    STUDY_ON_SQLITE,
+)
 from node.workflow.tables import ENGINE_WORKFLOWS, is_sqlite, open_database
-
-
-class WorkflowMark(NamedTuple):
-    """One workflow: a later mark differs once it goes on, or is described.
-
-    Attributes:
-        study_instance_uid: None if it was enqueued without, or the record does not tell it.
-        attributes: as the database has them; the time of a change does not tell that they changed.
-    """
-
-    workflow_id: str
-    name: str
-    study_instance_uid: str | None
-    engine_status: str
-    updated_ms: int
-    attributes: str
+from node.workflow.workflow_record import WorkflowMark
 
 
 class Marks:
@@ -37,12 +25,13 @@ class Marks:
 
     def __init__(self, config: Config) -> None:
         self._database = open_database(config)
-        extract = "json_extract(attributes, '$.{}')" if is_sqlite(config) else "attributes ->> '{}'"
-        self._study: sa.ColumnElement[str] = sa.literal_column(extract.format(STUDY_ATTRIBUTE))
-        # the engine records whole seconds on SQLite: within one second the rows are in the order of their insertion
-        order = "created_at, rowid" if is_sqlite(config) else "created_at"
+        texts = (f"attributes ->> '{STUDY_ATTRIBUTE}'", "created_at", "CAST(attributes AS TEXT)")
+        if is_sqlite(config):
+            texts = (STUDY_ON_SQLITE, OLDEST_FIRST_ON_SQLITE, ATTRIBUTES_ON_SQLITE)
+        study, order, attributes = texts
+        self._study: sa.ColumnElement[str] = sa.literal_column(study)
         self._order: sa.ColumnElement[str] = sa.literal_column(order)
-        self._attributes: sa.ColumnElement[str] = sa.literal_column("CAST(attributes AS TEXT)")
+        self._attributes: sa.ColumnElement[str] = sa.literal_column(attributes)
 
     def close(self) -> None:
         """Close the connections to the database."""
@@ -67,9 +56,9 @@ class Marks:
             SQLAlchemyError: the database does not answer.
         """
         engine = ENGINE_WORKFLOWS.c
-        query = sa.select(sa.cast(engine.attributes, sa.Text)).where(engine.name == name).order_by(self._order)
+        query = sa.select(self._attributes).where(engine.name == name).order_by(self._order)
         with self._database.connect() as connection:
-            found = [json.loads(text or "{}") for text in connection.execute(query).scalars()]
+            found = [read_attributes(text or "{}") for text in connection.execute(query).scalars()]
         return [each if _is_plain(each) else {} for each in found]  # what is damaged tells nothing
 
 

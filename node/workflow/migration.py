@@ -20,9 +20,8 @@ from node.errors import EngineError, UnreadableRecordError
 from node.workflow.pickled_records import record_of_pickle
 from node.workflow.record_format import has_workflows, noted_format
 from node.workflow.serialization import FORMAT_NAME
-from node.workflow.states import NORMAL_PRIORITY
+from node.workflow.states import ACTIVE_STATUSES, NORMAL_PRIORITY
 from node.workflow.tables import (
-    ACTIVE_STATUSES,
     ENGINE_WORKFLOWS,
     RECORD_FORMAT,
     WORKERS,

@@ -104,6 +104,18 @@ def _refuse_to_unpickle(_serializer: Any, _serialized_data: str) -> NoReturn:
     raise UnreadableRecordError("it is pickled, and glionode unpickles nothing")
 
 
+def read_attributes(text: Any) -> Any:
+    """The column ``attributes`` of a workflow, as the engine is to read it; a text if it is no JSON.
+
+    The engine reads many rows at once, and an error of one would be an error for all. `WorkflowRecord` names the text,
+    which no attributes are.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return "it is no JSON"
+
+
 @cache
 def _own_errors() -> dict[str, type[GlionodeError]]:
     """Every error of `node.errors`, by its name: the only classes that a record can name."""

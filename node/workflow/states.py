@@ -55,6 +55,9 @@ class NoticeState(StrEnum):
     CANCELLED = "cancelled"
 
 
+ACTIVE_STATUSES = ("ENQUEUED", "PENDING", "DELAYED")
+"""The engine's status of a workflow that is not over."""
+
 NORMAL_PRIORITY = 30
 """The priority of a workflow that no rule names; workflows of lower numbers are begun first."""
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from node.config import Config
+from node.workflow.sqlite_records import OLDEST_FIRST_ON_SQLITE, STUDY_ON_SQLITE
 from node.workflow.tables import ENGINE_WORKFLOWS, open_database
 
-STUDY_ATTRIBUTE = "study_instance_uid"
-
-# written out, for SQLite uses the index only for an expression that reads the same, not for one with a parameter
-_PATH: sa.ColumnElement[str] = sa.literal_column(f"'$.{STUDY_ATTRIBUTE}'")
 _INDEX = f"""
-    CREATE INDEX IF NOT EXISTS glionode_workflows_of_study
-    ON {ENGINE_WORKFLOWS.name} (json_extract(attributes, '$.{STUDY_ATTRIBUTE}'), name)
+    CREATE INDEX IF NOT EXISTS glionode_workflows_by_study ON {ENGINE_WORKFLOWS.name} ({STUDY_ON_SQLITE}, name)
 """
+# the index of earlier versions; attributes that are no JSON are an error for it
+_NO_EARLIER_INDEX = "DROP INDEX IF EXISTS glionode_workflows_of_study"
 
 
 class StudyIndex:
@@ -27,9 +25,10 @@ class StudyIndex:
 
     def __init__(self, config: Config) -> None:
         self._database = open_database(config)
-        # one statement, and so one transaction: two processes that do this at once wait for each other
-        with self._database.begin() as connection:
-            connection.execute(sa.text(_INDEX))
+        # each statement is a transaction of its own: two processes that do this at once wait for each other
+        for statement in (_INDEX, _NO_EARLIER_INDEX):
+            with self._database.begin() as connection:
+                connection.execute(sa.text(statement))
 
     def close(self) -> None:
         """Close the connections to the database."""
@@ -37,10 +36,10 @@ class StudyIndex:
 
     def workflow_ids(self, study_instance_uid: str, name: str) -> list[str]:
         """The ids of the study's workflows called ``name``, oldest first."""
+        # written out, for SQLite uses the index only for an expression that reads the same, with no parameter in it
         engine = ENGINE_WORKFLOWS.c
-        study = sa.func.json_extract(engine.attributes, _PATH)
+        study: sa.ColumnElement[str] = sa.literal_column(STUDY_ON_SQLITE)
         query = sa.select(engine.workflow_uuid).where(study == study_instance_uid, engine.name == name)
-        # the engine records whole seconds on SQLite: within one second the rows are in the order of their insertion
-        query = query.order_by(engine.created_at, sa.literal_column("rowid"))
+        query = query.order_by(sa.text(OLDEST_FIRST_ON_SQLITE))
         with self._database.connect() as connection:
             return list(connection.execute(query).scalars())

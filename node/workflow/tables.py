@@ -71,9 +71,6 @@ ENGINE_WORKFLOWS = sa.Table(
     sa.Column("attributes", sa.Text),  # JSON; jsonb on PostgreSQL, where it is not read
 )
 
-ACTIVE_STATUSES = ("ENQUEUED", "PENDING", "DELAYED")
-"""The engine's status of a workflow that is not over."""
-
 _LOCK_SECONDS = 30.0  # as the engine waits for SQLite's lock
 
 

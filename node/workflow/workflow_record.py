@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from node.errors import GlionodeError, UnreadableRecordError
 from node.workflow.serialization import OtherError
-from node.workflow.states import UNREADABLE, PublishedState
-from node.workflow.tables import ACTIVE_STATUSES
+from node.workflow.states import ACTIVE_STATUSES, UNREADABLE, PublishedState
 
 if TYPE_CHECKING:
     from dbos import WorkflowStatus
@@ -45,7 +44,36 @@ class WorkflowRecord:
     priority: int = 0
 
 
-def record_of(status: WorkflowStatus, event: Callable[[], Any]) -> WorkflowRecord:
+class WorkflowMark(NamedTuple):
+    """One workflow: a later mark differs once it goes on, or is described.
+
+    Attributes:
+        study_instance_uid: None if it was enqueued without, or the record does not tell it.
+        attributes: as the database has them; the time of a change does not tell that they changed.
+    """
+
+    workflow_id: str
+    name: str
+    study_instance_uid: str | None
+    engine_status: str
+    updated_ms: int
+    attributes: str
+
+
+class EngineRow(NamedTuple):
+    """The columns that a record is made of, under the names of the engine's own ``WorkflowStatus``."""
+
+    workflow_id: str
+    status: str
+    attributes: Any
+    created_at: int
+    updated_at: int
+    priority: int
+    output: Any
+    error: Any
+
+
+def record_of(status: WorkflowStatus | EngineRow, event: Callable[[], Any]) -> WorkflowRecord:
     """The record of a workflow. ``event`` reads what it published; it is called for an active workflow only."""
     unreadable: list[str] = []
     attributes = status.attributes or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -253,6 +254,48 @@ def test_collector_that_is_away_misses_nothing(authority, own, tmp_path):
     assert metrics.registry.get_sample_value("glionode_audit_unsent_bytes") == 0
     assert [each["event"] for each in logs] == ["audit_not_sent", "audit_sent_again"]
     trail._close()
+
+
+@needs("openssl")
+def test_two_trails_of_one_name_send_each_message_once(authority, own, tmp_path):
+    """Two processes of one name, as two ``glionode send``, write into one file; the collector gets no message twice,
+    and none is missing once both have ended.
+    """
+    with Collector(server_context(authority.issue("collector"))) as collector:
+        senders = [SyslogSender("127.0.0.1", collector.port, own) for _ in range(2)]
+        trails = [AuditTrail(tmp_path, "host-send", Metrics(), sender) for sender in senders]
+        for number in range(20):
+            trails[number % 2].write(b"<m%d/>" % number, datetime.now(UTC))
+        with trails[0]._turn_to_send():
+            trails[1]._tick()
+            assert collector.messages == []
+        for trail in trails:
+            trail._tick()
+            trail._close()
+    assert [each.rpartition(b"\xbf")[2] for each in collector.messages] == [b"<m%d/>" % number for number in range(20)]
+
+
+def test_half_a_line_is_removed_before_another_process_appends(tmp_path, monkeypatch):
+    """When the disk takes only a part of a line, that part is removed while no other process of the name can append."""
+    trail = AuditTrail(tmp_path, "host-send", Metrics())
+    trail.write(b"<before/>", datetime.now(UTC))
+    (file,) = tmp_path.glob("*.log")
+    write, refused = os.write, []
+
+    def cut(descriptor: int, content: bytes) -> int:
+        written = write(descriptor, content[:10])
+        with file.open("ab") as of_another_process:
+            try:
+                fcntl.flock(of_another_process, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                refused.append(written)
+        return written
+
+    monkeypatch.setattr(os, "write", cut)
+    trail.write(b"<cut/>", datetime.now(UTC))
+    trail._close()
+    assert refused == [10]
+    assert [each.rpartition(b"\xbf")[2] for each in file.read_bytes().splitlines()] == [b"<before/>"]
 
 
 @needs("openssl")

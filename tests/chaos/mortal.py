@@ -125,7 +125,8 @@ def note_inputs(request: ProcessingRequest, file: Path) -> None:
 
 def segment_by_threshold(request: Any, folder: Path) -> Segmentation:
     """Nested regions by intensity of the T1c series, written as the cascade's are."""
-    from node.segmentation.exam import REGIONS, ExamFacts, ExamSegmentation
+    from node.methods.contract import REGIONS
+    from node.segmentation.exam import ExamFacts, ExamSegmentation
     from node.segmentation.regions_file import write_regions
     from node.segmentation.volume import read_volume
     from node.study import Contrast

@@ -95,9 +95,11 @@ class RawPeer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.release()
-        self.connection.close()
+        try:
+            if kind is None:
+                self.release()
+        finally:
+            self.connection.close()
 
     def store(self, sop_instance_uid: str, data_set: bytes, sop_class_uid: str = MRImageStorage) -> int:
         """The status answered to a C-STORE of the encoded ``data_set``.

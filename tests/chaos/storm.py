@@ -201,6 +201,7 @@ class Storm:
         # above the default: here workers die by chance some hundred times, now and then at the same study
         engine = {
             "database": plan.database, "max_recoveries": 1000, "attempts": 100, "attempt_pause_seconds": 0.2,
+            "longest_attempt_pause_seconds": 20.0,
             "heartbeat_seconds": 1.0, "dead_seconds": 15.0,
         }  # fmt: skip
         sections = {

@@ -156,7 +156,8 @@ class Tempest:
         peers = [Destination(pacs, "PACS", "127.0.0.1", ports.get(pacs, 1)) for pacs in self.pacs]
         engine = {
             "database": f"postgresql://glionode@127.0.0.1:{database}/postgres", "max_recoveries": 1000,
-            "attempts": 100, "attempt_pause_seconds": 0.2, "heartbeat_seconds": 1.0, "dead_seconds": 6.0,
+            "attempts": 100, "attempt_pause_seconds": 0.2, "longest_attempt_pause_seconds": 20.0,
+            "heartbeat_seconds": 1.0, "dead_seconds": 6.0,
         }  # fmt: skip
         return write_config(
             self._folder / name,
@@ -189,7 +190,8 @@ class Tempest:
             def is_settled() -> bool:
                 found[:] = self._judged()
                 transient = {Kind.UNREPORTED, Kind.INCOMPLETE, Kind.WRONG_PATIENT}
-                is_at_rest = all(state == StudyState.DELIVERED for _, state, _ in self.lines)
+                # a study is refused once a rejection note has withdrawn a contrast of it
+                is_at_rest = all(state in (StudyState.DELIVERED, StudyState.REFUSED) for _, state, _ in self.lines)
                 return is_at_rest and not transient & {each.kind for each in found}
 
             with suppress(TimeoutError):

@@ -135,8 +135,11 @@ def test_reports_share_one_budget(run_node):
         for peer in peers:
             stack.callback(peer.connection.close)
             peer.connection.sendall(request(REPORT_RQ) + b"".join(whole))
-        wait_until(lambda: len(reasons(events)) == 4)
-        assert node.receiver._report_memory.held_bytes <= REPORTS_BYTES
+        # those that ask at one time may end more often than need be: what they held is free a moment later
+        memory = node.receiver._report_memory
+        wait_until(lambda: memory.held_bytes == (len(peers) - len(reasons(events))) * REPORT_BYTES)
+        assert len(reasons(events)) >= 4
+        assert memory.held_bytes <= REPORTS_BYTES
     assert set(reasons(events)) == {"too many reports at once"}
     assert node.receiver._report_memory.held_bytes == 0
 

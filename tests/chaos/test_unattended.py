@@ -27,7 +27,8 @@ from node.config import Config, load_config
 from node.dicom.uids import derived_uid
 from node.metrics import Metrics
 from node.processing.dispatcher import StudyDispatcher
-from node.processing.study_status import StudyStatus, read_history, read_study_statuses
+from node.processing.study_history import read_history
+from node.processing.study_status import StudyStatus, read_study_statuses
 from node.retention.cleanup import take_snapshot
 from node.workflow.client import WorkflowClient
 from node.workflow.states import DeliveryState

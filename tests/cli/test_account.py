@@ -21,7 +21,9 @@ import node
 from node.cli.file_access import weak_files
 from node.config import load_config
 from node.errors import ConfigError, ModelPackError
-from node.segmentation.packs import load_weights, read_card, verify
+from node.methods.card import read_card
+from node.methods.packs import load_weights
+from node.methods.registry import verify
 
 ROOT = Path(__file__).parents[2]
 SPARE = 65534  # "nobody" on Debian; the tests need an account that owns nothing here

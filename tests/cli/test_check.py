@@ -28,7 +28,7 @@ PARTS = (
     "web.port",
     "spool",
     "engine.database",
-    "segmentation.model",
+    "segmentation.models",
     "segmentation.device",
 )
 
@@ -66,8 +66,8 @@ def test_repair_of_uids_is_told(tmp_path: Path) -> None:
 def test_each_missing_part_is_named(tmp_path: Path) -> None:
     """A fresh folder without model and destination fails in these two parts only, and says what mends it."""
     code, lines = check(tmp_path)
-    assert (code, failing(lines)) == (1, {"segmentation.model", "destination"})
-    assert "glionode models pull anisotropic_nets_brats17" in lines["segmentation.model"]
+    assert (code, failing(lines)) == (1, {"segmentation.models", "destination"})
+    assert "glionode models pull anisotropic_nets_brats17" in lines["segmentation.models"]
     assert lines["destination"] == "FAIL none configured: results would go nowhere"
 
 
@@ -86,11 +86,11 @@ def test_a_wrong_rule_is_named(tmp_path: Path) -> None:
     assert lines["series.rules"].startswith("FAIL T3: unknown group")
 
 
-def test_pack_for_t1c_only_has_no_method(tmp_path: Path) -> None:
-    """A pack for exams with T1c only fails the check, for no method of this version would run it."""
-    code, lines = check(tmp_path, segmentation={"t1c_only_model": "br16_t1c2tc"})
+def test_pack_that_glionode_does_not_know_is_told(tmp_path: Path) -> None:
+    """A name in segmentation.models that no card has fails the check; those after it are checked all the same."""
+    code, lines = check(tmp_path, segmentation={"models": ["br16_t1c2tc"]})
     assert code == 1
-    assert lines["segmentation.t1c_only_model"].startswith("FAIL no method of this version runs a pack for T1c alone")
+    assert lines["segmentation.models"].startswith("FAIL no model pack 'br16_t1c2tc'; known: ")
 
 
 @pytest.mark.parametrize("section", ["scp", "web"])
@@ -145,7 +145,7 @@ def test_dead_destination(tmp_path: Path) -> None:
         deaf = Destination("rejecting", "PACS", "127.0.0.1", rejecting.port)
         code, lines = check(tmp_path, pacs.destination, dead, deaf)
     assert code == 1
-    assert failing(lines) == {"segmentation.model", "destination dead", "destination rejecting"}
+    assert failing(lines) == {"segmentation.models", "destination dead", "destination rejecting"}
     assert f"DEAD at 127.0.0.1:{dead.port} cannot be reached" in lines["destination dead"]
     assert "rejected the association" in lines["destination rejecting"]
 
@@ -175,7 +175,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "var").write_text("a file")
     code, lines = check(tmp_path)
     assert code == 1
-    assert failing(lines) == {"spool", "engine.database", "segmentation.model", "destination"}
+    assert failing(lines) == {"spool", "engine.database", "segmentation.models", "destination"}
     assert all(
         "Not a directory" in lines[part] or "File exists" in lines[part] for part in ("spool", "engine.database")
     )

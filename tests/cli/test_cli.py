@@ -11,6 +11,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from command_line import run_glionode
 from database import make_database
@@ -21,14 +23,15 @@ from pydicom.dataset import Dataset
 from small_study import make_small_study, study_instance_uid, write_small_study
 
 from node import __version__
-from node.cli.main import MIRROR_VARIABLE
+from node.cli.options import MIRROR_VARIABLE
 from node.config import load_config
-from node.segmentation.packs import read_card
+from node.methods.card import read_card
 from node.workflow.client import WorkflowClient
 
 CONTRASTS = ["T1", "T1c", "T2", "FLAIR"]
 
 MODEL = "anisotropic_nets_brats17"
+SHIPPED = "glionode_any_t1c"
 
 
 @pytest.fixture
@@ -108,7 +111,9 @@ def test_process_with_an_unknown_model_ends_with_1(tmp_path: Path, config_file: 
     """A model pack that glionode does not know is named with those it knows."""
     folder = write_small_study(tmp_path / "study", study)
     result = run_glionode("process", folder, "--out", tmp_path / "out", "--model", "nnn", "--config", config_file)
-    assert (result.exit_code, result.stderr) == (1, f"error: no model pack 'nnn'; known: {MODEL}\n")
+    cure = "Others are installed by: glionode models add FOLDER"
+    assert result.exit_code == 1
+    assert result.stderr == f"error: no model pack 'nnn'; known: {MODEL}, {SHIPPED}. {cure}\n"
 
 
 def test_process_with_a_wrong_device_ends_with_2(tmp_path: Path, config_file: Path, study: dict) -> None:
@@ -271,23 +276,11 @@ def models_config(tmp_path: Path, folder: Path) -> Path:
     return write_config(tmp_path / "node", models={"folder": str(folder)})
 
 
-def test_models_are_listed(tmp_path: Path) -> None:
-    """``models list`` names each pack, its licence, and whether it is installed."""
-    result = run_glionode(
-        "models", "list", "--config", models_config(tmp_path, tmp_path / "models"), env={"COLUMNS": "400"}
-    )
-    assert result.exit_code == 0
-    (line,) = [line for line in result.stdout.splitlines() if MODEL in line]
-    cells = [cell.strip() for cell in line.strip("│").split("│")]
-    assert cells[1] == read_card(MODEL).version
-    assert "no" in cells
-
-
 def test_no_model_to_verify(tmp_path: Path) -> None:
-    """Without a pack, ``models verify`` says so; asked for one by name, it fails and names the command."""
+    """Without other packs, ``models verify`` checks what is shipped; one that is not there fails, with the command."""
     config_file = models_config(tmp_path, tmp_path / "models")
     result = run_glionode("models", "verify", "--config", config_file)
-    assert (result.exit_code, result.stdout) == (0, "no pack is installed\n")
+    assert (result.exit_code, result.stdout) == (0, f"{SHIPPED}: every file matches its card\n")
     result = run_glionode("models", "verify", MODEL, "--config", config_file)
     assert result.exit_code == 1
     assert f"glionode models pull {MODEL}" in result.stderr
@@ -338,10 +331,11 @@ def test_pull_from_an_installed_folder(tmp_path: Path, models_folder: Path) -> N
     pulled = run_glionode("models", "pull", MODEL, "--mirror", models_folder, "--config", config_file)
     assert pulled.exit_code == 0, pulled.output
     assert f"{MODEL} is installed in {tmp_path / 'models' / MODEL}" in pulled.stdout
-    listed = run_glionode("models", "list", "--config", config_file, env={"COLUMNS": "400"})
-    assert "yes" in next(line for line in listed.stdout.splitlines() if MODEL in line)
+    listed = run_glionode("models", "list", "--config", config_file)
+    assert f"{MODEL} {read_card(MODEL).version} (cascade): installed\n" in listed.stdout
     verified = run_glionode("models", "verify", "--config", config_file)
-    assert (verified.exit_code, verified.stdout) == (0, f"{MODEL}: every file matches its card\n")
+    told = "".join(f"{each}: every file matches its card\n" for each in (MODEL, SHIPPED))
+    assert (verified.exit_code, verified.stdout) == (0, told)
 
 
 @pytest.fixture
@@ -368,7 +362,7 @@ def test_tampered_weights_are_not_used(tmp_path: Path, tampered: Path, study: di
             1,
             f"error: model pack {MODEL}: the weights are not those of its card\n",
         )
-    assert "FAIL segmentation.model" in run_glionode("check", "--config", config_file).stdout
+    assert "FAIL segmentation.models" in run_glionode("check", "--config", config_file).stdout
 
 
 # ---- studies and show ------------------------------------------------------------------------------------------
@@ -430,11 +424,11 @@ def test_result_that_retention_deletes_meanwhile_is_none(
 
 @pytest.mark.parametrize("role", ["receive", "work"])
 def test_pack_that_no_method_runs_is_told_at_the_start(tmp_path: Path, role: str) -> None:
-    """``segmentation.t1c_only_model`` ends ``serve`` at once, naming the key; a study would find out hours later."""
-    config_file = write_config(tmp_path, segmentation={"t1c_only_model": "br16_t1c2tc"})
+    """A pack that no card describes ends ``serve`` at once, naming the key; a study would find out hours later."""
+    config_file = write_config(tmp_path, segmentation={"models": ["br16_t1c2tc"]})
     result = run_glionode("serve", "--role", role, "--config", config_file)
     assert result.exit_code == 2
-    assert "segmentation.t1c_only_model: no method of this version" in result.stderr
+    assert "segmentation.models: no model pack 'br16_t1c2tc'" in result.stderr
 
 
 def test_dead_database_is_told(tmp_path: Path) -> None:
@@ -447,3 +441,24 @@ def test_dead_database_is_told(tmp_path: Path) -> None:
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.startswith(f"error: engine.database: PostgreSQL at {server}, database node: it does not")
         assert "geheim" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "arguments", "reason"),
+    [
+        ([1, 3, 4], [], r"labels 3 \(one\) and 4 \(one\) occur"),
+        ([1, 2, 3], ["--labels", "brats2017"], "one: label 3 has no meaning"),
+    ],
+    ids=["ambiguous", "not of the convention named"],
+)
+def test_evaluate_refuses_label_maps_that_it_could_only_guess(
+    tmp_path: Path, values: list[int], arguments: list[str], reason: str
+) -> None:
+    """The command ends before a network is loaded, and names the case and its label."""
+    (tmp_path / "one").mkdir()
+    image = nibabel.Nifti1Image(np.array(values, np.uint8).reshape(-1, 1, 1), np.eye(4))
+    nibabel.save(image, tmp_path / "one" / "one_seg.nii.gz")
+    result = run_glionode("evaluate", str(tmp_path), "--out", str(tmp_path / "r.json"), *arguments)
+    assert result.exit_code == 3
+    assert re.search(reason, result.stderr)
+    assert not (tmp_path / "r.json").exists()

@@ -26,6 +26,7 @@ from node.delivery.delivery import Delivery
 from node.delivery.progress import DeliveryProgress
 from node.delivery.records import PlannedInstance
 from node.dicom.commitment import CommitmentReport, Commitments
+from node.dicom.uids import derived_uid
 from node.errors import DeliveryError
 from node.metrics import Metrics
 from node.scp.commitment import CommitmentHandler
@@ -574,6 +575,36 @@ def test_transaction_uids_cannot_be_foreseen(tmp_path, folder):
     assert len(set(transactions)) == 2
 
 
+def forget_secret(steps: MemorySteps) -> None:
+    """Make the recorded plan one of version 0.1.0."""
+    name, plan = steps.recorded[0]
+    facts = {key: value for key, value in json.loads(plan).items() if key != "secret"}
+    steps.recorded[0] = (name, json.dumps(facts))
+
+
+@pytest.mark.parametrize("association", ["same", "new"])
+def test_delivery_that_0_1_0_went_on_with_after_a_report_on_a_part_goes_on(association, tmp_path, folder):
+    """That version waited for no second report and made no query: it sent what was not named, and asked once more."""
+    reactions = [Reaction("same", omitted=(SR,)), Reaction("same")]
+    with FakeArchive(reactions=reactions) as pacs:
+        config = make_config(tmp_path, pacs, commitment=True)
+        with pytest.raises(Killed):
+            deliver(config, first := MemorySteps(dies_after=3), folder)
+        forget_secret(first)
+        name, text = first.recorded[2]
+        outcome = json.loads(text)
+        report = outcome["report"] | {"transaction_uid": derived_uid("storage commitment", "digest-pacs", "0")}
+        if association == "same":
+            first.recorded[2] = (name, json.dumps(outcome | {"report": report}))
+        else:
+            asked = outcome | {"state": "asked", "report": None}
+            first.recorded[2:] = [(name, json.dumps(asked)), ("receive", json.dumps(report))]
+        first.recorded.append(("sleep", "null"))
+        result = deliver(config, MemorySteps(first.recorded), folder)
+    assert result["state"] == "committed"
+    assert pacs.asked == [[SEG, SR], [SR]]
+
+
 @pytest.mark.slow
 def test_delivery_that_began_under_0_1_0_goes_on(tmp_path, folder):
     """Its plan holds no secret, and its record names no destination: it waits in vain for the report, and queries."""
@@ -582,11 +613,7 @@ def test_delivery_that_began_under_0_1_0_goes_on(tmp_path, folder):
         first = MemorySteps(dies_after=3)
         with pytest.raises(Killed):
             deliver(config, first, folder)
-        name, plan = first.recorded[0]
-        first.recorded[0] = (
-            name,
-            json.dumps({key: value for key, value in json.loads(plan).items() if key != "secret"}),
-        )
+        forget_secret(first)
         result = deliver(config, MemorySteps(first.recorded), folder)
     assert len(pacs.transactions) == 1
     assert result["state"] == "present"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+from faults import free_port
 from instances import make_instance, write_instance_file
+from node_process import LOOPBACK
 from pydicom import dcmread
 from shared_run import Demo, demo_folder
 
 from node.demo.mr_writer import WrittenStudy
 from node.demo.patient import SyntheticPatient
-from node.demo.run import run_demo
+from node.demo.run import SHIPPED_MODEL, run_demo
 from node.errors import RefusedError
 from node.sr_writer.report import read_volumes
+from node.study import Contrast
 
 pytestmark = [pytest.mark.slow, pytest.mark.long(250), pytest.mark.timeout(2000)]
 
@@ -88,6 +92,21 @@ def test_same_patient_gives_the_same_exam(demo: Demo, synthetic_exam: WrittenStu
     assert len(written) > 400
     assert sorted(written) == sorted(again)
     assert [name for name, path in written.items() if path.read_bytes() != again[name].read_bytes()] == []
+
+
+def test_without_a_source_the_shipped_model_answers(tmp_path: Path, synthetic_exam: WrittenStudy) -> None:
+    """Where the published model cannot be fetched, the shipped one gives SEG and SR, here of T1c alone; it is told."""
+    exam = tmp_path / "exam"
+    (t1c,) = (each for each in synthetic_exam.series if each.acquisition.contrast is Contrast.T1C)
+    shutil.copytree(t1c.files[0].parent, exam)
+    outcome = run_demo(exam, tmp_path / "out", f"http://{LOOPBACK}:{free_port()}", None)
+    assert outcome.method == SHIPPED_MODEL
+    assert list(outcome.volumes_ml) == LABELS
+    said = outcome.lines()[0]
+    assert said.startswith(f"method: {SHIPPED_MODEL}, shipped with glionode: http://")
+    assert "cannot be reached" in said
+    sr = dcmread(outcome.folder / "pacs" / "SR.dcm")
+    assert SHIPPED_MODEL in str(sr)
 
 
 def test_exam_that_cannot_be_used_is_refused(tmp_path: Path, models_folder: Path) -> None:

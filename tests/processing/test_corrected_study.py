@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
+import structlog
 from memory_engine import MemoryNode
 from node_process import write_config
 from pydicom import Dataset
 from rejection_notes import key_object_selection
 from small_study import all_instances, make_small_study, study_instance_uid
+from statuses import delivery_statuses
 
 from node.config import load_config
 from node.dicom.uids import derived_uid
-from node.errors import EngineError
-from node.processing.request_sequence import INPUTS_DELETED
+from node.errors import EngineError, StorageError
+from node.metrics import Metrics
+from node.processing.dispatcher import StudyDispatcher
+from node.processing.request import ProcessingRequest
+from node.processing.request_records import INPUTS_DELETED
+from node.retention.cleanup import RetentionSnapshot, clean_results
+from node.retention.retention_status import retention_statuses
+from node.scp.durable import DurableNames
 from node.scp.rejection_note import EXPIRED, REJECTIONS, WRONG_WORKLIST_ENTRY
 from node.scp.removal import contents, remove_study
-from node.study import Destination
+from node.study import Contrast, Destination
 from node.workflow.states import PublishedState
 
 UID = study_instance_uid(make_small_study())
@@ -91,6 +103,31 @@ def test_reported_study_is_reported_anew_of_the_same_regions(node: MemoryNode) -
     receive(node, [*corrected(), *all_instances(make_small_study())])
     assert node.run() == []
     assert node.dispatcher.judged_before([UID]) == {UID}
+
+
+def test_correction_that_was_cut_short_changes_nothing_until_it_is_sent_again(
+    node: MemoryNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails, or the process ends, when the old version has its name aside, but is still in use: no report of
+    the same instances under the same name is made once more.
+    """
+
+    def fail(_names: DurableNames, _file: Path, _final: Path) -> None:
+        raise OSError(errno.EIO, "disk")
+
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    with monkeypatch.context() as patched:
+        patched.setattr(DurableNames, "replace", fail)
+        with pytest.raises(OSError, match="disk"):
+            node.receive(corrected())
+    assert list((node.config.spool_folder / ".superseded").rglob("*.dcm")) != []
+    assert node.dispatcher.judged_before([UID]) == {UID}
+    node.dispatcher.start(UID)
+    assert node.run() == []
+    receive(node, corrected())
+    assert node.run() == ["reported"]
+    assert names(node) == ["PAT-4711", "RIGHT-1"]
 
 
 def start_delivery(node: MemoryNode, state: str) -> str:
@@ -187,6 +224,79 @@ def test_correction_that_arrives_during_the_steps_is_followed(node: MemoryNode, 
     assert names(node) == ["RIGHT-1"]
 
 
+def order_late(node: MemoryNode, monkeypatch: pytest.MonkeyPatch, is_run: bool) -> None:
+    """One receiver orders the study as it was when T1c alone was corrected, after the other ordered it complete.
+
+    ``is_run``: the complete order is reported before that.
+    """
+    slow = StudyDispatcher(node.config, node.engine, Metrics())
+    enqueue = slow._enqueue
+
+    def held_up(*arguments: Any) -> str:
+        receive(node, corrected(["T1", "T2", "FLAIR"]))
+        assert not is_run or node.run() == ["reported"]
+        return enqueue(*arguments)
+
+    monkeypatch.setattr(slow, "_enqueue", held_up)
+    node.receive(corrected(["T1c"]))
+    slow.start(UID)
+
+
+@pytest.mark.parametrize("is_run", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("is_first", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_order_of_a_slow_receiver_leads_to_the_one_of_what_is_there(
+    node: MemoryNode, monkeypatch: pytest.MonkeyPatch, is_run: bool, is_first: bool
+) -> None:
+    """What it saw is corrected since: the study's one report under the right name stands, and is not made twice."""
+    receive(node, all_instances(make_small_study()))
+    if not is_first:
+        node.run()
+    order_late(node, monkeypatch, is_run)
+    assert node.run()[-1] == "reselected"
+    assert node.run() == []
+    assert node.status(UID).state == "reported"
+    node.dispatcher.start(UID)
+    assert node.run() == []
+    assert names(node) == ["RIGHT-1"] if is_first else ["PAT-4711", "RIGHT-1"]
+    assert len({report.SOPInstanceUID for report in node.reports()}) == (1 if is_first else 2)
+
+
+def test_study_that_is_looked_at_while_a_late_order_waits_keeps_its_report(
+    node: MemoryNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report that stands is delivered once more as it is, under its own UIDs: nothing else was told since."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    order_late(node, monkeypatch, is_run=True)
+    node.dispatcher.start(UID)
+    node.run()
+    assert node.status(UID).state == "reported"
+    assert len({report.SOPInstanceUID for report in node.reports()}) == 2
+    node.dispatcher.start(UID)
+    assert node.run() == []
+
+
+def test_study_that_another_receiver_ordered_meanwhile_is_looked_at_again(
+    node: MemoryNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Series that arrive at the other receiver while this one reads headers: its outdated order is never made."""
+    slow = StudyDispatcher(node.config, node.engine, Metrics())
+    request_again = slow._request_again
+
+    def held_up(*arguments: Any) -> Any:
+        found = request_again(*arguments)
+        receive(node, [each for contrast in ("T2", "FLAIR") for each in make_small_study()[contrast]])
+        return found
+
+    node.receive([each for contrast in ("T1", "T1c") for each in make_small_study()[contrast]])
+    with monkeypatch.context() as patched:
+        patched.setattr(slow, "_request_again", held_up)
+        with pytest.raises(StorageError, match="another receiver"):
+            slow.start(UID)
+    slow.start(UID)
+    assert node.run() == ["reported"]
+
+
 @pytest.mark.slow
 def test_held_study_says_that_it_was_corrected_and_waits(holding: MemoryNode) -> None:
     """With "hold" a reported study stays as it is, also after a restart, until the administrator tries it again."""
@@ -254,6 +364,56 @@ def test_study_that_comes_back_corrected_after_its_inputs_were_deleted(node: Mem
     assert names(node) == ["PAT-4711", "RIGHT-1"]
     node.dispatcher.start(UID)
     assert node.run() == []
+
+
+def test_study_that_comes_back_corrected_after_its_inputs_were_deleted_is_held(holding: MemoryNode) -> None:
+    """With "hold" it waits, also after a restart, and its inputs are not judged until the administrator decides."""
+    receive(holding, all_instances(make_small_study()))
+    holding.run()
+    spool = holding.config.spool_folder
+    holding.engine.describe(holding.engine.workflows("process")[-1].workflow_id, {INPUTS_DELETED: "yes"})
+    assert remove_study(spool, UID, contents(spool, UID), lambda _: False)
+    for _ in range(2):
+        receive(holding, corrected())
+        assert holding.run() == []
+        assert holding.status(UID).state == "reported"
+        (why,) = holding.status(UID).attention
+        assert "corrected or withdrawn in part since its report, and not done anew by itself" in why
+        assert holding.dispatcher.judged_before([UID]) == frozenset()
+    line = replace(holding.status(UID), deliveries=delivery_statuses(pacs="delivered"))
+    (inputs,) = retention_statuses(holding.config, [line], datetime.now(UTC) + timedelta(days=999))
+    assert inputs.held_because == "instances that arrived after it was ordered are not judged yet"
+    holding.dispatcher.retry(UID, {})
+    assert holding.run() == ["reported"]
+    assert names(holding) == ["PAT-4711", "RIGHT-1"]
+    holding.dispatcher.start(UID)
+    assert holding.run() == []
+
+
+def delete_all(node: MemoryNode) -> None:
+    """Retention deletes inputs, results and database records of the study."""
+    spool, now = node.config.spool_folder, datetime.now(UTC) + timedelta(days=999)
+    line = replace(node.status(UID), deliveries=delivery_statuses(pacs="delivered"))
+    assert remove_study(spool, UID, contents(spool, UID), lambda _: False)
+    assert clean_results(node.config, RetentionSnapshot(now, [line], [], frozenset()), [UID], dry_run=False) != []
+    node.engine.records.clear()
+
+
+@pytest.mark.slow
+def test_study_that_comes_back_corrected_after_everything_was_deleted_has_uids_of_its_own(node: MemoryNode) -> None:
+    """Nothing but the source of the deleted results is known; the same instances get the same UIDs once more."""
+    made = []
+    for instances in (all_instances(make_small_study()), corrected(), all_instances(make_small_study()), corrected()):
+        receive(node, instances)
+        assert node.run() == ["reported"]
+        (report,) = node.reports()
+        seg = pydicom.dcmread(node.config.work_folder / str(node.status(UID).folder) / "seg.dcm")
+        made.append((report.PatientID, report.SOPInstanceUID, report.SeriesInstanceUID, seg.SOPInstanceUID))
+        delete_all(node)
+    first, second, *again = made
+    assert [first[0], second[0]] == ["PAT-4711", "RIGHT-1"]
+    assert not set(first) & set(second)
+    assert again == [first, second]
 
 
 @pytest.mark.slow
@@ -351,6 +511,30 @@ def test_instances_that_move_to_another_study_leave_the_first(node: MemoryNode) 
     assert node.run() == []
 
 
+@pytest.mark.slow
+def test_instances_that_move_back_are_reported_in_their_first_study_again(node: MemoryNode) -> None:
+    """A merge that is undone, twice, with a restart between: the study that has the images is reported once more."""
+    receive(node, all_instances(make_small_study()))
+    node.run()
+    moved = corrected(StudyInstanceUID="1.2.3.4", PatientID="RIGHT-1")
+    for number, (here, instances) in enumerate(
+        [("1.2.3.4", moved), (UID, list(all_instances(make_small_study())))] * 2
+    ):
+        left = UID if here == "1.2.3.4" else "1.2.3.4"
+        node.receive(instances)
+        assert here not in node.dispatcher.judged_before([here])
+        node.dispatcher = StudyDispatcher(node.config, node.engine, Metrics())
+        node.dispatcher.start(here)
+        assert sorted(node.run()) == ["refused", "reported"], number
+        assert node.status(here).state == "reported"
+        assert node.status(here).attention == ()
+        assert f"48 instances are withdrawn: moved to study {here}" in str(node.status(left).reason)
+    for uid in (UID, "1.2.3.4"):
+        node.dispatcher.start(uid)
+    assert node.run() == []
+    assert sorted(names(node)) == ["PAT-4711"] * 3 + ["RIGHT-1"] * 2
+
+
 def test_study_whose_instances_are_input_again_is_ordered_again(node: MemoryNode) -> None:
     """Withdrawn as expired before its report, and sent again: the first order was cancelled, and is made once more."""
     study = make_small_study()
@@ -435,3 +619,53 @@ def test_humans_are_notified_once_of_each_change(tmp_path: Path) -> None:
     assert sorted(each[0] for each in told) == ["conflict", "corrected", "withdrawn"]
     assert {each[1] for each in told} == {UID}
     assert "RIGHT" not in str(told)
+
+
+def chosen_t1c(node: MemoryNode) -> str:
+    """The series that the study's latest request takes for T1c."""
+    request = ProcessingRequest.from_json(list(node.engine.arguments.values())[-1][0])
+    assert request.selection is not None
+    return request.selection.chosen[Contrast.T1C].series_instance_uid
+
+
+@pytest.mark.parametrize("name", ["by its UID", "by its number"])
+def test_series_chosen_by_hand_stays_chosen_when_the_study_is_corrected(node: MemoryNode, name: str) -> None:
+    """Again and again, whatever number the correction gives it, until the administrator orders without a choice."""
+    study = make_small_study()
+    automatic, by_hand = (str(study[each][0].SeriesInstanceUID) for each in ("T1c", "T1"))
+    number, other = (str(study[each][0].SeriesNumber) for each in ("T1", "T1c"))
+    receive(node, all_instances(study))
+    use = {Contrast.T1C: by_hand, Contrast.T1: automatic}
+    node.dispatcher.retry(UID, use if name == "by its UID" else {Contrast.T1C: number, Contrast.T1: other})
+    assert chosen_t1c(node) == by_hand
+    for patient_id in ("WRONG-1", "RIGHT-1"):
+        receive(node, [*corrected(["T2", "FLAIR"], PatientID=patient_id)])
+        receive(node, [*corrected(["T1"], PatientID=patient_id, SeriesNumber="77")])
+        receive(node, [*corrected(["T1c"], PatientID=patient_id)])
+        assert chosen_t1c(node) == by_hand
+    node.dispatcher.retry(UID, {})
+    assert chosen_t1c(node) == automatic
+    receive(node, corrected(PatientID="THIRD-1"))
+    assert chosen_t1c(node) == automatic
+    assert not any("by hand" in text for text in node.status(UID).attention)
+
+
+def test_choice_by_hand_that_cannot_be_kept_is_told(node: MemoryNode) -> None:
+    """The chosen series is withdrawn: the rules choose another, log and status say so; the rest of the choice stays."""
+    study, again = make_small_study(), make_small_study()["FLAIR"]
+    for number, instance in enumerate(again):
+        instance.SeriesInstanceUID, instance.SeriesNumber = derived_uid("again"), 9
+        instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = derived_uid("again", str(number))
+    receive(node, [*all_instances(study), *again])
+    t1c = str(study["T1c"][0].SeriesInstanceUID)
+    flair = str(study["FLAIR"][0].SeriesInstanceUID)
+    node.dispatcher.retry(UID, {Contrast.FLAIR: flair, Contrast.T1C: t1c})
+    with structlog.testing.capture_logs() as events:
+        receive(node, [key_object_selection("113001", study["FLAIR"])])
+    assert "choice_by_hand_not_kept" in [each["event"] for each in events]
+    (text,) = (each for each in node.status(UID).attention if "by hand" in each)
+    assert text.startswith(f"no longer input: FLAIR series {flair}; chosen by hand before")
+    request = ProcessingRequest.from_json(list(node.engine.arguments.values())[-1][0])
+    assert request.use == {Contrast.T1C: t1c}
+    assert request.selection is not None
+    assert request.selection.chosen[Contrast.FLAIR].series_instance_uid == derived_uid("again")

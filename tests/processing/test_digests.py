@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cards import know_cards, make_card
 from small_study import make_small_study, write_small_study
 
 from node.config import Config, build_config
@@ -45,14 +46,19 @@ def test_digest_of_a_selection(segmentation: dict[str, Any], digest: str, tmp_pa
     [
         ({}, {}, "536e51c4fa3713ae6bf2bcc93efb735b"),
         ({}, {Contrast.T2: "3"}, "2e1df5676ba14b61c778b9eabd241489"),
-        ({"t1c_only_model": "p"}, {}, "b9affb1055d0dc6ff7ca4232672f4415"),
+        ({"models": ["p"]}, {}, "b9affb1055d0dc6ff7ca4232672f4415"),
     ],
     ids=["refused", "refused with a series chosen by hand", "T1c only"],
 )
 def test_digest_without_flair(
-    segmentation: dict[str, Any], use: dict[Contrast, str], digest: str, tmp_path: Path
+    segmentation: dict[str, Any],
+    use: dict[Contrast, str],
+    digest: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All instances and the series chosen by hand name a refused request."""
+    """All instances and the series chosen by hand name a refused request; a method for T1c names its own."""
+    know_cards(monkeypatch, make_card("p", needed=(Contrast.T1C,)))
     study = make_small_study()
     del study["FLAIR"]
     folder = write_small_study(tmp_path, study)

@@ -15,8 +15,7 @@ from test_study_status import RecordedWorkflows, delivered, delivery, process
 from node.config import Config, load_config
 from node.processing.known_studies import KnownStudies
 from node.processing.study_status import read_study_statuses
-from node.workflow.marks import WorkflowMark
-from node.workflow.workflow_record import WorkflowRecord
+from node.workflow.workflow_record import WorkflowMark, WorkflowRecord
 
 OUTCOME = {"state": "reported", "reason": None}
 

@@ -24,7 +24,7 @@ from small_study import all_instances, make_series, make_small_study, study_inst
 
 from node.config import Config, load_config
 from node.dicom.uids import derived_uid
-from node.errors import ContentRefused, ModelPackError
+from node.errors import ContentRefused, EngineError, ModelPackError
 from node.processing.pipeline import Pipeline
 from node.processing.request import (
     ProcessingRequest,
@@ -33,7 +33,7 @@ from node.processing.request import (
     with_first_creation_time,
 )
 from node.processing.request_sequence import TOLD, request_attributes
-from node.processing.selection_steps import following_workflow, later_workflow
+from node.processing.selection_steps import following_workflow, known_request, later_workflow
 from node.study import Comparison, Contrast, Destination
 from node.workflow.client import WorkflowClient
 from node.workflow.engine import STUDY_QUEUE
@@ -234,6 +234,15 @@ def test_trouble_outside_the_study_orders_another_attempt(
     assert not (tmp_path / "work" / "result.json").exists()
 
 
+def test_pauses_between_attempts_stop_growing(tmp_path: Path, study_request: ProcessingRequest) -> None:
+    """However many attempts failed, the next one is made after engine.longest_attempt_pause_seconds at most."""
+    engine = {"attempts": 100, "attempt_pause_seconds": 0.2, "longest_attempt_pause_seconds": 20.0}
+    for attempt, pause in ((7, 12.8), (8, 20.0), (99, 20.0)):
+        steps = RecordingSteps(str(WorkflowId(study_request.workflow_id, attempt)))
+        process(config_with(tmp_path, engine=engine), steps, study_request, tmp_path / "work")
+        assert steps.delays == [pytest.approx(pause)]
+
+
 def test_last_attempt_orders_no_other(tmp_path: Path, config: Config, study_request: ProcessingRequest) -> None:
     """After engine.attempts attempts the study has failed, and stays so until a human tries it again."""
     steps = RecordingSteps(str(WorkflowId(study_request.workflow_id, config.engine.attempts)))
@@ -259,6 +268,25 @@ def test_later_order_is_found_in_the_database(tmp_path: Path, config: Config, st
             client.enqueue(STUDY_QUEUE, "process", each.workflow_id, "", "", attributes=request_attributes(each))
     assert later_workflow(config, study_request, study_request.workflow_id) == "b" * 32
     assert later_workflow(config, study_request, "b" * 32) is None
+
+
+def test_order_of_what_is_there_now_is_found_in_the_database(
+    tmp_path: Path, config: Config, study_request: ProcessingRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the study was ordered so; a database that does not answer, or no engine, leaves it to the next attempt."""
+    outdated = replace(study_request, workflow_id="a" * 32, versions="of before")
+    assert known_request(config, outdated, outdated.workflow_id) is None
+    with closing(WorkflowClient(config)) as client:
+        client.enqueue(
+            STUDY_QUEUE, "process", study_request.workflow_id, "", "", attributes=request_attributes(study_request)
+        )
+    found = known_request(config, outdated, outdated.workflow_id)
+    assert found is not None
+    assert ProcessingRequest.from_json(found).workflow_id == study_request.workflow_id
+    assert known_request(config, study_request, study_request.workflow_id) is None
+    assert known_request(config, outdated, "") is None
+    monkeypatch.setattr("node.processing.selection_steps.WorkflowClient", raising(EngineError("down")))
+    assert known_request(config, outdated, outdated.workflow_id) is None
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -512,20 +540,3 @@ def test_undecided_study_is_refused_where_images_may_not_be_compared(tmp_path: P
     request = build_request(write_small_study(tmp_path / "study", study), config)
     assert (request.selection, request.is_undecided) == (None, False)
     assert "undecided" in (request.refusal or "")
-
-
-def test_exam_with_t1c_only_goes_to_the_pack_for_it(tmp_path: Path) -> None:
-    """With segmentation.t1c_only_model a study without FLAIR is ordered for that pack, with T1c alone, and says so."""
-    study = make_small_study()
-    del study["FLAIR"]
-    folder = write_small_study(tmp_path / "study", study)
-    request = build_request(folder, config_with(tmp_path, segmentation={"t1c_only_model": "some_pack"}))
-    assert request.selection is not None
-    assert (request.model, list(request.selection.chosen)) == ("some_pack", [Contrast.T1C])
-    assert "no FLAIR" in request.selection.cautions[0]
-    del study["T1c"]
-    for file in folder.iterdir():
-        file.unlink()
-    write_small_study(folder, study)
-    refused = build_request(folder, config_with(tmp_path, segmentation={"t1c_only_model": "some_pack"}))
-    assert "no T1c" in (refused.refusal or "")

@@ -33,7 +33,8 @@ from node.errors import UnreadableRecordError
 from node.processing.request import ProcessingRequest
 from node.processing.request_sequence import earlier_requests, judged_by_study, workflows_of_study
 from node.processing.step_records import SEGMENTED, FollowingWorkflow, ReportedResults, ResultsExist, Segmentation
-from node.processing.study_status import read_history, read_study_statuses
+from node.processing.study_history import read_history
+from node.processing.study_status import read_study_statuses
 from node.workflow.client import WorkflowClient
 from node.workflow.engine import migrate_records
 from node.workflow.records import recorded_step

@@ -14,6 +14,7 @@ from small_study import all_instances, make_small_study, write_small_study
 
 from node.config import load_config
 from node.errors import ContentRefused
+from node.processing.loaded_method import LoadedMethod
 from node.processing.pipeline import Pipeline
 from node.processing.request import build_request
 from node.segmentation import method
@@ -48,7 +49,7 @@ def test_lie_ends_the_study_before_the_networks(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(ExamReader, "take", volumes)
     monkeypatch.setattr(ExamReader, "why_unusable", lambda *_: None)
-    monkeypatch.setattr(Pipeline, "_loaded_cascade", lambda *_: NoNetworks())
+    monkeypatch.setattr(LoadedMethod, "of", lambda *_: NoNetworks())
     monkeypatch.setattr(method, "align_rigid", lambda *_: sitk.Transform(3, sitk.sitkIdentity))
     monkeypatch.setattr(method, "brain_mask", lambda *_: np.ones((8, 8, 8), bool))
     monkeypatch.setattr(method, "check_plausible", check)

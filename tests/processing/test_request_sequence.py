@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from node.processing.request import ProcessingRequest
+from node.processing.request_records import judged, successor_id
 from node.processing.request_sequence import (
     earlier_requests,
-    judged,
     later_request,
     request_after_comparison,
     request_attributes,
-    successor_id,
 )
 from node.workflow.workflow_id import WorkflowId
 from node.workflow.workflow_record import WorkflowRecord

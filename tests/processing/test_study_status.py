@@ -14,7 +14,8 @@ from node_process import write_config
 from statuses import delivery_statuses
 
 from node.config import Config, load_config
-from node.processing.study_status import StudyStatus, read_history, read_study_statuses
+from node.processing.study_history import read_history
+from node.processing.study_status import StudyStatus, read_study_statuses
 from node.scp.spool import Spool
 from node.workflow.client import WorkflowClient
 from node.workflow.states import DeliveryState, DeliveryStatus, PublishedState

@@ -20,11 +20,13 @@ from threshold_worker import threshold_worker
 from node.config import Config, load_config
 from node.errors import RetryableError
 from node.metrics import Metrics
+from node.processing.known_studies import KnownStudies
 from node.processing.request_sequence import judged_by_study, workflows_of_study
-from node.processing.study_status import StudyStatus, read_history, read_study_statuses
+from node.processing.study_history import read_history
+from node.processing.study_status import StudyStatus, read_study_statuses
 from node.web.page import Sources, build_page
 from node.workflow.client import WorkflowClient
-from node.workflow.engine import ACTIVE, STUDY_QUEUE, migrate_records, running_worker
+from node.workflow.engine import ACTIVE, STUDY_QUEUE, delivery_queue, migrate_records, running_worker
 from node.workflow.records import recorded_step
 from node.workflow.steps import Steps
 from node.workflow.tables import engine_table, open_database
@@ -155,6 +157,55 @@ def test_attributes_of_another_type_stop_no_start(config: Config, client: Workfl
     database.dispose()
     assert NOT_BEGUN in judged_by_study(client)
     assert STUDY not in judged_by_study(client)
+
+
+DAMAGED = ["", "{", '{"study_instance_uid":', "7", b"\xff", "[" * 100_000]
+
+
+def damage(config: Config, attributes: str | bytes) -> None:
+    """Replace the attributes of one workflow, in a database that has no index of them yet."""
+    table = engine_table("workflow_status", ("workflow_uuid", "attributes"))
+    database = open_database(config)
+    with database.begin() as connection:
+        connection.execute(sa.text("DROP INDEX IF EXISTS glionode_workflows_of_study"))
+        connection.execute(sa.update(table).where(table.c.workflow_uuid == RETRIED).values(attributes=attributes))
+    database.dispose()
+
+
+@pytest.mark.parametrize("attributes", DAMAGED, ids=range(len(DAMAGED)))
+def test_attributes_that_are_no_json_are_named(config: Config, client: WorkflowClient, attributes: str | bytes) -> None:
+    """The workflow is a study of its own that failed, with workflow and column; lists and page show all others."""
+    before = statuses(config, client)
+    damage(config, attributes)
+    with closing(WorkflowClient(config)) as later:
+        for found in (
+            statuses(config, later),
+            {each.study_instance_uid: each for each in KnownStudies(config, later).all()},
+        ):
+            study = found.pop(f"unknown study of workflow {RETRIED}")
+            assert (study.state, study.kind) == ("failed", "UnreadableRecordError")
+            named = f"engine.database: workflow {RETRIED}: workflow_status.attributes cannot be read"
+            assert study.reason == named
+            assert found == {uid: each for uid, each in before.items() if uid != STUDY}
+        assert NOT_BEGUN in judged_by_study(later)
+        assert [each.workflow_id for each in workflows_of_study(later, STUDY)] == []
+        assert workflows_of_study(later, NOT_BEGUN) != []
+
+
+def test_worker_begins_beside_attributes_that_are_no_json(tmp_path: Path) -> None:
+    """Of two workflows in the queue the damaged one does not hold up the other, and both are run."""
+    config = load_config(write_config(tmp_path, engine=QUICK))
+    with closing(WorkflowClient(config)) as client:
+        for workflow_id in (RETRIED, "w"):
+            client.enqueue(STUDY_QUEUE, "process", workflow_id, attributes={"study_instance_uid": STUDY})
+        client.enqueue(delivery_queue("pacs"), "deliver", f"{RETRIED}-pacs")
+        damage(config, "{")
+        with running_worker(config, {"process": lambda _steps: {"state": "reported", "reason": None}}):
+            wait_until(lambda: all(each.engine_status not in ACTIVE for each in client.workflows("process")), 20.0)
+        assert {each.workflow_id for each in client.workflows("process") if each.engine_status == "SUCCESS"} == {
+            RETRIED,
+            "w",
+        }
 
 
 def test_tampered_event_is_named(config: Config, client: WorkflowClient, flag: Path) -> None:

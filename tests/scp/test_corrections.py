@@ -19,6 +19,7 @@ from instances import (
     make_instance,
     sop_instance_uid,
 )
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -26,9 +27,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGLosslessSV1,
 )
+from spool_arrival import arrive
 
 from node.dicom.same_image import Comparison, Likeness, compare
-from node.scp.incoming import length_of_head
 from node.scp.spool import Spool, StoreOutcome
 
 SOP = sop_instance_uid(1)
@@ -53,13 +54,7 @@ def spool(tmp_path: Path) -> Spool:
 
 def keep(spool: Spool, content: bytes) -> StoreOutcome:
     """What the spool makes of the instance."""
-    head_bytes = length_of_head(content)
-    incoming = spool.open_incoming(content[:head_bytes])
-    try:
-        incoming.write(content[head_bytes:])
-        return spool.keep(STUDY, SERIES, SOP, incoming)
-    finally:
-        incoming.discard()
+    return arrive(spool, STUDY, content)
 
 
 def in_use(spool: Spool) -> bytes:
@@ -286,3 +281,77 @@ def test_file_that_retention_moved_away_is_not_corrected_in_its_place(spool: Spo
             keep(spool, NEW)
     (kept,) = (spool.folder / "away").rglob("*.dcm")
     assert data_set_bytes(kept.read_bytes()) == data_set_bytes(OLD)
+
+
+def changed(before: dict[str, object], at: str = "20240102030405", system: str = "PACS") -> Dataset:
+    """An item of Original Attributes Sequence: what a system changed, with the values before."""
+    change, earlier = Dataset(), Dataset()
+    for keyword, value in before.items():
+        setattr(earlier, keyword, value)
+    change.ModifiedAttributesSequence = [earlier]
+    change.AttributeModificationDateTime, change.ModifyingSystem = at, system
+    return change
+
+
+WRONG = {"PatientName": "Wrong^Name", "PatientID": "WRONG-1"}
+RIGHT = {"PatientName": "Right^Name", "PatientID": "RIGHT-1"}
+THIRD = {"PatientName": "Third^Name", "PatientID": "THIRD-1"}
+AT_NOON = changed({"PatientID": "ELSE"}, "20240102120000")
+AT_ONE = changed({"PatientID": "ELSE"}, "20240102130000")
+AT_ONE_ELSEWHERE = changed({"PatientID": "ELSE"}, "20240102130000", "ARCHIVE")
+
+
+@pytest.mark.parametrize(
+    ("newer", "older"),
+    [
+        (RIGHT | {"OriginalAttributesSequence": [changed(WRONG)]}, WRONG),
+        (RIGHT | {"AccessionNumber": "A-1", "OriginalAttributesSequence": [changed(WRONG)]}, WRONG),
+        (RIGHT | {"OriginalAttributesSequence": [changed(WRONG, "1999"), changed(THIRD, "2001")]}, WRONG),
+        (RIGHT | {"OriginalAttributesSequence": [changed(THIRD, "2001"), changed(WRONG, "1999")]}, THIRD),
+        (RIGHT | {"OriginalAttributesSequence": [AT_ONE]}, WRONG | {"OriginalAttributesSequence": [AT_NOON]}),
+    ],
+    ids=["the values before", "an added attribute", "two changes", "the last of two changes", "changed last"],
+)
+def test_older_version_that_arrives_after_its_correction_waits_for_a_decision(
+    spool: Spool, newer: dict, older: dict
+) -> None:
+    """The header of the correction tells what it corrected: it stays in use, and the older bytes are kept and told."""
+    late = version(**older)
+    keep(spool, version(**newer))
+    assert [keep(spool, late) for _ in range(2)] == [StoreOutcome.CONFLICT] * 2
+    assert in_use(spool) == version(**newer)
+    assert [aside(spool, name) for name in FOLDERS] == [[late], [], []]
+    (conflict,) = spool.corrections.open_conflicts(STUDY)
+    assert (conflict.is_older, conflict.is_returned) == (True, False)
+    spool.corrections.keep(conflict.version)
+    assert keep(spool, late) is StoreOutcome.DISMISSED
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        (WRONG, RIGHT | {"OriginalAttributesSequence": [changed(WRONG)]}),
+        (RIGHT | {"OriginalAttributesSequence": [changed(THIRD)]}, WRONG),
+        (RIGHT | {"OriginalAttributesSequence": [changed({"PatientName": "Wrong^Name"})]}, WRONG),
+        (RIGHT | {"OriginalAttributesSequence": [AT_ONE_ELSEWHERE]}, WRONG | {"OriginalAttributesSequence": [AT_NOON]}),
+        (RIGHT | {"OriginalAttributesSequence": [AT_ONE]}, WRONG | {"OriginalAttributesSequence": [AT_ONE]}),
+        (RIGHT | {"InstanceCreationDate": "20240103"}, WRONG | {"InstanceCreationDate": "20240101"}),
+    ],
+    ids=["the correction", "other values before", "one value of two", "two systems", "one moment", "creation"],
+)
+def test_version_that_arrives_last_is_in_use_unless_a_header_tells_that_it_is_older(
+    spool: Spool, first: dict, last: dict
+) -> None:
+    """What is no proof changes nothing: clocks of two systems, part of the values, or when the image was made."""
+    keep(spool, version(**first))
+    assert keep(spool, version(**last)) is StoreOutcome.CORRECTION
+    assert in_use(spool) == version(**last)
+    assert aside(spool, ".superseded") == [version(**first)]
+
+
+def test_original_attributes_that_cannot_be_read_tell_nothing(spool: Spool) -> None:
+    """A damaged moment or value is no reason to refuse a correction, nor to believe one."""
+    damaged = version(**RIGHT, OriginalAttributesSequence=[changed(WRONG, "20240102030405")])
+    damaged = damaged.replace(b"20240102030405", b"not a moment!!").replace(b"Wrong^Name", b"Other^Name")
+    keep(spool, damaged)
+    assert keep(spool, version(**WRONG, OriginalAttributesSequence=[AT_NOON])) is StoreOutcome.CORRECTION

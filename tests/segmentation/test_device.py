@@ -7,7 +7,6 @@ import torch
 
 from node.errors import ConfigError
 from node.segmentation.device import choose_device, describe_device, prepare_device
-from node.segmentation.feature_map_offload import FileOffload, HostOffload, NoOffload, choose_offload
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,19 +34,3 @@ def test_threads_are_set_as_asked() -> None:
         assert describe_device("cpu") == "CPU, 1 threads"
     finally:
         torch.set_num_threads(before)
-
-
-def test_maps_are_parked_only_when_they_do_not_fit() -> None:
-    """Below the limit they stay; above it a GPU's wait on the host, the CPU's in a file."""
-    shape, cpu = (1, 20, 100, 100, 4), torch.device("cpu")
-    assert isinstance(choose_offload(shape, cpu, None), NoOffload)
-    assert isinstance(choose_offload(shape, cpu, 2**30), NoOffload)
-    assert isinstance(choose_offload(shape, cpu, 2**20), FileOffload)
-    assert isinstance(choose_offload(shape, torch.device("cuda:0"), 2**20), HostOffload)
-
-
-def test_a_parked_block_comes_back_equal() -> None:
-    """What went into a file is what comes out."""
-    block = torch.randn(3, 4, 5, 6)
-    offload = FileOffload()
-    assert torch.equal(offload.get(offload.put(block)), block)

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 
-from node.errors import InstanceRefused
+from node.methods.card import Exposure, read_card
+from node.methods.contract import REGIONS
 from node.segmentation.evaluate import (
     CaseScore,
     hd95_mm,
-    labelled_cases,
     score,
+    summaries,
     summary,
     write_json,
     write_markdown,
 )
-from node.segmentation.exam import REGIONS
 from node.segmentation.volume_plot import write_plot
 
 
@@ -67,9 +66,11 @@ def scores() -> list[CaseScore]:
     full, none = score(block(), block(), 0.9), score(block(empty=True), block(empty=True), 1.0)
     wrong = score(block(), block(empty=True), 0.4)
     return [
-        CaseScore("one", dict(zip(REGIONS, (full, full, none), strict=True))),
-        CaseScore("two", dict(zip(REGIONS, (full, full, wrong), strict=True))),
-        CaseScore("three", dict(zip(REGIONS, (full, score(block(shift=2), block(), 0.8), full), strict=True))),
+        CaseScore("one", Exposure.SEEN, dict(zip(REGIONS, (full, full, none), strict=True))),
+        CaseScore("two", Exposure.SEEN, dict(zip(REGIONS, (full, full, wrong), strict=True))),
+        CaseScore(
+            "three", Exposure.UNSEEN, dict(zip(REGIONS, (full, score(block(shift=2), block(), 0.8), full), strict=True))
+        ),
     ]
 
 
@@ -81,6 +82,30 @@ def test_cases_without_truth_are_reported_apart(scores: list[CaseScore]) -> None
     assert (means["truth_empty"], means["truth_empty_answered_empty"]) == (2, 1)
 
 
+def test_cases_seen_in_training_share_no_mean_with_others(scores: list[CaseScore]) -> None:
+    """Two cases that the networks were trained on, and one that they were not, give two means, never one of three."""
+    means = summaries(scores)
+    core = {
+        exposure: (each["tumour_core"]["cases"], each["tumour_core"]["mean_dice"]) for exposure, each in means.items()
+    }
+    assert core == {Exposure.UNSEEN: (1, 0.8), Exposure.SEEN: (2, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("Brats18_TCIA01_201_1", Exposure.SEEN),
+        ("BraTS2021_01481", Exposure.SEEN),
+        ("BraTS2021_00006", Exposure.UNSEEN),
+        ("BraTS2021_01482", Exposure.UNKNOWN),
+        ("mine", Exposure.UNKNOWN),
+    ],
+)
+def test_card_says_which_cases_its_networks_were_trained_on(case: str, expected: Exposure) -> None:
+    """A case that the card does not name counts as neither seen nor unseen."""
+    assert read_card("anisotropic_nets_brats17").exposure(case) is expected
+
+
 @pytest.mark.slow
 def test_reports_hold_every_case(scores: list[CaseScore], tmp_path: Path) -> None:
     """JSON for scripts, Markdown and a picture for people."""
@@ -88,18 +113,14 @@ def test_reports_hold_every_case(scores: list[CaseScore], tmp_path: Path) -> Non
     write_json(scores, settings, tmp_path / "r.json")
     content = json.loads((tmp_path / "r.json").read_text())
     assert [case["name"] for case in content["cases"]] == ["one", "two", "three"]
-    assert content["summary"]["tumour_core"]["mean_dice"] == pytest.approx(2.8 / 3, abs=1e-4)
+    assert content["summary"]["seen in training"]["tumour_core"]["mean_dice"] == 1.0
     write_markdown(scores, settings, tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text()
+    assert (
+        text.index("## Cases unseen in training (1)")
+        < text.index("| three |")
+        < text.index("## Cases seen in training (2)")
+    )
     assert "| three | tumour core | 0.800 | 2.0 | 0.800 | 1.00 | 1.00 | 0.80 |" in text
     write_plot(scores, tmp_path / "r.png")
     assert (tmp_path / "r.png").stat().st_size > 10_000
-
-
-def test_labelled_cases_are_found(tmp_path: Path) -> None:
-    """Every folder with a *_seg file counts, wherever it lies; none at all is an error."""
-    with pytest.raises(InstanceRefused, match="no labelled case"):
-        labelled_cases(tmp_path)
-    (tmp_path / "b").mkdir()
-    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), tmp_path / "b" / "b_seg.nii.gz")
-    assert labelled_cases(tmp_path) == [tmp_path / "b"]

@@ -3,12 +3,15 @@
 import numpy as np
 import phantoms
 import pytest
+import SimpleITK as sitk
+from cards import Threshold, make_card
 
 from node.errors import GeometryRefused
+from node.methods.agreement import dice
+from node.methods.contract import REGIONS, MethodResult
 from node.segmentation import method
-from node.segmentation.cascade import CascadeResult
-from node.segmentation.exam import REGIONS
 from node.segmentation.grid import common_grid
+from node.segmentation.regions_file import label_map, read_masks, write_regions
 from node.segmentation.volume import SourceVolume, image_from_affine
 from node.study import Contrast, Series
 
@@ -42,7 +45,7 @@ def ball(grid, radius_mm):
 
 
 def result(label_zyx, probability_zyx):
-    return CascadeResult(label_zyx, probability_zyx, np.zeros(label_zyx.shape, np.float32), {}, 0)
+    return MethodResult(label_zyx, probability_zyx, np.zeros(label_zyx.shape, np.float32), {}, 0)
 
 
 def volumes_ml(masks_zyx):
@@ -140,3 +143,23 @@ def test_skull_stripping_keeps_the_brain_positive_and_all_else_zero():
     assert (stripped[brain] > 0).all()
     assert (stripped[~brain] == 0).all()
     np.testing.assert_allclose(np.diff(stripped[brain]), np.diff(array_zyx[brain]), atol=1e-4)
+
+
+def test_exam_of_t1c_alone_gives_the_regions_of_its_method(source, monkeypatch, tmp_path):
+    """One contrast and a method for the core alone: that region, at its own place, survives to the disk and back."""
+    off_centre = np.zeros(source.image.GetSize()[::-1], np.float32)
+    off_centre[10:40, 15:65, 12:70] = 100.0
+    off_centre[16:24, 22:40, 45:60] = 1000.0
+    t1c = SourceVolume(image_from_affine(off_centre, OBLIQUE.affine_lps), SERIES, ())
+    monkeypatch.setattr(method, "brain_mask", lambda image, *_: sitk.GetArrayFromImage(image) > 50)
+    core = Threshold(make_card("core", outputs=("tumour_core",)))
+    exam = method.segment_exam({Contrast.T1C: t1c}, core, seed=1)
+    assert core.ran_on == [(Contrast.T1C,)]
+    assert list(exam.masks_zyx) == ["tumour_core"]
+    assert dice(exam.masks_zyx["tumour_core"], off_centre > 500) > 0.9
+    assert any("less than an adult's" in caution for caution in exam.facts.cautions)
+    write_regions(exam, tmp_path)
+    stored = read_masks(tmp_path)
+    assert list(stored) == ["tumour_core"]
+    assert (stored["tumour_core"] == exam.masks_zyx["tumour_core"]).all()
+    assert set(np.unique(label_map(exam))) == {0, 1}

@@ -19,12 +19,12 @@ AFFINES = {
 }
 
 
-def write(folder: Path, affine: np.ndarray, suffixes: dict[Contrast, str] = SUFFIXES) -> np.ndarray:
+def write(folder: Path, affine: np.ndarray, suffixes: dict[Contrast, tuple[str, str]] = SUFFIXES) -> np.ndarray:
     """One case whose voxels hold their own left-posterior-superior order."""
     rng = np.random.default_rng(0)
     array = rng.random((5, 6, 7)).astype(np.float32)
-    for suffix in suffixes.values():
-        nibabel.save(nibabel.Nifti1Image(array, affine), folder / f"x_{suffix}.nii.gz")
+    for suffix, _ in suffixes.values():
+        nibabel.save(nibabel.Nifti1Image(array, affine), folder / f"x{suffix}.nii.gz")
     return array
 
 

@@ -89,7 +89,9 @@ def test_phantom_is_refused(values, expected):
     "text",
     ["MRT Schädel postoperativ", "POSTOP AX T1", "s/p left frontal craniotomy", "Z.n. Resektion", "nach OP",
      "status post resection", "Resektionshöhle", "resection cavity", "post-surgical follow up",
-     "contrôle post-opératoire", "control posoperatorio", "Kontrolle nach OP", "intraoperative MRI"],
+     "contrôle post-opératoire", "control posoperatorio", "Kontrolle nach OP", "intraoperative MRI",
+     "St.n. Resektion", "esiti di resezione", "kontrola po operaci", "stan po operacji", "estado tras resección",
+     "после операции", "術後", "prior craniotomy", "history of resection", "Zustand nach Tumorexstirpation"],
 )  # fmt: skip
 def test_surgery_in_the_past_is_told(text):
     """Words for surgery that has taken place, in several languages, give a caution wherever they stand."""
@@ -97,10 +99,26 @@ def test_surgery_in_the_past_is_told(text):
         assert outcome(header(**{keyword: text})) == "caution"
 
 
+def test_surgery_in_the_meaning_of_a_code_is_told():
+    """Procedures, reasons and diagnoses may be codes only: their meanings are read like texts."""
+    for keyword in (
+        "ProcedureCodeSequence",
+        "AdmittingDiagnosesCodeSequence",
+        "ReasonForRequestedProcedureCodeSequence",
+    ):
+        items = code("1")
+        items[0].CodeMeaning = "Status post craniotomy"
+        (found,) = remarks(header(**{keyword: items}))
+        assert "craniotom" in found.text
+
+
 @pytest.mark.parametrize(
     "text",
     ["T1 post Gd", "T1 nach KM", "pre-op planning", "planned resection", "no craniotomy", "vor OP",
-     "status post stroke", "MR brain pre and post contrast", "Ax T1 mDIXON TSE_OP", "for resection", ""],
+     "OP-Planung", "postprocessing", "postero-anterior", "no prior surgery",
+     "no evidence of prior resection", "prior to resection", "no history of surgery", "scheduled for craniotomy",
+     "comparison with prior", "status post stroke", "MR brain pre and post contrast",
+     "Ax T1 mDIXON TSE_OP", "for resection", ""],
 )  # fmt: skip
 def test_contrast_agent_and_surgery_ahead_are_no_surgery(text):
     """ "Post" and "nach" mostly mean contrast agent, and an operation may lie ahead or be denied."""

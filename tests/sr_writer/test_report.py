@@ -16,7 +16,7 @@ from phantoms import Geometry
 from pydicom import Dataset
 
 from node.errors import VerificationError
-from node.segmentation.seg_writer import write_seg
+from node.segmentation.seg_writer import verify_seg, write_seg
 from node.segmentation.volume import SourceVolume, read_volume
 from node.sr_writer.codes import REPORT_TITLE, SEGMENTS
 from node.sr_writer.measurements import measure
@@ -147,13 +147,32 @@ def test_the_series_used_are_explained(objects: tuple[SourceVolume, Dataset, Dat
 
 
 def test_comments_hold_no_patient_data(objects: tuple[SourceVolume, Dataset, Dataset]) -> None:
-    """Name and ID are in the patient module only, never in a sentence."""
+    """Name and ID are in the patient module only, never in a sentence; the state of the exam is one of them."""
     source, _, _ = objects
     header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
     selection = Selection(source.series.study_instance_uid, {Contrast.T1C: source.series}, ())
-    text = " ".join(comment_lines(ReportContent(selection, header, CAUTIONS), IDENTITY))
+    content = ReportContent(selection, header, CAUTIONS, state_line="assumed to be before surgery")
+    text = " ".join(comment_lines(content, IDENTITY))
+    assert "Exam: assumed to be before surgery" in text
     assert str(header.PatientName) not in text
     assert str(header.PatientID) not in text
+
+
+def test_an_exam_after_surgery_is_coded_as_such(tmp_path: Path) -> None:
+    """Each group names the time point Post-operative (CID 6146) if there is evidence for surgery, else none."""
+    source = read_volume(phantoms.write_series(tmp_path / "source", phantoms.classic(GEOMETRY)))
+    seg = write_seg(source, {c.region: np.ones((20, 44, 48), bool) for c in SEGMENTS}, IDENTITY)
+    header = pydicom.dcmread(source.sources[0][0], stop_before_pixels=True)
+    selection = Selection(source.series.study_instance_uid, {Contrast.T1C: source.series}, ())
+    found = {}
+    for is_postoperative in (True, False):
+        content = ReportContent(selection, header, (), is_postoperative=is_postoperative)
+        report = write_report(seg, content, IDENTITY)
+        kinds = [item.ConceptCodeSequence[0] for item in named(report, "126072")]
+        found[is_postoperative] = [(kind.CodingSchemeDesignator, kind.CodeValue) for kind in kinds]
+        points = [item.TextValue for item in named(report, "C2348792")]
+        assert points == [header.StudyDate] * 3 * is_postoperative
+    assert found == {True: [("SCT", "262061000")] * 3, False: []}
 
 
 @pytest.mark.slow
@@ -198,6 +217,24 @@ def test_no_tumour_measures_zero(tmp_path: Path) -> None:
     empty = {concept.region: np.zeros((20, 44, 48), bool) for concept in SEGMENTS}
     _, _, report = written(tmp_path, empty)
     assert list(read_volumes(report).values()) == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("given", [("tumour_core",), ("whole_tumour", "enhancing_tumour")])
+def test_regions_that_a_method_does_not_give_are_not_reported(tmp_path: Path, given: tuple[str, ...]) -> None:
+    """SEG and report hold the given regions alone, numbered from 1, with their own labels, codes and volumes."""
+    masks = {region: np.zeros((20, 44, 48), bool) for region in given}
+    for number, mask in enumerate(masks.values(), 1):
+        mask[4 : 8 + number, 10:20, 12:30] = True
+    source, seg, report = written(tmp_path, masks)
+    verify_seg(tmp_path / "seg.dcm", source, masks)
+    assert [int(item.SegmentNumber) for item in seg.SegmentSequence] == list(range(1, len(given) + 1))
+    assert [item.SegmentLabel for item in seg.SegmentSequence] == [c.label for c in SEGMENTS if c.region in given]
+    voxel_ml = float(np.prod(source.image.GetSpacing())) / 1000
+    expected = [mask.sum() * voxel_ml for mask in masks.values()]
+    assert list(read_volumes(report).values()) == pytest.approx(expected, abs=1e-3)
+    more = masks | {"enhancing_tumour" if given == ("tumour_core",) else "tumour_core": masks[given[0]]}
+    with pytest.raises(VerificationError, match="SEG: holds"):
+        verify_seg(tmp_path / "seg.dcm", source, more)
 
 
 def test_highdicom_reads_the_report_back(tmp_path: Path) -> None:
@@ -252,10 +289,13 @@ def test_a_broken_report_is_never_sent(
 
 @pytest.mark.slow
 @lab.needs("dciodvfy", "dcentvfy")
-def test_dicom3tools_find_no_error(tmp_path: Path) -> None:
-    """dciodvfy on the report, dcentvfy on report, SEG and sources together."""
-    source, _, _ = written(tmp_path)
+@pytest.mark.parametrize("given", [None, ("tumour_core",), ("whole_tumour", "tumour_core")])
+def test_dicom3tools_find_no_error(tmp_path: Path, given: tuple[str, ...] | None) -> None:
+    """dciodvfy on report and SEG, dcentvfy on both and the sources, with all regions or those of a lesser method."""
+    masks = given and {region: np.pad(np.ones((4, 9, 9), bool), ((4, 12), (12, 23), (9, 30))) for region in given}
+    source, _, _ = written(tmp_path, masks)
     assert lab.dciodvfy_errors(tmp_path / "sr.dcm") == []
+    assert lab.dciodvfy_errors(tmp_path / "seg.dcm") == []
     files = [tmp_path / "sr.dcm", tmp_path / "seg.dcm", *(path for path, _ in source.sources)]
     assert [line for line in lab.dcentvfy_errors(files) if "AccessionNumber" not in line] == []
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from node.processing.dispatcher import StudyDispatcher
 from node.processing.pipeline import Pipeline
 from node.processing.request import ProcessingRequest
 from node.processing.result_files import earlier_segmentation
+from node.processing.selection_steps import find_following, find_known
 from node.processing.step_records import Segmentation
 from node.processing.study_status import StudyStatus, read_study_statuses
 from node.scp.incoming import length_of_head
@@ -125,6 +126,12 @@ class MemoryNode:
         self.engine = MemoryEngine()
         self.dispatcher = StudyDispatcher(config, self.engine, Metrics())
         self.pipeline = ThresholdPipeline(config)
+        work = config.work_folder
+        self._instead: dict[str, Callable[..., Any]] = {
+            "later": lambda *_: None,
+            "now": lambda _config, request, _id: find_known(self.engine, config, request),
+            "succeed": lambda _config, *given: asdict(find_following(self.engine, *given[:2], work)),
+        }
 
     def receive(self, instances: Iterable[Dataset]) -> list[StoreOutcome]:
         """What the receiver does with instances and with documents."""
@@ -151,7 +158,7 @@ class MemoryNode:
         ended = []
         waiting = [each.workflow_id for each in self.engine.workflows("process") if each.engine_status in ACTIVE]
         for workflow_id in waiting:
-            steps = RecordingSteps(workflow_id, later=lambda *_: None)
+            steps = RecordingSteps(workflow_id, **self._instead)
             output = self.pipeline.process(steps, *self.engine.arguments[workflow_id])
             self.engine.change(workflow_id, engine_status="SUCCESS", output=output)
             ended.append(output["state"])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from node.workflow.marks import WorkflowMark
 from node.workflow.states import DeliveryState, DeliveryStatus, PublishedState
-from node.workflow.workflow_record import WorkflowRecord
+from node.workflow.workflow_record import WorkflowMark, WorkflowRecord
 
 
 def delivery_status(text: str) -> DeliveryStatus:

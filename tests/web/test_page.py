@@ -19,9 +19,8 @@ from node.config import Config, build_config
 from node.errors import EngineError
 from node.metrics import Metrics
 from node.web.page import Sources, build_page
-from node.workflow.marks import WorkflowMark
 from node.workflow.worker_signs import StepAge
-from node.workflow.workflow_record import WorkflowRecord
+from node.workflow.workflow_record import WorkflowMark, WorkflowRecord
 
 STUDY = "1.2.840.99.123456789"
 

@@ -13,7 +13,7 @@ from faults import wait_until
 from node.config import Config
 from node.workflow.client import WorkflowClient
 from node.workflow.engine import NOTICE_QUEUE, STUDY_QUEUE
-from node.workflow.queue_priority import LEVELS, level_of_priority, priority_of_level
+from node.workflow.priority_levels import LEVELS, level_of_priority, priority_of_level
 
 
 @pytest.fixture

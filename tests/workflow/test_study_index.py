@@ -132,7 +132,7 @@ def test_later_changes_are_found(client: WorkflowClient) -> None:
 
 def test_workflows_of_an_earlier_version_are_found(either_config: Config, client: WorkflowClient) -> None:
     """What was enqueued before there was an index, and by processes that know of none, is found."""
-    drop = sa.text("DROP INDEX IF EXISTS glionode_workflows_of_study")
+    drop = sa.text("DROP INDEX IF EXISTS glionode_workflows_by_study")
     with database_of(either_config) as database, database.begin() as connection:
         connection.execute(drop)
     client._client.enqueue(
