@@ -91,10 +91,11 @@ class ContentRefused(RefusedError):  # noqa: N818
 class AnotherMethodFits(GlionodeError):  # noqa: N818 - it is no error of the study, whose workflow goes on with it
     """The images show another state of the exam than its method was made for, and another listed method fits.
 
-    ``request``: the processing request for that method, as JSON.
+    ``request``: the processing request for that method, as JSON; it stays within the step that raises the error, for
+    the text alone is recorded.
     """
 
-    def __init__(self, reason: str, request: str) -> None:
+    def __init__(self, reason: str, request: str = "") -> None:
         super().__init__(reason)
         self.request = request
 

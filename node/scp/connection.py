@@ -175,7 +175,6 @@ class Connection(AssociationSocket):  # type: ignore[misc]
             if not received:
                 break
             count += received
-        self.socket.settimeout(self._timeout_seconds)
         if not has_requested and content.startswith(_TLS_HANDSHAKE):
             log.warning("peer_speaks_tls", address=self.assoc.requestor.address, reason="scp.tls is off")
             raise ConnectionError("the peer speaks TLS")
@@ -183,13 +182,19 @@ class Connection(AssociationSocket):  # type: ignore[misc]
         return content
 
     def _read_into(self, content: bytearray, start: int, deadline: float) -> int:
-        """Fill ``content`` from ``start`` with what has arrived; the count, 0 if the peer closed the connection."""
-        remaining_seconds = deadline - time.monotonic()
-        if remaining_seconds <= 0:
-            raise TimeoutError("the PDU was not whole in time")
-        self.socket.settimeout(remaining_seconds)
-        with memoryview(content) as view, view[start:] as rest:
-            return int(self.socket.recv_into(rest))
+        """Fill ``content`` from ``start`` with what has arrived; the count, 0 if the peer closed the connection.
+
+        Bytes that have arrived count as in time, for this thread may have waited for a processor, not for the peer.
+        """
+        connection = self.socket
+        connection.settimeout(max(deadline - time.monotonic(), 0))
+        try:
+            with memoryview(content) as view, view[start:] as rest:
+                return int(connection.recv_into(rest))
+        except (BlockingIOError, ssl.SSLWantReadError, TimeoutError):
+            raise TimeoutError("the PDU was not whole in time") from None
+        finally:
+            connection.settimeout(self._timeout_seconds)
 
     def wake(self) -> None:
         """Let `ready` return at once."""

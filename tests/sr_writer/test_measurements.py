@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import highdicom
@@ -76,7 +77,7 @@ def test_segment_on_single_planes_has_their_volume(tmp_path: Path, planes: list[
 @pytest.mark.parametrize("code", [code for code in CODES if code.scheme_designator != "UCUM"], ids=lambda c: c.meaning)
 def test_code_and_meaning_belong_together(code: Code) -> None:
     """What the standard's dictionary knows under the meaning is this very code: no validator looks at that."""
-    keyword = "".join(word[0].upper() + word[1:] for word in code.meaning.split())
+    keyword = "".join(word[0].upper() + word[1:] for word in re.split("[ -]", code.meaning))
     found = getattr(getattr(standard, code.scheme_designator), keyword)
     assert (found.value, found.meaning) == (code.value, code.meaning)
 
